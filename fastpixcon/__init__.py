@@ -1,0 +1,17 @@
+"""fastpixcon: contrastive learning on dense labels, in memory that grows with the anchors and not their square."""
+
+from fastpixcon import functional, ops
+from fastpixcon._version import __version__
+from fastpixcon.losses import InfoNCELoss, PixelContrastLoss, SupConLoss
+from fastpixcon.ops.backends import backend, show_config
+
+__all__ = [
+    "InfoNCELoss",
+    "PixelContrastLoss",
+    "SupConLoss",
+    "__version__",
+    "backend",
+    "functional",
+    "ops",
+    "show_config",
+]

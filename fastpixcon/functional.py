@@ -1,0 +1,209 @@
+"""The stateless public functions: arguments are checked here, then one operator runs per step."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastpixcon.ops import checks
+from fastpixcon.ops.backends import choose
+
+__all__ = ["SelectedAnchors", "gather_normalize", "info_nce", "pixel_contrast", "select_anchors"]
+
+
+class SelectedAnchors(NamedTuple):
+    """Anchors in order (class, image, pixel), padded to a static length."""
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index; [max_samples] int64, b*h*w + y*w + x, padding -1
+    label: Tensor  # [max_samples] int32, padding -1
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count; [1] int32, anchors before the padding
+
+
+def select_anchors(
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    num_classes: int | None = None,
+    max_samples: int = 1024,
+    max_views: int = 100,
+    ignore_index: int = 255,
+    seed: int | Tensor = 0,
+    backend: str = "auto",
+) -> SelectedAnchors:
+    """Class-aware hard-anchor selection (Wang et al. 2021, section 3.3).
+
+    Of every class in every image with more than ``max_views`` pixels, about as many wrongly predicted
+    (hard) as rightly predicted (easy) pixels are drawn, ``min(max_views, max_samples // segments)`` in all.
+
+    Args:
+        labels: [B, H, W], any integer dtype; brought to [h, w] by nearest, source index floor(i*H/h).
+        predictions: [B, h, w] integer classes, or logits [B, K, h, w], whose argmax is taken.
+        num_classes: K; None: K of the logits, else 256.
+        max_samples: length of the result.
+        max_views: the most pixels drawn of one class in one image.
+        ignore_index: label that does not count, nor does a negative one.
+        seed: int or [] int64 tensor on the device of labels. The same seed selects the same pixels on
+            every backend and device.
+
+    Raises:
+        TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
+    """
+    num_classes = checks.selection(labels, predictions, num_classes, max_samples, max_views, ignore_index)
+    seed = checks.seed_tensor(seed, labels.device)
+    op = choose("select_anchors", labels, backend)
+    return SelectedAnchors(*op(labels, predictions, seed, num_classes, max_samples, max_views, ignore_index))
+
+
+def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
+    """Pixels of a feature map as unit rows: ``normalize(embeddings.permute(0, 2, 3, 1).view(-1, D)[index])``,
+    but only the pixels in ``index`` are read. Differentiable in ``embeddings``.
+
+    Args:
+        embeddings: [B, D, h, w] floating, any strides (NCHW and channels_last are fast).
+        index: [N] int64, b*h*w + y*w + x; -1 gives a zero row. Equal indices add up in the gradient.
+
+    Returns:
+        [N, D] rows of norm 1 in the dtype of embeddings; zero where |e| < 1e-12, without gradient.
+    """
+    checks.embeddings_map(embeddings)
+    checks.pixel_index(index, embeddings)
+    rows, _inv_norm = choose("gather_normalize", embeddings, backend)(embeddings, index)
+    return rows
+
+
+def info_nce(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None = None,
+    contrast_labels: Tensor | None = None,
+    *,
+    temperature: float | Tensor = 0.1,
+    base_temperature: float | None = None,
+    denominator: str = "negatives",
+    normalize: bool = True,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """Supervised contrastive loss in nats per anchor, in memory that grows with N + M.
+
+    With s_ij = cos(a_i, c_j) / temperature, P_i the contrast rows of the anchor's label, Z_i a sum over
+    the rows of other labels:
+
+        "negatives"  loss_i = mean_{p in P_i} log(1 + Z_i e^-s_ip)              Wang et al. 2021, eq. 3
+        "all"        loss_i = log sum_{j != i} e^s_ij - mean_{p in P_i} s_ip    Khosla et al. 2020, L_out
+
+    Args:
+        anchors: [N, D] floating.
+        anchor_labels: [N], any integer dtype; -1 leaves a row out of everything.
+        contrast, contrast_labels: [M, D], [M]; None: the anchors, without j = i.
+        temperature: a number > 0, or a [] tensor with gradient.
+        base_temperature: the loss is scaled by temperature / base_temperature; None: not scaled.
+        denominator: "negatives" or "all".
+        normalize: True: raw rows, normalised in the kernel; False: rows taken as they are, of any norm.
+        reduction: "mean" over the anchors that have a positive (0, still attached to the graph, if none
+            has), "sum", or "none" for [N], 0 where an anchor has no positive.
+
+    Under autocast the rows are cast to its dtype. Sums are float32 (float64 for float64 rows).
+    """
+    return _info_nce(
+        anchors,
+        anchor_labels,
+        contrast,
+        contrast_labels,
+        temperature=temperature,
+        base_temperature=base_temperature,
+        denominator=denominator,
+        rows="raw" if normalize else "any",
+        reduction=reduction,
+        backend=backend,
+    )
+
+
+def pixel_contrast(
+    embeddings: Tensor,
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    base_temperature: float | None = 0.07,
+    max_samples: int = 1024,
+    max_views: int = 100,
+    ignore_index: int = 255,
+    num_classes: int | None = None,
+    denominator: str = "negatives",
+    seed: int | Tensor = 0,
+    backend: str = "auto",
+) -> Tensor:
+    """:func:`select_anchors`, :func:`gather_normalize` and :func:`info_nce` in one call.
+
+    Args:
+        embeddings: [B, D, h, w] floating.
+        labels: [B, H, W], any integer dtype.
+        predictions: [B, h, w] integer, or logits [B, K, h, w].
+
+    Returns:
+        the mean loss in nats per anchor, [].
+    """
+    checks.embeddings_map(embeddings)
+    checks.same_pixels(embeddings, labels, predictions)
+    selected = select_anchors(
+        labels,
+        predictions,
+        num_classes=num_classes,
+        max_samples=max_samples,
+        max_views=max_views,
+        ignore_index=ignore_index,
+        seed=seed,
+        backend=backend,
+    )
+    return _info_nce(
+        gather_normalize(embeddings, selected.index, backend=backend),
+        selected.label,
+        None,
+        None,
+        temperature=temperature,
+        base_temperature=base_temperature,
+        denominator=denominator,
+        rows="unit",
+        reduction="mean",
+        backend=backend,
+    )
+
+
+def _info_nce(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    *,
+    temperature: float | Tensor,
+    base_temperature: float | None,
+    denominator: str,
+    rows: str,
+    reduction: str,
+    backend: str,
+) -> Tensor:
+    checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
+    checks.one_of("denominator", denominator, ("negatives", "all"))
+    checks.one_of("reduction", reduction, ("mean", "sum", "none"))
+    scale = checks.temperature_scale(temperature, base_temperature)
+    device = anchors.device
+    if torch.is_autocast_enabled(device.type) and anchors.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device.type)
+        anchors = anchors.to(dtype)
+        contrast = None if contrast is None else contrast.to(dtype)
+    loss, _log_sum, _weight, num_positives = choose("info_nce", anchors, backend)(
+        anchors,
+        checks.label_rows(anchor_labels),
+        contrast,
+        None if contrast_labels is None else checks.label_rows(contrast_labels),
+        checks.temperature_tensor(temperature, anchors),
+        denominator,
+        rows,
+    )
+    if scale is not None:
+        loss = loss * scale
+    if reduction == "none":
+        return loss
+    total = loss.sum()
+    return total if reduction == "sum" else total / (num_positives > 0).sum().clamp(min=1)

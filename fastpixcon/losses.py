@@ -1,0 +1,131 @@
+"""The losses as modules: one line in a training loop."""
+
+import torch
+from torch import Tensor, nn
+
+from fastpixcon import functional
+from fastpixcon.ops import checks
+
+__all__ = ["InfoNCELoss", "PixelContrastLoss", "SupConLoss"]
+
+
+class PixelContrastLoss(nn.Module):
+    """Pixel-wise supervised contrast of a segmentation network's embeddings (Wang et al. 2021).
+
+    >>> contrast = PixelContrastLoss()
+    >>> loss = cross_entropy(upsample(logits), labels, ignore_index=255) + 0.1 * contrast(embeddings, labels, logits)
+
+    Args:
+        temperature: a number > 0, or a [] tensor or parameter with gradient.
+        base_temperature: the loss is scaled by temperature / base_temperature.
+        max_samples: anchors in all; memory and time grow with it, never with its square in memory.
+        max_views: the most anchors of one class in one image; smaller segments are left out.
+        ignore_index: label that does not count.
+        num_classes: K; None: K of the logits, else 256.
+        denominator: "negatives" (the paper) or "all" (SupCon).
+
+    The buffer ``seed`` ([] int64) starts from ``torch.initial_seed()`` and advances on the device by one a call:
+    every call draws other pixels, and a restored ``state_dict`` draws the same ones again.
+    """
+
+    seed: Tensor
+
+    def __init__(
+        self,
+        temperature: float | Tensor = 0.1,
+        base_temperature: float | None = 0.07,
+        max_samples: int = 1024,
+        max_views: int = 100,
+        ignore_index: int = 255,
+        num_classes: int | None = None,
+        memory: None = None,
+        mining: None = None,
+        denominator: str = "negatives",
+    ) -> None:
+        super().__init__()
+        for name, value in (("memory", memory), ("mining", mining)):
+            if value is not None:
+                raise ValueError(f"{name}: got {value!r}, want None; this version has no {name}")
+        checks.temperature_scale(temperature, base_temperature)
+        checks.positive_int("max_samples", max_samples)
+        checks.positive_int("max_views", max_views)
+        if num_classes is not None:
+            checks.positive_int("num_classes", num_classes)
+        checks.one_of("denominator", denominator, ("negatives", "all"))
+        self.temperature = temperature
+        self.base_temperature = base_temperature
+        self.max_samples = max_samples
+        self.max_views = max_views
+        self.ignore_index = ignore_index
+        self.num_classes = num_classes
+        self.denominator = denominator
+        self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63, dtype=torch.int64))
+
+    def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
+        """``embeddings [B, D, h, w]``, ``labels [B, H, W]``, ``predictions [B, h, w]`` or logits
+        ``[B, K, h, w]`` -> mean loss in nats per anchor, []."""
+        loss = functional.pixel_contrast(
+            embeddings,
+            labels,
+            predictions,
+            temperature=self.temperature,
+            base_temperature=self.base_temperature,
+            max_samples=self.max_samples,
+            max_views=self.max_views,
+            ignore_index=self.ignore_index,
+            num_classes=self.num_classes,
+            denominator=self.denominator,
+            seed=self.seed,
+        )
+        self.seed.add_(1)
+        return loss
+
+    def extra_repr(self) -> str:
+        return (
+            f"temperature={self.temperature}, base_temperature={self.base_temperature},"
+            f" max_samples={self.max_samples}, max_views={self.max_views}, ignore_index={self.ignore_index},"
+            f" num_classes={self.num_classes}, denominator={self.denominator!r}"
+        )
+
+
+class _RowLoss(nn.Module):
+    """``loss(embeddings [N, D], labels [N])``: every row is an anchor, the others its contrast set."""
+
+    denominator: str
+
+    def __init__(self, temperature: float | Tensor) -> None:
+        super().__init__()
+        checks.temperature_scale(temperature, None)
+        self.temperature = temperature
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """``embeddings [N, D]`` of any norm, ``labels [N]`` integers (-1: left out) -> mean loss, []."""
+        return functional.info_nce(embeddings, labels, temperature=self.temperature, denominator=self.denominator)
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}"
+
+
+class SupConLoss(_RowLoss):
+    """Supervised contrastive loss L_out (Khosla et al. 2020): every other row is in the denominator.
+
+    Drops in for pytorch-metric-learning's ``SupConLoss``.
+    """
+
+    denominator = "all"
+
+    def __init__(self, temperature: float | Tensor = 0.1) -> None:
+        super().__init__(temperature)
+
+
+class InfoNCELoss(_RowLoss):
+    """InfoNCE over negatives: each positive against the rows of other labels; with two views a label, NT-Xent.
+
+    Drops in for pytorch-metric-learning's ``NTXentLoss``; where the labels are not equally frequent, for
+    ``NTXentLoss(reducer=PerAnchorReducer())``: the mean is over anchors, not over pairs.
+    """
+
+    denominator = "negatives"
+
+    def __init__(self, temperature: float | Tensor = 0.07) -> None:
+        super().__init__(temperature)

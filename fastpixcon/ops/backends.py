@@ -1,0 +1,106 @@
+"""What backends exist here, why not, and which one an operator call takes."""
+
+import os
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from fastpixcon.ops import define, extension
+
+AUTO_ORDER = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
+NATIVE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def checked(name: object) -> str:
+    """``name``, if it names a backend."""
+    if not isinstance(name, str) or (name != "auto" and name not in define.NAMESPACES):
+        wanted = ", ".join(repr(n) for n in ("auto", *define.NAMESPACES))
+        raise ValueError(f"backend: got {name!r}, want one of {wanted}")
+    return name
+
+
+_default = checked(os.environ.get("FASTPIXCON_BACKEND", "auto"))
+
+
+class backend:  # noqa: N801  (used like torch.no_grad)
+    """Sets what ``backend="auto"`` picks, process-wide; as a context manager, until its end.
+
+    >>> fpc.backend("reference")          # from here on
+    >>> with fpc.backend("native"): ...   # in this block
+
+    Only forwards choose: a backward runs on the backend that ran its forward. The environment variable
+    ``FASTPIXCON_BACKEND`` sets the initial value.
+    """
+
+    def __init__(self, name: str) -> None:
+        global _default
+        new = checked(name)
+        self.previous = _default
+        _default = new
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exception: object) -> None:
+        global _default
+        _default = self.previous
+
+
+def missing(name: str) -> str | None:
+    """Why backend ``name`` is not here at all; None if it is."""
+    if any(owner == name for owner, _ in define.OVERLOADS):
+        return None
+    if name == "native":
+        return extension.reason or "fastpixcon._C has no operators"
+    return f"this version of fastpixcon has no operators for {name}"
+
+
+def unsupported(name: str, operator: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why backend ``name`` can't run ``operator`` on such tensors; None if it can."""
+    if (name, operator) not in define.OVERLOADS:
+        return missing(name) or f"it has no {operator}"
+    if name == "native":
+        if device.type.upper() not in extension.build.get("devices", "CPU").split(","):
+            return f"it was not built for {device.type} tensors"
+        if dtype.is_floating_point and dtype not in NATIVE_DTYPES:
+            return f"it takes float32, bfloat16 and float16, not {dtype}; the reference takes any"
+    if name == "triton" and device.type != "cuda":
+        return f"it takes CUDA tensors, not {device.type} ones"
+    return None
+
+
+def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
+    """The overload of ``operator`` to call on tensors like ``tensor`` (device and dtype decide).
+
+    What was asked for by name and can't be had raises with the reason; only "auto" falls back.
+    """
+    if name == "auto":
+        name = _default
+    if name == "auto":
+        for candidate in AUTO_ORDER.get(tensor.device.type, ("reference",)):
+            if unsupported(candidate, operator, tensor.device, tensor.dtype) is None:
+                return define.OVERLOADS[candidate, operator]
+    else:
+        checked(name)
+        why = unsupported(name, operator, tensor.device, tensor.dtype)
+        if why is None:
+            return define.OVERLOADS[name, operator]
+        raise RuntimeError(f"backend {name!r} can't run {operator}: {why}")
+    raise RuntimeError(f"no backend runs {operator} on {tensor.device.type} {tensor.dtype} tensors")
+
+
+def show_config() -> str:
+    """One line per backend: what is there, or why not. Prints it and returns it."""
+    lines = [f"fastpixcon, torch {torch.__version__}, default backend {_default!r}"]
+    for name in define.NAMESPACES:
+        why = missing(name)
+        if why is not None:
+            lines.append(f"{name}: not available: {why}")
+            continue
+        operators = ", ".join(op for owner, op in define.OVERLOADS if owner == name)
+        facts = "; ".join(f"{k} {v}" for k, v in extension.build.items()) if name == "native" else ""
+        lines.append(f"{name}: {operators}" + (f" ({facts})" if facts else ""))
+    text = "\n".join(lines)
+    print(text)
+    return text

@@ -1,0 +1,79 @@
+"""The only file that defines and registers operators.
+
+A backend is a ``torch.library`` namespace; an operator is one schema, defined in each of them. The
+contract of an operator (``ops/<operator>.py``) calls :func:`define` once; the implementations are found
+by name: the Python backends in ``<package>/<operator>.py``, the native one in ``csrc``.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+from fastpixcon.ops import extension
+
+NAMESPACES = {
+    "reference": "fastpixcon_reference",
+    "native": "fastpixcon_native",
+    "triton": "fastpixcon_triton",
+}
+PYTHON_PACKAGES = {"reference": "fastpixcon.reference", "triton": "fastpixcon.kernels"}
+
+OPERATORS: dict[str, str] = {}  # name -> schema, as defined so far
+OVERLOADS: dict[tuple[str, str], OpOverload] = {}  # (backend, name) -> what to call
+IMPLEMENTATIONS: dict[tuple[str, str], Callable[..., Any]] = {}  # the Python launchers among them
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """``save(ctx, inputs, output)`` and ``backward(ops, ctx, *d_outputs)``; ``ops`` is the namespace
+    that ran the forward, so a backward always runs on the same backend."""
+
+    save: Callable[..., None]
+    backward: Callable[..., Any]
+
+
+def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd | None = None) -> None:
+    """Defines ``name`` with ``schema`` in every backend's namespace, with its fake kernel, its autograd
+    formula and the implementations that exist."""
+    OPERATORS[name] = schema
+    for backend, namespace in NAMESPACES.items():
+        qualified = f"{namespace}::{name}"
+        torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
+        torch.library.register_fake(qualified, fake)
+        if autograd is not None:
+            _register_autograd(qualified, namespace, autograd)
+        if backend in PYTHON_PACKAGES:
+            implementation = _python_implementation(PYTHON_PACKAGES[backend], name)
+            if implementation is None:
+                continue
+            torch.library.impl(qualified, "default", implementation)
+            IMPLEMENTATIONS[backend, name] = implementation
+        elif not extension.has_kernel(qualified):
+            continue
+        OVERLOADS[backend, name] = getattr(getattr(torch.ops, namespace), name).default
+
+
+def _register_autograd(qualified: str, namespace: str, autograd: Autograd) -> None:
+    def backward(ctx: Any, *d_outputs: Any) -> Any:
+        return autograd.backward(getattr(torch.ops, namespace), ctx, *d_outputs)
+
+    torch.library.register_autograd(qualified, backward, setup_context=autograd.save)
+
+
+def _python_implementation(package: str, name: str) -> Callable[..., Any] | None:
+    """The function ``name`` of ``package/<operator>.py``; a backward lives beside its forward."""
+    module_name = f"{package}.{name.removesuffix('_backward')}"
+    try:
+        module: ModuleType = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.startswith(error.name):
+            return None  # this backend has no such operator yet
+        raise
+    function = getattr(module, name, None)
+    return function if inspect.isfunction(function) else None

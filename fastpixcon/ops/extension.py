@@ -1,0 +1,31 @@
+"""Loads the C++ extension ``fastpixcon._C``, or says why it can't."""
+
+import importlib
+import warnings
+
+import torch
+
+reason: str | None = None  # why the extension is not here; None if it is
+build: dict[str, str] = {}  # what csrc/module.cpp says about itself
+
+try:
+    build = dict(importlib.import_module("fastpixcon._C").build())
+except ModuleNotFoundError as error:
+    if error.name != "fastpixcon._C":
+        raise
+    reason = (
+        "fastpixcon._C was not built (no C++ compiler at install time?); "
+        "reinstall with FASTPIXCON_BUILD=cpu to see the compiler's message"
+    )
+except ImportError as error:  # built against another torch, or a missing shared library
+    reason = f"fastpixcon._C does not load: {error}"
+
+if reason is not None:
+    warnings.warn(f"fastpixcon runs on its slow reference: {reason}", RuntimeWarning, stacklevel=2)
+
+
+def has_kernel(qualified: str) -> bool:
+    """True if C++ registered a kernel for the operator ``namespace::name`` on some device."""
+    keys = ("CPU", "CUDA")
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return reason is None and any(has(qualified, key) for key in keys)

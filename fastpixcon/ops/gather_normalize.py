@@ -1,0 +1,56 @@
+"""Contract of ``gather_normalize``: N pixels of a feature map as unit rows.
+
+    embeddings  [B, D, h, w], NCHW or channels_last or any strides
+    index       [N] int64, b*h*w + y*w + x, or -1 for a zero row
+    -> rows     [N, D], dtype of embeddings: e / |e|
+       inv_norm [N] float32 (float64 for float64): 1 / |e|, or 0 for padding and where |e| < 1e-12
+
+Backward, with r = e/|e| and g = dL/dr: dL/de = (g - (g.r) r) / |e|, added up over equal indices, in a map
+that is zero elsewhere. A row without direction (|e| < 1e-12) is zero and passes no gradient.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpixcon.ops.define import Autograd, define
+
+SCHEMA = "(Tensor embeddings, Tensor index) -> (Tensor rows, Tensor inv_norm)"
+BACKWARD_SCHEMA = (
+    "(Tensor d_rows, Tensor rows, Tensor inv_norm, Tensor index, SymInt[] size, bool channels_last)"
+    " -> Tensor d_embeddings"
+)
+
+
+def fake(embeddings: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    n, d = index.shape[0], embeddings.shape[1]
+    acc = torch.float64 if embeddings.dtype == torch.float64 else torch.float32
+    return embeddings.new_empty(n, d), embeddings.new_empty(n, dtype=acc)
+
+
+def fake_backward(
+    d_rows: Tensor, rows: Tensor, inv_norm: Tensor, index: Tensor, size: list[int], channels_last: bool
+) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(size, dtype=rows.dtype, device=rows.device, memory_format=layout)
+
+
+def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    embeddings, index = inputs
+    rows, inv_norm = output
+    ctx.save_for_backward(rows, inv_norm, index)
+    ctx.mark_non_differentiable(inv_norm)
+    ctx.size = embeddings.shape
+    ctx.channels_last = not embeddings.is_contiguous() and embeddings.is_contiguous(memory_format=torch.channels_last)
+
+
+def backward(ops: Any, ctx: Any, d_rows: Tensor | None, _d_inv_norm: Tensor | None) -> tuple[Tensor | None, None]:
+    if d_rows is None:
+        return None, None
+    rows, inv_norm, index = ctx.saved_tensors
+    return ops.gather_normalize_backward(d_rows, rows, inv_norm, index, ctx.size, ctx.channels_last), None
+
+
+define("gather_normalize", SCHEMA, fake, Autograd(save, backward))
+define("gather_normalize_backward", BACKWARD_SCHEMA, fake_backward)

@@ -1,0 +1,42 @@
+"""Contract of ``select_anchors``: class-aware hard-anchor selection (Wang et al. 2021, section 3.3).
+
+    labels       [B, H, W] integer; brought to [h, w] by nearest, source index floor(i*H/h)
+    predictions  [B, h, w] integer, or logits [B, K, h, w] floating (argmax: lowest class on ties, NaN never wins)
+    seed         [] int64
+    -> index     [max_samples] int64, b*h*w + y*w + x, in order (class, image, pixel), padded with -1
+       label     [max_samples] int32, padded with -1
+       count     [1] int32, the anchors before the padding
+
+A segment is the pixels of one class in one image; only segments of more than ``max_views`` pixels count.
+Every backend selects the same pixels for the same seed: within a segment the k smallest (key, pixel) pairs
+with key = ``hash(seed, pixel index)``, see ``reference/select_anchors.py``.
+"""
+
+import torch
+from torch import Tensor
+
+from fastpixcon.ops.define import define
+
+SCHEMA = (
+    "(Tensor labels, Tensor predictions, Tensor seed, SymInt num_classes, int max_samples, int max_views,"
+    " int ignore_index) -> (Tensor index, Tensor label, Tensor count)"
+)
+
+
+def fake(
+    labels: Tensor,
+    predictions: Tensor,
+    seed: Tensor,
+    num_classes: int,
+    max_samples: int,
+    max_views: int,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        labels.new_empty(max_samples, dtype=torch.int64),
+        labels.new_empty(max_samples, dtype=torch.int32),
+        labels.new_empty(1, dtype=torch.int32),
+    )
+
+
+define("select_anchors", SCHEMA, fake)
