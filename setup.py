@@ -44,7 +44,7 @@ def extension() -> dict[str, object]:
                 self.extensions = []
 
     # No -march here: instruction sets are chosen at run time (csrc/cpu/isa.h).
-    flags = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
+    flags = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     here = Path(__file__).parent
     sources = sorted(str(p.relative_to(here)) for p in (here / "csrc").glob("*.cpp"))
     sources += sorted(str(p.relative_to(here)) for p in (here / "csrc" / "cpu").glob("*.cpp"))

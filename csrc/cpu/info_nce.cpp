@@ -1,0 +1,327 @@
+// info_nce and its backward on CPU tensors: tiles of logits, never the matrix.
+//
+// Per step and pair of rows, in units of D multiply-adds: self contrast 1/2 forward and 3/2 backward (the triangle,
+// one recomputed tile and two products); separate contrast 1 forward and 1 + one for each gradient backward.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <limits>
+
+#include "cpu/schedule.h"
+#include "cpu/sorted_rows.h"
+
+namespace fastpixcon {
+namespace {
+
+using at::Tensor;
+constexpr double kLn2 = 0.693147180559945309417;
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kFixedShiftMin = 0.025;  // below it e^((cos - 1) / temperature) underflows in float
+constexpr int64_t kOverhang = 64;         // arrays of row terms are read a vector past their end
+constexpr int64_t kScratch = kTile * kTileStride;
+
+const TileKernels& tile_kernels() {
+  switch (isa()) {
+    case Isa::kAmx:
+    case Isa::kAvx512: return tile_kernels_avx512();
+    case Isa::kAvx2: return tile_kernels_avx2();
+    case Isa::kBaseline: break;
+  }
+  return tile_kernels_baseline();
+}
+
+void check_rows(const char* name, const Tensor& x, const Tensor& labels) {
+  TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) > 0, name, ": got shape ", x.sizes(), ", want [rows, D > 0]");
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf,
+                   name, ": got dtype ", x.scalar_type(), ", want float32, bfloat16 or float16");
+  TORCH_CHECK_VALUE(labels.dim() == 1 && labels.size(0) == x.size(0), name, "' labels: got shape ", labels.sizes(),
+                    ", want [", x.size(0), "]");
+  TORCH_CHECK_TYPE(labels.scalar_type() == at::kInt || labels.scalar_type() == at::kLong, name, "' labels: got dtype ",
+                   labels.scalar_type(), ", want int32 or int64");
+}
+
+// One loss: its rows, sorted and packed, and how they are cut into tiles.
+struct Problem {
+  const TileKernels& kernels = tile_kernels();
+  bool self, negatives, online;
+  double temperature;
+  SortedRows anchors, separate;
+  Classes classes;
+  Blocks row_blocks, column_blocks;
+
+  Problem(const Tensor& anchors_in, const Tensor& anchor_labels, const std::optional<Tensor>& contrast_in,
+          const std::optional<Tensor>& contrast_labels, const Tensor& temperature_in, c10::string_view denominator,
+          c10::string_view rows)
+      : self(!contrast_in.has_value()), negatives(denominator == "negatives") {
+    check_rows("anchors", anchors_in, anchor_labels);
+    TORCH_CHECK_VALUE(negatives || denominator == "all", "denominator: got ", denominator,
+                      ", want 'negatives' or 'all'");
+    TORCH_CHECK_VALUE(rows == "raw" || rows == "unit" || rows == "any", "rows: got ", rows,
+                      ", want 'raw', 'unit' or 'any'");
+    TORCH_CHECK_VALUE(temperature_in.numel() == 1, "temperature: got shape ", temperature_in.sizes(), ", want []");
+    temperature = temperature_in.item<double>();
+    TORCH_CHECK_VALUE(temperature > 0, "temperature: got ", temperature, ", want a number > 0");
+    online = rows == "any" || temperature < kFixedShiftMin;
+    anchors = sort_rows(anchors_in, anchor_labels, rows == "raw", kernels);
+    if (!self) {
+      TORCH_CHECK_VALUE(contrast_labels.has_value(), "contrast_labels: got None, want the labels of contrast");
+      check_rows("contrast", *contrast_in, *contrast_labels);
+      TORCH_CHECK_VALUE(contrast_in->size(1) == anchors_in.size(1), "contrast: got feature width ",
+                        contrast_in->size(1), ", want ", anchors_in.size(1), ", the width of anchors");
+      separate = sort_rows(*contrast_in, *contrast_labels, rows == "raw", kernels);
+    }
+    classes = match_classes(anchors, contrast());
+    row_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block);
+    column_blocks = self ? row_blocks : Blocks::split(contrast().n, kernels.lanes, kernels.block);
+  }
+
+  const SortedRows& contrast() const { return self ? anchors : separate; }
+  const ClassRange& class_of(int64_t i) const { return classes.range[classes.of_anchor[i]]; }
+  int64_t num_positives(int64_t i) const {
+    return class_of(i).contrast_last - class_of(i).contrast_first - (self ? 1 : 0);
+  }
+
+  // Rows of block I have positives among the columns of block J. Classes are in order, so theirs is one range.
+  bool has_positives(int64_t I, int64_t J) const {
+    const int64_t i = row_blocks.first(I), j = column_blocks.first(J);
+    return class_of(i).contrast_first < j + column_blocks.length(J) &&
+           class_of(i + row_blocks.length(I) - 1).contrast_last > j;
+  }
+  bool has_negatives(int64_t I, int64_t J) const {
+    const int64_t i = row_blocks.first(I), j = column_blocks.first(J);
+    const int32_t first = classes.of_anchor[i];
+    return first != classes.of_anchor[i + row_blocks.length(I) - 1] || first != classes.of_contrast[j] ||
+           first != classes.of_contrast[j + column_blocks.length(J) - 1];
+  }
+
+  // Runs work(view, I, J, first row, first column) on the dot products of every kept tile.
+  template <class Keep, class Work>
+  void for_tiles(bool columns_own, const Keep& keep, const Work& work) const {
+    TileSchedule schedule = self
+                                ? TileSchedule::triangle(row_blocks.count(), keep)
+                                : TileSchedule::rectangle(row_blocks.count(), column_blocks.count(), columns_own, keep);
+    schedule.run(kScratch, [&](int64_t I, int64_t J, float* s) {
+      const int64_t i0 = row_blocks.first(I), m = row_blocks.length(I);
+      const int64_t j0 = column_blocks.first(J), n = column_blocks.length(J);
+      Range positives[kTile];
+      const bool any = negatives && has_positives(I, J);
+      for (int64_t i = 0; any && i < m; ++i) {
+        const ClassRange& c = class_of(i0 + i);
+        positives[i] = {static_cast<int32_t>(std::clamp<int64_t>(c.contrast_first - j0, 0, n)),
+                        static_cast<int32_t>(std::clamp<int64_t>(c.contrast_last - j0, 0, n))};
+      }
+      const float scale = static_cast<float>(1 / (kLn2 * temperature));
+      kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s);
+      const TileView view{s, m, n, any ? positives : nullptr, self && I == J, scale, online ? 0 : scale};
+      work(view, I != J, i0, j0);
+    });
+  }
+};
+
+// Sums of rows of `set` times `factor` over each class, [classes][D].
+std::vector<double> class_sums(const SortedRows& set, const std::vector<int32_t>& class_of, int64_t classes,
+                               const double* factor) {
+  const int64_t D = set.operand.depth;
+  std::vector<double> sums(classes * D, 0.0);
+  at::parallel_for(0, D, 16, [&](int64_t first, int64_t last) {
+    for (int64_t i = 0; i < set.n; ++i) {
+      double* sum = sums.data() + class_of[i] * D;
+      for (int64_t k = first; k < last; ++k) sum[k] += (factor ? factor[i] : 1.0) * set.row(i)[k];
+    }
+  });
+  return sums;
+}
+
+double dot(const float* a, const double* b, int64_t D) {
+  double sum = 0;
+  for (int64_t k = 0; k < D; ++k) sum += a[k] * b[k];
+  return sum;
+}
+
+double dot(const float* a, const float* b, int64_t D) {
+  double sum = 0;
+  for (int64_t k = 0; k < D; ++k) sum += static_cast<double>(a[k]) * b[k];
+  return sum;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const Tensor& anchor_labels,
+                                                    const std::optional<Tensor>& contrast,
+                                                    const std::optional<Tensor>& contrast_labels,
+                                                    const Tensor& temperature, c10::string_view denominator,
+                                                    c10::string_view rows) {
+  const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
+  const SortedRows& a = p.anchors;
+  const int64_t N = anchors.size(0), D = anchors.size(1), n = a.n;
+
+  // Z of every anchor.
+  std::vector<double> sum(n, 0.0);
+  std::vector<float> max(n, -std::numeric_limits<float>::infinity());
+  const auto running = [&](int64_t i) { return RunningSum{max.data() + i, sum.data() + i}; };
+  const auto add_sums = p.online ? p.kernels.sum_online : p.kernels.sum_fixed;
+  p.for_tiles(
+      false, [&](int64_t I, int64_t J) { return !p.negatives || p.has_negatives(I, J); },
+      [&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0) {
+        add_sums(tile, running(i0), p.self && mirrored ? running(j0) : RunningSum{nullptr, nullptr});
+      });
+  std::vector<float> log2_sum(n + kOverhang, 0.0f);  // less the shift
+  for (int64_t i = 0; i < n; ++i)
+    log2_sum[i] =
+        static_cast<float>(sum[i] > 0 || std::isnan(sum[i]) ? std::log2(sum[i]) + (p.online ? max[i] : 0.0) : -kInf);
+
+  // Mean over the positives.
+  std::vector<double> loss_sum(n, 0.0), weight_sum(n, 0.0);
+  if (p.negatives) {
+    const auto sums = [&](int64_t i) {
+      return PositiveSums{log2_sum.data() + i, loss_sum.data() + i, weight_sum.data() + i};
+    };
+    p.for_tiles(
+        false, [&](int64_t I, int64_t J) { return p.has_positives(I, J); },
+        [&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0) {
+          p.kernels.positives(tile, sums(i0), p.self && mirrored ? sums(j0) : PositiveSums{nullptr, nullptr, nullptr});
+        });
+  }
+  std::vector<double> sums;  // "all": the mean of positive logits is a dot product with the sum of the class
+  if (!p.negatives) sums = class_sums(p.contrast(), p.classes.of_contrast, p.classes.range.size(), nullptr);
+
+  const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+  Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options), log_sum = at::empty({N}, options);
+  Tensor num_positives = at::zeros({N}, options.dtype(at::kInt));
+  log_sum.fill_(-kInf);
+  const double shift = p.online ? 0.0 : 1 / p.temperature;
+  float *loss_out = loss.mutable_data_ptr<float>(), *weight_out = weight.mutable_data_ptr<float>(),
+        *log_sum_out = log_sum.mutable_data_ptr<float>();
+  int32_t* num_positives_out = num_positives.mutable_data_ptr<int32_t>();
+  at::parallel_for(0, n, 256, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t to = a.source[i], count = p.num_positives(i);
+      const bool empty = log2_sum[i] == -std::numeric_limits<float>::infinity();
+      const double log_z = empty ? -kInf : (std::log2(sum[i]) + (p.online ? max[i] : 0.0)) * kLn2 + shift;
+      log_sum_out[to] = static_cast<float>(log_z);
+      num_positives_out[to] = static_cast<int32_t>(count);
+      if (count == 0 || empty) continue;
+      if (p.negatives) {
+        loss_out[to] = static_cast<float>(loss_sum[i] / count);
+        weight_out[to] = static_cast<float>(weight_sum[i] / count);
+      } else {
+        double similarity = dot(a.row(i), sums.data() + p.classes.of_anchor[i] * D, D);
+        if (p.self) similarity -= dot(a.row(i), a.row(i), D);
+        loss_out[to] = static_cast<float>(log_z - similarity / (count * p.temperature));
+      }
+    }
+  });
+  return {loss, log_sum, weight, num_positives};
+}
+
+// What gradient tiles need of every anchor, in sorted order.
+struct AnchorTerms {
+  std::vector<float> weight, pull, sum;
+  std::vector<double> share;  // d_loss / number of positives
+  double largest = 0;         // |d_loss|; all terms are divided by it, so none overflows
+
+  AnchorTerms(const Problem& p, const Tensor& d_loss_in, const Tensor& log_sum_in, const Tensor& weight_in)
+      : weight(p.anchors.n + kOverhang, 0.0f), pull(weight), sum(weight), share(p.anchors.n, 0.0) {
+    const Tensor d_loss = d_loss_in.to(at::kFloat).contiguous(), log_sum = log_sum_in.contiguous();
+    const Tensor weight_rows = weight_in.contiguous();
+    const float *d = d_loss.const_data_ptr<float>(), *log_z = log_sum.const_data_ptr<float>(),
+                *w = weight_rows.const_data_ptr<float>();
+    const int64_t n = p.anchors.n;
+    for (int64_t i = 0; i < n; ++i)
+      if (p.num_positives(i) > 0) largest = std::max(largest, std::abs(static_cast<double>(d[p.anchors.source[i]])));
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t from = p.anchors.source[i], count = p.num_positives(i);
+      sum[i] = p.online ? std::numeric_limits<float>::infinity() : 0;  // an empty sum: all terms vanish
+      if (count == 0 || log_z[from] == -kInf || largest == 0) continue;
+      const double g = d[from] / largest, z = std::exp(log_z[from] - 1 / p.temperature);
+      share[i] = g / count;
+      pull[i] = p.negatives ? static_cast<float>(share[i]) : 0;
+      sum[i] = static_cast<float>(p.online ? log_z[from] / kLn2 : z);
+      weight[i] = static_cast<float>(g * (p.negatives ? w[from] : 1.0) / (p.online ? 1 : z));
+    }
+  }
+  GradientTerms at(int64_t i) const { return {weight.data() + i, pull.data() + i, sum.data() + i}; }
+};
+
+// "all": the positives' part of the gradients is linear, a sum of rows over the class.
+void subtract_positives(const Problem& p, const AnchorTerms& terms, float* d_anchors, float* d_contrast) {
+  const SortedRows &a = p.anchors, &c = p.contrast();
+  const int64_t D = a.operand.depth, classes = p.classes.range.size();
+  const std::vector<double> rows = class_sums(c, p.classes.of_contrast, classes, nullptr);
+  const std::vector<double> shares = class_sums(a, p.classes.of_anchor, classes, terms.share.data());
+  if (d_anchors != nullptr)
+    at::parallel_for(0, a.n, 64, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        float* d = d_anchors + i * a.operand.stride;
+        const int64_t k0 = p.classes.of_anchor[i] * D;
+        for (int64_t k = 0; k < D; ++k) {
+          double pull = terms.share[i] * rows[k0 + k];
+          if (p.self) pull += shares[k0 + k] - 2 * terms.share[i] * a.row(i)[k];
+          d[k] = static_cast<float>(d[k] - pull);
+        }
+      }
+    });
+  if (d_contrast != nullptr)
+    at::parallel_for(0, c.n, 64, [&](int64_t first, int64_t last) {
+      for (int64_t j = first; j < last; ++j) {
+        float* d = d_contrast + j * c.operand.stride;
+        for (int64_t k = 0; k < D; ++k) d[k] = static_cast<float>(d[k] - shares[p.classes.of_contrast[j] * D + k]);
+      }
+    });
+}
+
+std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const Tensor& anchors,
+                                                     const Tensor& anchor_labels, const std::optional<Tensor>& contrast,
+                                                     const std::optional<Tensor>& contrast_labels,
+                                                     const Tensor& temperature, const Tensor& log_sum,
+                                                     const Tensor& weight, const Tensor& num_positives,
+                                                     c10::string_view denominator, c10::string_view rows,
+                                                     std::array<bool, 3> output_mask) {
+  const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
+  for (const Tensor& x : {d_loss, log_sum, weight, num_positives})
+    TORCH_CHECK_VALUE(x.dim() == 1 && x.size(0) == anchors.size(0), "statistics: got shape ", x.sizes(), ", want [",
+                      anchors.size(0), "]");
+  const AnchorTerms terms(p, d_loss, log_sum, weight);
+  const SortedRows &a = p.anchors, &c = p.contrast();
+  const bool wants_anchors = output_mask[0] || output_mask[2], wants_contrast = output_mask[1] && !p.self;
+
+  // Gradients of the sorted rows, in units of largest / temperature.
+  const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+  const Tensor d_rows = at::zeros({wants_anchors ? a.operand.count : 0, a.operand.stride}, options);
+  const Tensor d_columns = at::zeros({wants_contrast ? c.operand.count : 0, c.operand.stride}, options);
+  float* d_a = wants_anchors ? d_rows.mutable_data_ptr<float>() : nullptr;
+  float* d_c = wants_contrast ? d_columns.mutable_data_ptr<float>() : nullptr;
+  const auto gradient = p.online ? p.kernels.gradient_online : p.kernels.gradient_fixed;
+  const GradientTerms none{nullptr, nullptr, nullptr};
+  if (terms.largest != 0 && (wants_anchors || wants_contrast))
+    p.for_tiles(
+        wants_contrast, [](int64_t, int64_t) { return true; },
+        [&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0) {
+          gradient(tile, terms.at(i0), p.self ? terms.at(j0) : none);
+          if (wants_anchors) p.kernels.add_rows(tile.s, tile.m, tile.n, c.operand, j0, d_a + i0 * a.operand.stride);
+          if (p.self && mirrored)
+            p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_a + j0 * a.operand.stride);
+          if (wants_contrast) p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_c + j0 * c.operand.stride);
+        });
+  if (!p.negatives && terms.largest != 0) subtract_positives(p, terms, d_a, d_c);
+
+  const double scale = terms.largest / p.temperature;
+  const Tensor nothing = at::empty({0}, anchors.options().memory_format(at::MemoryFormat::Contiguous));
+  double along = 0;  // sum_ij G_ij s_ij, which self contrast counts twice
+  for (int64_t i = 0; output_mask[2] && i < a.n; ++i)
+    along += dot(a.row(i), d_a + i * a.operand.stride, a.operand.depth) * (p.self ? 0.5 : 1.0);
+  Tensor d_temperature = at::empty({}, temperature.options());
+  d_temperature.fill_(-along * scale / p.temperature);
+  return {output_mask[0] ? unsort_gradient(a, anchors, d_a, scale) : nothing,
+          wants_contrast ? unsort_gradient(c, *contrast, d_c, scale) : nothing.clone(), d_temperature};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) {
+  m.impl("info_nce", info_nce);
+  m.impl("info_nce_backward", info_nce_backward);
+}
+
+}  // namespace fastpixcon

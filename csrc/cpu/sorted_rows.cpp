@@ -1,0 +1,131 @@
+#include "cpu/sorted_rows.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace fastpixcon {
+namespace {
+
+constexpr double kMinNorm = 1e-12;  // below it a row has no direction
+constexpr int64_t kLeftOut = -1;
+
+int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Rows of padding included, so that 16 floats are a cache line and consecutive rows fall into different sets.
+int64_t padded_stride(int64_t width, int64_t lanes) {
+  const int64_t lines = round_up(width, lanes) / 16 + (round_up(width, lanes) % 16 != 0);
+  return (lines | 1) * 16;
+}
+
+template <class label_t>
+void sort_labels(const label_t* labels, int64_t N, SortedRows& set) {
+  set.source.reserve(N);
+  for (int64_t i = 0; i < N; ++i)
+    if (labels[i] != kLeftOut) set.source.push_back(i);
+  const auto less = [labels](int64_t a, int64_t b) { return labels[a] < labels[b]; };
+  if (!std::is_sorted(set.source.begin(), set.source.end(), less))
+    std::stable_sort(set.source.begin(), set.source.end(), less);
+  set.n = static_cast<int64_t>(set.source.size());
+  set.label.resize(set.n);
+  for (int64_t i = 0; i < set.n; ++i) set.label[i] = labels[set.source[i]];
+}
+
+template <class scalar_t>
+void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, SortedRows& set, float* rows, int64_t stride) {
+  at::parallel_for(0, set.operand.count, 64, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      float* row = rows + i * stride;  // [D], then zeros
+      std::fill(i < set.n ? row + D : row, row + stride, 0.0f);
+      if (i >= set.n) continue;
+      const scalar_t* from = x + set.source[i] * x_stride;
+      if (set.inv_norm.empty()) {
+        for (int64_t k = 0; k < D; ++k) row[k] = static_cast<float>(from[k]);
+        continue;
+      }
+      double squares = 0;  // double: neither huge nor tiny rows overflow or vanish
+      for (int64_t k = 0; k < D; ++k) squares += static_cast<double>(from[k]) * static_cast<double>(from[k]);
+      const double norm = std::sqrt(squares);
+      const double inverse = norm >= kMinNorm ? 1 / norm : std::isnan(norm) ? norm : 0;
+      set.inv_norm[i] = inverse;
+      for (int64_t k = 0; k < D; ++k)
+        row[k] = inverse == 0 ? 0.0f : static_cast<float>(static_cast<double>(from[k]) * inverse);
+    }
+  });
+}
+
+}  // namespace
+
+SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normalize, const TileKernels& kernels) {
+  SortedRows set;
+  const int64_t N = x.size(0), D = x.size(1), lanes = kernels.lanes;
+  const at::Tensor y = labels.contiguous();
+  if (y.scalar_type() == at::kInt) {
+    sort_labels(y.const_data_ptr<int32_t>(), N, set);
+  } else {
+    sort_labels(y.const_data_ptr<int64_t>(), N, set);
+  }
+  if (normalize) set.inv_norm.resize(set.n);
+
+  const int64_t count = round_up(set.n, lanes), stride = padded_stride(D, lanes);
+  set.rows = at::empty({count, stride}, x.options().dtype(at::kFloat));
+  set.columns = at::empty({count, D}, x.options().dtype(at::kFloat));
+  set.operand = {set.rows.const_data_ptr<float>(), stride, set.columns.const_data_ptr<float>(), D, count};
+  const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "sort_rows", [&] {
+    gather_rows(dense.const_data_ptr<scalar_t>(), dense.stride(0), D, set, set.rows.mutable_data_ptr<float>(), stride);
+  });
+  float* columns = set.columns.mutable_data_ptr<float>();
+  at::parallel_for(0, count / lanes, 4,
+                   [&](int64_t first, int64_t last) { kernels.pack(set.operand, columns, first, last); });
+  return set;
+}
+
+at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale) {
+  const int64_t D = x.size(1), stride = set.operand.stride;
+  at::Tensor d_x = at::zeros({x.size(0), D}, x.options().memory_format(at::MemoryFormat::Contiguous));
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "unsort_gradient", [&] {
+    scalar_t* out = d_x.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, set.n, 64, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const float* d = d_rows + i * stride;
+        const float* row = set.row(i);
+        scalar_t* to = out + set.source[i] * D;
+        double along = 0, factor = scale;
+        if (!set.inv_norm.empty()) {
+          for (int64_t k = 0; k < D; ++k) along += static_cast<double>(d[k]) * row[k];
+          factor *= set.inv_norm[i];
+        }
+        for (int64_t k = 0; k < D; ++k) to[k] = static_cast<scalar_t>(factor * (d[k] - along * row[k]));
+      }
+    });
+  });
+  return d_x;
+}
+
+Classes match_classes(const SortedRows& anchors, const SortedRows& contrast) {
+  Classes classes;
+  classes.of_anchor.resize(anchors.n);
+  classes.of_contrast.resize(contrast.n);
+  int64_t a = 0, c = 0;
+  while (a < anchors.n || c < contrast.n) {
+    const int64_t label = c >= contrast.n  ? anchors.label[a]
+                          : a >= anchors.n ? contrast.label[c]
+                                           : std::min(anchors.label[a], contrast.label[c]);
+    const int32_t number = static_cast<int32_t>(classes.range.size());
+    ClassRange range{a, a, c, c};
+    for (; a < anchors.n && anchors.label[a] == label; ++a) classes.of_anchor[a] = number;
+    for (; c < contrast.n && contrast.label[c] == label; ++c) classes.of_contrast[c] = number;
+    range.anchor_last = a;
+    range.contrast_last = c;
+    classes.range.push_back(range);
+  }
+  return classes;
+}
+
+}  // namespace fastpixcon

@@ -1,0 +1,43 @@
+// A set of rows as the tile kernels want them: without those of label -1, sorted by class, unit if asked for,
+// in float, padded and packed.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string_view>
+#include <vector>
+
+#include "cpu/tile.h"
+
+namespace fastpixcon {
+
+struct SortedRows {
+  int64_t n = 0;                 // rows that take part
+  std::vector<int64_t> source;   // [n] their place in the input
+  std::vector<int64_t> label;    // [n] ascending
+  std::vector<double> inv_norm;  // [n] 1 / |x|, 0 for a row without direction; empty unless normalised
+  at::Tensor rows, columns;      // float storage of the operand
+  Operand operand;
+
+  const float* row(int64_t i) const { return operand.rows + i * operand.stride; }
+};
+
+// x [N, D] float32, bfloat16 or float16; labels [N] int32 or int64.
+SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normalize, const TileKernels& kernels);
+
+// Gradient of the input, [N, D] in its dtype and order: `scale` * d_rows [n][stride], through the normalisation.
+at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale);
+
+// A class that anchors or contrast rows have, and where.
+struct ClassRange {
+  int64_t anchor_first, anchor_last, contrast_first, contrast_last;
+};
+
+// The classes of both sets in order, and the class of each sorted row.
+struct Classes {
+  std::vector<ClassRange> range;
+  std::vector<int32_t> of_anchor, of_contrast;
+};
+Classes match_classes(const SortedRows& anchors, const SortedRows& contrast);
+
+}  // namespace fastpixcon

@@ -1,0 +1,85 @@
+// The arithmetic on one tile of logits S = A C^T, rows I by columns J, as each instruction set does it.
+//
+// A tile is row-major float [m][kTileStride]; columns past n up to the next multiple of `lanes` exist and are
+// kept zero where they are multiplied. Logits are in units of log2: x = s * log2(e) / temperature.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/isa.h"
+
+namespace fastpixcon {
+
+constexpr int64_t kTile = 192;        // the most rows and columns of a tile
+constexpr int64_t kTileStride = 208;  // 13 cache lines: a column of a tile falls into different sets
+
+// Columns [lo, hi) of a tile row, local to the tile.
+struct Range {
+  int32_t lo, hi;
+};
+
+// A tile of dot products and what its sums and gradients need to know.
+struct TileView {
+  float* s;                // [m][kTileStride]
+  int64_t m, n;            // rows, columns
+  const Range* positives;  // [m] "negatives": columns of the row's class, not in its sum; null for "all"
+  bool diagonal;           // column i is row i itself: neither in a sum nor a positive
+  float scale;             // log2(e) / temperature
+  float shift;             // x = s * scale - shift; scale on unit rows (then x <= 0), 0 in online mode
+};
+
+// A running log-sum-exp in units of log2: sum * 2^max. With a fixed shift, max is not used.
+struct RunningSum {
+  float* max;
+  double* sum;
+};
+
+// Sums over positives, per row or column.
+struct PositiveSums {
+  const float* log_sum;  // log2 Z - shift
+  double* loss;          // += log(1 + Z / e^s), nats
+  double* weight;        // += Z / (Z + e^s)
+};
+
+// dL/ds = weight * e^s / Z for the columns in the sum, -pull * Z / (Z + e^s) for positives.
+struct GradientTerms {
+  const float* weight;  // fixed shift: weight / (Z 2^-shift); online: weight
+  const float* pull;
+  const float* sum;  // fixed shift: Z 2^-shift; online: log2 Z
+};
+
+// Dot-product operands of a set of rows, in the layout of the instruction set.
+struct Operand {
+  const float* rows;     // [count][stride], zeros beyond D and beyond the last row
+  int64_t stride;        // of rows
+  const float* columns;  // [count / lanes][depth][lanes]: transposed panels of rows
+  int64_t depth;         // D
+  int64_t count;         // rows, up to a multiple of lanes
+};
+
+struct TileKernels {
+  int64_t lanes;  // blocks start at multiples of this
+  int64_t block;  // rows and columns of a tile that suit the caches
+  // Packs operand.columns from operand.rows, panels [first, last).
+  void (*pack)(const Operand& operand, float* columns, int64_t first, int64_t last);
+  // s [m][kTileStride] = rows [i0, i0 + m) of a times rows [j0, j0 + n) of c, transposed.
+  void (*logits)(const Operand& a, int64_t i0, int64_t m, const Operand& c, int64_t j0, int64_t n, float* s);
+  // d [m][stride] += h [m][n] rows(j0..): gradient of the tile's rows; d starts at the first of them.
+  void (*add_rows)(const float* h, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d);
+  // d [n][stride] += h^T rows(i0..): gradient of the tile's columns.
+  void (*add_columns)(const float* h, int64_t m, int64_t n, const Operand& a, int64_t i0, float* d);
+  // Sums of 2^x over each row, and over each column unless columns.sum is null. Destroys s.
+  void (*sum_fixed)(const TileView& tile, RunningSum rows, RunningSum columns);
+  void (*sum_online)(const TileView& tile, RunningSum rows, RunningSum columns);
+  // Loss and weight over the positives of each row, and of each column unless columns.loss is null.
+  void (*positives)(const TileView& tile, PositiveSums rows, PositiveSums columns);
+  // s becomes dL/ds of the rows, plus that of the columns unless columns.weight is null.
+  void (*gradient_fixed)(const TileView& tile, GradientTerms rows, GradientTerms columns);
+  void (*gradient_online)(const TileView& tile, GradientTerms rows, GradientTerms columns);
+};
+
+const TileKernels& tile_kernels_baseline();
+const TileKernels& tile_kernels_avx2();
+const TileKernels& tile_kernels_avx512();
+
+}  // namespace fastpixcon

@@ -1,0 +1,30 @@
+// The tile kernels for AVX-512: 12 x 32 floats in 24 of 32 registers.
+#include "cpu/tile.h"
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(                                                                       \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,prefer-vector-width=512"))), \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,prefer-vector-width=512")
+#endif
+
+#define FASTPIXCON_VECTOR_BYTES 64
+#define FASTPIXCON_TILE_ROWS 12
+#define FASTPIXCON_TILE_VECTORS 2
+#define FASTPIXCON_TILE_BLOCK 192
+#define FASTPIXCON_TILE_KERNELS tile_kernels_avx512
+#include "cpu/tile_kernels.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#else
+namespace fastpixcon {
+const TileKernels& tile_kernels_avx512() { return tile_kernels_baseline(); }
+}  // namespace fastpixcon
+#endif

@@ -1,0 +1,181 @@
+// What happens to a tile of dot products between the products: sums of exponentials, losses, gradients.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/tile.h"
+#include "cpu/vec.h"
+
+namespace fastpixcon {
+namespace {
+
+constexpr float kLn2 = 0.693147180559945f;
+constexpr float kInfinity = __builtin_inff();
+
+// Which lanes of the vector at column v of row i are in the row's sum, and which are positives.
+class Lanes {
+ public:
+  Lanes(const TileView& tile, int64_t i)
+      : lo_(tile.positives ? tile.positives[i].lo : 0),
+        hi_(tile.positives ? tile.positives[i].hi : 0),
+        self_(tile.diagonal ? i : -1),
+        n_(tile.n) {}
+
+  // All lanes are in the sum.
+  bool plain(int64_t v) const {
+    return v + kWidth <= n_ && (v >= hi_ || v + kWidth <= lo_) && (self_ < v || self_ >= v + kWidth);
+  }
+  IntVec positive(int64_t v) const { return lanes_between(lo_ - v, hi_ - v) & ~is_self(v); }
+  IntVec in_sum(int64_t v) const { return lanes_between(0, n_ - v) & ~lanes_between(lo_ - v, hi_ - v) & ~is_self(v); }
+
+  int64_t first_positive() const { return lo_ / kWidth * kWidth; }
+  int64_t last_positive() const { return hi_; }
+
+ private:
+  IntVec is_self(int64_t v) const { return lane_index() == static_cast<int32_t>(self_ - v); }
+  int64_t lo_, hi_, self_, n_;
+};
+
+inline Vec logit(const TileView& tile, int64_t i, int64_t v) {
+  return load(tile.s + i * kTileStride + v) * tile.scale - tile.shift;
+}
+
+void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
+  float column_sum[kTileStride] = {};
+  for (int64_t i = 0; i < tile.m; ++i) {
+    const Lanes lanes(tile, i);
+    Vec row_sum{};
+    for (int64_t v = 0; v < tile.n; v += kWidth) {
+      Vec e = exp2(logit(tile, i, v));
+      if (!lanes.plain(v)) e = select(lanes.in_sum(v), e, Vec{});
+      row_sum += e;
+      store(column_sum + v, load(column_sum + v) + e);
+    }
+    rows.sum[i] += sum_lanes(row_sum);
+  }
+  if (columns.sum == nullptr) return;
+  for (int64_t j = 0; j < tile.n; ++j) columns.sum[j] += column_sum[j];
+}
+
+// Raises a running sum's maximum to at least `best`; false if there is nothing to add.
+inline bool raise_max(RunningSum sums, int64_t i, float best) {
+  if (best == -kInfinity) return false;
+  if (best > sums.max[i]) {
+    if (sums.sum[i] != 0) sums.sum[i] *= exp2(splat(sums.max[i] - best))[0];
+    sums.max[i] = best;
+  }
+  return true;
+}
+
+void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
+  float column_max[kTileStride], column_sum[kTileStride] = {};
+  for (float& x : column_max) x = -kInfinity;
+  for (int64_t i = 0; i < tile.m; ++i) {
+    const Lanes lanes(tile, i);
+    float* s = tile.s + i * kTileStride;
+    Vec best = splat(-kInfinity);
+    for (int64_t v = 0; v < tile.n; v += kWidth) {
+      Vec x = logit(tile, i, v);
+      if (!lanes.plain(v)) x = select(lanes.in_sum(v), x, splat(-kInfinity));
+      store(s + v, x);
+      best = maximum(best, x);
+      store(column_max + v, maximum(load(column_max + v), x));
+    }
+    if (!raise_max(rows, i, max_lanes(best))) continue;
+    Vec row_sum{};
+    for (int64_t v = 0; v < tile.n; v += kWidth) row_sum += exp2(load(s + v) - rows.max[i]);
+    rows.sum[i] += sum_lanes(row_sum);
+  }
+  if (columns.sum == nullptr) return;
+  bool any[kTileStride];
+  for (int64_t j = 0; j < tile.n; ++j) {
+    any[j] = raise_max(columns, j, column_max[j]);
+    column_max[j] = any[j] ? columns.max[j] : 0;
+  }
+  for (int64_t i = 0; i < tile.m; ++i)
+    for (int64_t v = 0; v < tile.n; v += kWidth) {
+      const Vec e = exp2(load(tile.s + i * kTileStride + v) - load(column_max + v));
+      store(column_sum + v, load(column_sum + v) + e);
+    }
+  for (int64_t j = 0; j < tile.n; ++j)
+    if (any[j]) columns.sum[j] += column_sum[j];
+}
+
+struct SoftplusSigmoid {
+  Vec softplus, sigmoid;  // log(1 + e^m) and 1 / (1 + e^-m) of a margin m given in units of log2
+};
+
+inline SoftplusSigmoid softplus_sigmoid(Vec margin) {
+  const Vec t = exp2(-absolute(margin));
+  const Vec one = splat(1.0f);
+  return {maximum(margin * kLn2, Vec{}) + log1p_unit(t), select(margin >= Vec{}, one, t) / (one + t)};
+}
+
+void positives(const TileView& tile, PositiveSums rows, PositiveSums columns) {
+  float column_loss[kTileStride] = {}, column_weight[kTileStride] = {};
+  for (int64_t i = 0; i < tile.m; ++i) {
+    const Lanes lanes(tile, i);
+    Vec row_loss{}, row_weight{};
+    for (int64_t v = lanes.first_positive(); v < lanes.last_positive(); v += kWidth) {
+      const IntVec mask = lanes.positive(v);
+      const Vec x = logit(tile, i, v);
+      const SoftplusSigmoid row = softplus_sigmoid(rows.log_sum[i] - x);
+      row_loss += select(mask, row.softplus, Vec{});
+      row_weight += select(mask, row.sigmoid, Vec{});
+      if (columns.loss == nullptr) continue;
+      const SoftplusSigmoid column = softplus_sigmoid(load(columns.log_sum + v) - x);
+      store(column_loss + v, load(column_loss + v) + select(mask, column.softplus, Vec{}));
+      store(column_weight + v, load(column_weight + v) + select(mask, column.sigmoid, Vec{}));
+    }
+    rows.loss[i] += sum_lanes(row_loss);
+    rows.weight[i] += sum_lanes(row_weight);
+  }
+  if (columns.loss == nullptr) return;
+  for (int64_t j = 0; j < tile.n; ++j) {
+    columns.loss[j] += column_loss[j];
+    columns.weight[j] += column_weight[j];
+  }
+}
+
+void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms columns) {
+  const bool both = columns.weight != nullptr;
+  for (int64_t i = 0; i < tile.m; ++i) {
+    const Lanes lanes(tile, i);
+    float* s = tile.s + i * kTileStride;
+    for (int64_t v = 0; v < tile.n; v += kWidth) {
+      const Vec e = exp2(logit(tile, i, v));
+      const Vec weight = both ? rows.weight[i] + load(columns.weight + v) : splat(rows.weight[i]);
+      Vec h = e * weight;
+      if (!lanes.plain(v)) {
+        h = select(lanes.in_sum(v), h, Vec{});
+        Vec pull = rows.pull[i] * rows.sum[i] / (rows.sum[i] + e);
+        if (both) pull += load(columns.pull + v) * load(columns.sum + v) / (load(columns.sum + v) + e);
+        h = select(lanes.positive(v), -pull, h);
+      }
+      store(s + v, h);
+    }
+  }
+}
+
+void gradient_online(const TileView& tile, GradientTerms rows, GradientTerms columns) {
+  const bool both = columns.weight != nullptr;
+  for (int64_t i = 0; i < tile.m; ++i) {
+    const Lanes lanes(tile, i);
+    float* s = tile.s + i * kTileStride;
+    for (int64_t v = 0; v < tile.n; v += kWidth) {
+      const Vec x = logit(tile, i, v);
+      Vec h = rows.weight[i] * exp2(x - rows.sum[i]);
+      if (both) h += load(columns.weight + v) * exp2(x - load(columns.sum + v));
+      if (!lanes.plain(v)) {
+        h = select(lanes.in_sum(v), h, Vec{});
+        Vec pull = rows.pull[i] * softplus_sigmoid(rows.sum[i] - x).sigmoid;
+        if (both) pull += load(columns.pull + v) * softplus_sigmoid(load(columns.sum + v) - x).sigmoid;
+        h = select(lanes.positive(v), -pull, h);
+      }
+      store(s + v, h);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fastpixcon
