@@ -1,0 +1,143 @@
+"""The modules: what they compute, and the state that PixelContrastLoss carries."""
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from conftest import Backend
+from torch import Tensor, nn
+
+import fastpixcon as fpc
+from fastpixcon.functional import info_nce, pixel_contrast
+
+B, D, h, w, K = 2, 12, 16, 18, 3
+OPTIONS: dict[str, Any] = {"max_samples": 24, "max_views": 6}
+
+
+def images(device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    labels = torch.arange(K).repeat_interleave(12)[None, :, None].expand(B, -1, 40).contiguous()
+    return tuple(x.to(device) for x in (torch.randn(B, D, h, w), labels, torch.randn(B, K, h, w)))
+
+
+def test_pixel_contrast_loss_is_the_function_with_its_seed(backend: Backend) -> None:
+    maps = images(backend.device)
+    loss = fpc.PixelContrastLoss(temperature=0.2, base_temperature=0.5, denominator="all", **OPTIONS).to(backend.device)
+    seed = loss.seed.clone()
+    options = {"temperature": 0.2, "base_temperature": 0.5, "denominator": "all", **OPTIONS}
+    for step in range(3):
+        assert torch.equal(loss(*maps), pixel_contrast(*maps, seed=seed + step, **options))
+    assert loss.seed == seed + 3
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    loss = fpc.PixelContrastLoss()
+    assert (loss.temperature, loss.base_temperature, loss.max_samples, loss.max_views) == (0.1, 0.07, 1024, 100)
+    assert (loss.ignore_index, loss.num_classes, loss.denominator) == (255, None, "negatives")
+    assert (fpc.SupConLoss().temperature, fpc.InfoNCELoss().temperature) == (0.1, 0.07)
+
+
+def test_every_call_draws_other_pixels(backend: Backend) -> None:
+    maps = images(backend.device)
+    loss = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
+    assert len({loss(*maps).item() for _ in range(6)}) == 6
+
+
+def test_the_seed_starts_from_manual_seed(backend: Backend) -> None:
+    maps = images(backend.device)
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(fpc.PixelContrastLoss(**OPTIONS).to(backend.device)(*maps).item())
+    assert results[0] == results[1] != results[2]
+
+
+def test_no_number_of_the_global_generator_is_used(backend: Backend) -> None:
+    maps = images(backend.device)
+    before = torch.get_rng_state()
+    loss = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
+    maps[0].requires_grad_()
+    loss(*maps).backward()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_restored_state_draws_the_same_pixels(backend: Backend) -> None:
+    maps = images(backend.device)
+    loss = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
+    loss(*maps)
+    file = io.BytesIO()
+    torch.save(loss.state_dict(), file)
+    expected = [loss(*maps).item() for _ in range(3)]
+    file.seek(0)
+    torch.manual_seed(99)
+    restored = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
+    restored.load_state_dict(torch.load(file))
+    assert [restored(*maps).item() for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_goes_its_own_way(duplicate: Any, backend: Backend) -> None:
+    maps = images(backend.device)
+    loss = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
+    loss(*maps)
+    other = duplicate(loss)
+    expected = loss(*maps).item()
+    assert other(*maps).item() == expected
+    assert loss.seed.data_ptr() != other.seed.data_ptr()
+
+
+def test_half_and_double_leave_the_seed_alone() -> None:
+    for change in (nn.Module.half, nn.Module.double):
+        assert change(fpc.PixelContrastLoss()).seed.dtype == torch.int64
+
+
+def test_a_learnt_temperature(backend: Backend) -> None:
+    """A parameter given as temperature is one of the module's, and learns."""
+    maps = images(backend.device)
+    tau = nn.Parameter(torch.tensor(0.2, device=backend.device))
+    loss = fpc.PixelContrastLoss(temperature=tau, **OPTIONS).to(backend.device)
+    assert [name for name, _ in loss.named_parameters()] == ["temperature"]
+    x = maps[0].requires_grad_()
+    seed = loss.seed.clone()
+    loss(x, *maps[1:]).backward()
+    step = 1e-2
+    high, low = (pixel_contrast(*maps, temperature=0.2 + d, seed=seed, **OPTIONS).item() for d in (step, -step))
+    assert tau.grad is not None
+    assert tau.grad.item() == pytest.approx((high - low) / (2 * step), rel=0.02)
+
+
+def test_it_teaches(backend: Backend) -> None:
+    """Gradient steps on the map bring classes together: the loss falls."""
+    maps = images(backend.device)
+    x = maps[0].requires_grad_()
+    loss = fpc.PixelContrastLoss(max_samples=150, max_views=30).to(backend.device)
+    optimizer = torch.optim.Adam([x], lr=0.3)
+    losses = []
+    for _ in range(16):
+        optimizer.zero_grad()
+        losses.append(loss(x, *maps[1:]))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(("module", "denominator"), [(fpc.SupConLoss, "all"), (fpc.InfoNCELoss, "negatives")])
+def test_row_losses(module: Any, denominator: str, backend: Backend) -> None:
+    x, y = torch.randn(40, 9, device=backend.device) * 3, torch.arange(40, device=backend.device) % 6
+    for tau in (0.05, 0.5):
+        assert torch.equal(module(tau)(x, y), info_nce(x, y, temperature=tau, denominator=denominator))
+    tau = nn.Parameter(torch.tensor(0.3, device=backend.device))
+    learnt = module(tau)
+    learnt(x, y).backward()
+    assert list(learnt.parameters()) == [tau]
+    assert tau.grad is not None
+    assert tau.grad != 0
+
+
+def test_repr_shows_the_options() -> None:
+    text = repr(fpc.PixelContrastLoss(temperature=0.3, max_samples=77, denominator="all"))
+    for part in ("temperature=0.3", "max_samples=77", "denominator='all'"):
+        assert part in text
+    assert repr(fpc.SupConLoss(0.4)) == "SupConLoss(temperature=0.4)"
