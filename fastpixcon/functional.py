@@ -10,6 +10,8 @@ from fastpixcon.ops.backends import choose
 
 __all__ = ["SelectedAnchors", "gather_normalize", "info_nce", "pixel_contrast", "select_anchors"]
 
+DENOMINATORS = ("negatives", "all")
+
 
 class SelectedAnchors(NamedTuple):
     """Anchors in order (class, image, pixel), padded to a static length."""
@@ -146,6 +148,8 @@ def pixel_contrast(
     """
     checks.embeddings_map(embeddings)
     checks.same_pixels(embeddings, labels, predictions)
+    checks.one_of("denominator", denominator, DENOMINATORS)
+    checks.temperature_scale(temperature, base_temperature)
     selected = select_anchors(
         labels,
         predictions,
@@ -184,7 +188,7 @@ def _info_nce(
     backend: str,
 ) -> Tensor:
     checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
-    checks.one_of("denominator", denominator, ("negatives", "all"))
+    checks.one_of("denominator", denominator, DENOMINATORS)
     checks.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = checks.temperature_scale(temperature, base_temperature)
     device = anchors.device

@@ -51,7 +51,8 @@ class PixelContrastLoss(nn.Module):
         checks.positive_int("max_views", max_views)
         if num_classes is not None:
             checks.positive_int("num_classes", num_classes)
-        checks.one_of("denominator", denominator, ("negatives", "all"))
+        checks.whole_number("ignore_index", ignore_index)
+        checks.one_of("denominator", denominator, functional.DENOMINATORS)
         self.temperature = temperature
         self.base_temperature = base_temperature
         self.max_samples = max_samples

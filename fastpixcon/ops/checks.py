@@ -32,6 +32,11 @@ def _same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> No
         raise ValueError(f"{name}: got a tensor on {value.device}, want {other.device}, the device of {other_name}")
 
 
+def whole_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: got {value!r}, want an int")
+
+
 def positive_int(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{name}: got {value!r}, want an int > 0")
@@ -76,8 +81,7 @@ def selection(
     assert isinstance(labels, Tensor)
     positive_int("max_samples", max_samples)
     positive_int("max_views", max_views)
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index: got {ignore_index!r}, want an int")
+    whole_number("ignore_index", ignore_index)
     if num_classes is not None:
         positive_int("num_classes", num_classes)
     if not isinstance(predictions, Tensor):

@@ -5,6 +5,7 @@ contract of an operator (``ops/<operator>.py``) calls :func:`define` once; the i
 by name: the Python backends in ``<package>/<operator>.py``, the native one in ``csrc``.
 """
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
             implementation = _python_implementation(PYTHON_PACKAGES[backend], name)
             if implementation is None:
                 continue
-            torch.library.impl(qualified, "default", implementation)
+            torch.library.impl(qualified, "default", _without_autocast(implementation))
             IMPLEMENTATIONS[backend, name] = implementation
         elif not extension.has_kernel(qualified):
             continue
@@ -64,6 +65,17 @@ def _register_autograd(qualified: str, namespace: str, autograd: Autograd) -> No
         return autograd.backward(getattr(torch.ops, namespace), ctx, *d_outputs)
 
     torch.library.register_autograd(qualified, backward, setup_context=autograd.save)
+
+
+def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Inside an operator nothing is cast: it says itself what it computes in."""
+
+    @functools.wraps(implementation)
+    def run(tensor: torch.Tensor, *arguments: Any) -> Any:
+        with torch.autocast(tensor.device.type, enabled=False):
+            return implementation(tensor, *arguments)
+
+    return run
 
 
 def _python_implementation(package: str, name: str) -> Callable[..., Any] | None:

@@ -26,11 +26,12 @@ def gather_normalize(embeddings: Tensor, index: Tensor) -> tuple[Tensor, Tensor]
     B, D, h, w = embeddings.shape
     if index.device.type == "cpu" and index.numel() and (index.min() < -1 or index.max() >= B * h * w):
         raise ValueError(f"index: got values outside [-1, {B * h * w}), the pixels of embeddings {B, D, h, w}")
-    here = index >= 0
-    pixel = index.clamp(min=0)
-    b, y, x = pixel // (h * w), pixel // w % h, pixel % w
-    picked = embeddings[b, :, y, x] * here[:, None]  # [N, D]
-    rows, inv_norm = normalize(picked.where(here[:, None], 0))
+    picked = embeddings.new_zeros(index.numel(), D)
+    if embeddings.numel():
+        pixel = index.clamp(min=0)
+        b, y, x = pixel // (h * w), pixel // w % h, pixel % w
+        picked = embeddings[b, :, y, x].where(index[:, None] >= 0, 0)  # [N, D]
+    rows, inv_norm = normalize(picked)
     accumulate = torch.float64 if embeddings.dtype == torch.float64 else torch.float32
     return rows, inv_norm.to(accumulate)
 
@@ -41,8 +42,9 @@ def gather_normalize_backward(
     B, D, h, w = size
     accumulate = inv_norm.dtype
     d_picked = normalize_backward(d_rows.to(accumulate), rows.to(accumulate), inv_norm)  # [N, D]
-    d_pixels = d_picked.new_zeros(B * h * w, D)
-    d_pixels.index_add_(0, index.clamp(min=0), d_picked * (index >= 0)[:, None])
+    pixels = B * h * w
+    d_pixels = d_picked.new_zeros(pixels + 1, D)  # the last takes the padding
+    d_pixels.index_add_(0, index.where(index >= 0, pixels), d_picked)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    d_embeddings = d_pixels.view(B, h, w, D).permute(0, 3, 1, 2).to(rows.dtype)
+    d_embeddings = d_pixels[:-1].view(B, h, w, D).permute(0, 3, 1, 2).to(rows.dtype)
     return d_embeddings.contiguous(memory_format=layout).clone(memory_format=layout)

@@ -109,12 +109,11 @@ def select_anchors(
     chosen[order] = kept
 
     # Compact in order (class, image, pixel): a stable sort by segment keeps the pixels in order.
-    output = torch.where(chosen, segment, K * B).argsort(stable=True)
+    output = torch.where(chosen, segment, K * B).argsort(stable=True)[:max_samples]
     count = chosen.sum()
-    output = torch.nn.functional.pad(output, (0, max(0, max_samples - output.numel())))[:max_samples]
-    valid = torch.arange(max_samples, device=device) < count
-    return (
-        output.where(valid, -1),
-        label[output].where(valid, -1).to(torch.int32),
-        count.to(torch.int32).view(1),
-    )
+    valid = torch.arange(output.numel(), device=device) < count
+
+    def padded(x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x.where(valid, -1), (0, max_samples - x.numel()), value=-1)
+
+    return padded(output), padded(label[output]).to(torch.int32), count.to(torch.int32).view(1)
