@@ -23,11 +23,15 @@ constexpr double kFixedShiftMin = 0.025;  // below it e^((cos - 1) / temperature
 constexpr int64_t kOverhang = 64;         // arrays of row terms are read a vector past their end
 constexpr int64_t kScratch = kTile * kTileStride;
 
-const TileKernels& tile_kernels() {
+// AMX multiplies bfloat16 only; float16 has more bits than that and is computed with in float.
+const TileKernels& tile_kernels(at::ScalarType dtype) {
+  const bool bf16 = dtype == at::kBFloat16;
   switch (isa()) {
-    case Isa::kAmx:
+    case Isa::kAmx: return bf16 ? tile_kernels_amx() : tile_kernels_avx512();
     case Isa::kAvx512: return tile_kernels_avx512();
     case Isa::kAvx2: return tile_kernels_avx2();
+    case Isa::kAmxEmulated: return bf16 ? tile_kernels_amx_emulated() : tile_kernels_avx512_emulated();
+    case Isa::kAvx512Emulated: return tile_kernels_avx512_emulated();
     case Isa::kBaseline: break;
   }
   return tile_kernels_baseline();
@@ -45,7 +49,7 @@ void check_rows(const char* name, const Tensor& x, const Tensor& labels) {
 
 // One loss: its rows, sorted and packed, and how they are cut into tiles.
 struct Problem {
-  const TileKernels& kernels = tile_kernels();
+  const TileKernels& kernels;
   bool self, negatives, online;
   double temperature;
   SortedRows anchors, separate;
@@ -55,7 +59,9 @@ struct Problem {
   Problem(const Tensor& anchors_in, const Tensor& anchor_labels, const std::optional<Tensor>& contrast_in,
           const std::optional<Tensor>& contrast_labels, const Tensor& temperature_in, c10::string_view denominator,
           c10::string_view rows)
-      : self(!contrast_in.has_value()), negatives(denominator == "negatives") {
+      : kernels(tile_kernels(anchors_in.scalar_type())),
+        self(!contrast_in.has_value()),
+        negatives(denominator == "negatives") {
     check_rows("anchors", anchors_in, anchor_labels);
     TORCH_CHECK_VALUE(negatives || denominator == "all", "denominator: got ", denominator,
                       ", want 'negatives' or 'all'");
@@ -85,10 +91,12 @@ struct Problem {
   }
 
   // Rows of block I have positives among the columns of block J. Classes are in order, so theirs is one range.
+  bool has_positives_between(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+    return class_of(i0).contrast_first < j1 && class_of(i1 - 1).contrast_last > j0;
+  }
   bool has_positives(int64_t I, int64_t J) const {
     const int64_t i = row_blocks.first(I), j = column_blocks.first(J);
-    return class_of(i).contrast_first < j + column_blocks.length(J) &&
-           class_of(i + row_blocks.length(I) - 1).contrast_last > j;
+    return has_positives_between(i, i + row_blocks.length(I), j, j + column_blocks.length(J));
   }
   bool has_negatives(int64_t I, int64_t J) const {
     const int64_t i = row_blocks.first(I), j = column_blocks.first(J);
@@ -97,39 +105,77 @@ struct Problem {
            first != classes.of_contrast[j + column_blocks.length(J) - 1];
   }
 
-  // Runs work(view, I, J, first row, first column) on the dot products of every kept tile.
+  // Runs work(view, off the diagonal, first row, first column) on the dot products of every kept tile.
   template <class Keep, class Work>
   void for_tiles(bool columns_own, const Keep& keep, const Work& work) const {
-    TileSchedule schedule = self
-                                ? TileSchedule::triangle(row_blocks.count(), keep)
-                                : TileSchedule::rectangle(row_blocks.count(), column_blocks.count(), columns_own, keep);
-    schedule.run(kScratch, [&](int64_t I, int64_t J, float* s) {
-      const int64_t i0 = row_blocks.first(I), m = row_blocks.length(I);
-      const int64_t j0 = column_blocks.first(J), n = column_blocks.length(J);
-      Range positives[kTile];
-      const bool any = negatives && has_positives(I, J);
-      for (int64_t i = 0; any && i < m; ++i) {
-        const ClassRange& c = class_of(i0 + i);
-        positives[i] = {static_cast<int32_t>(std::clamp<int64_t>(c.contrast_first - j0, 0, n)),
-                        static_cast<int32_t>(std::clamp<int64_t>(c.contrast_last - j0, 0, n))};
-      }
-      const float scale = static_cast<float>(1 / (kLn2 * temperature));
-      kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s);
-      const TileView view{s, m, n, any ? positives : nullptr, self && I == J, scale, online ? 0 : scale};
-      work(view, I != J, i0, j0);
+    schedule(row_blocks, column_blocks, columns_own, keep).run(kScratch, [&](int64_t I, int64_t J, float* s) {
+      const int64_t i0 = row_blocks.first(I), j0 = column_blocks.first(J);
+      run_tile(has_positives(I, J), I != J, i0, row_blocks.length(I), j0, column_blocks.length(J), s, work);
     });
+  }
+
+  // The same for the tiles around the diagonal class blocks, cut down to the rows and columns of shared classes.
+  template <class Work>
+  void for_positive_tiles(const Work& work) const {
+    const int64_t lanes = kernels.lanes, mean = anchors.n / std::max<int64_t>(classes.range.size(), 1);
+    const int64_t size = std::clamp(round_up(mean, lanes), std::max<int64_t>(lanes, 32), kernels.block);
+    const Blocks rows{anchors.n, size}, columns{contrast().n, size};
+    const auto row_range = [&](int64_t I, int64_t J) {
+      const int64_t j0 = columns.first(J), j1 = j0 + columns.length(J);
+      int64_t first = rows.first(I), last = first + rows.length(I);
+      while (first < last && class_of(first).contrast_last <= j0) first = std::min(last, class_of(first).anchor_last);
+      while (first < last && class_of(last - 1).contrast_first >= j1)
+        last = std::max(first, class_of(last - 1).anchor_first);
+      return std::pair(first / lanes * lanes, last);  // tiles start at multiples of lanes
+    };
+    const auto keep = [&](int64_t I, int64_t J) {
+      return has_positives_between(rows.first(I), rows.first(I) + rows.length(I), columns.first(J),
+                                   columns.first(J) + columns.length(J));
+    };
+    schedule(rows, columns, false, keep).run(kScratch, [&](int64_t I, int64_t J, float* s) {
+      const auto [first, last] = row_range(I, J);
+      if (first >= last) return;
+      const int64_t j0 = columns.first(J), j1 = j0 + columns.length(J);
+      const bool off = !self || I != J;
+      const int64_t from = off ? std::max(j0, class_of(first).contrast_first / lanes * lanes) : j0;
+      const int64_t to = off ? std::min(j1, class_of(last - 1).contrast_last) : j1;
+      if (from < to) run_tile(true, off, first, last - first, from, to - from, s, work);
+    });
+  }
+
+ private:
+  template <class Keep>
+  TileSchedule schedule(const Blocks& rows, const Blocks& columns, bool columns_own, const Keep& keep) const {
+    return self ? TileSchedule::triangle(rows.count(), keep)
+                : TileSchedule::rectangle(rows.count(), columns.count(), columns_own, keep);
+  }
+
+  template <class Work>
+  void run_tile(bool any_positives, bool off_diagonal, int64_t i0, int64_t m, int64_t j0, int64_t n, float* s,
+                const Work& work) const {
+    Range positives[kTile];
+    for (int64_t i = 0; any_positives && i < m; ++i) {
+      const ClassRange& c = class_of(i0 + i);
+      positives[i] = {static_cast<int32_t>(std::clamp<int64_t>(c.contrast_first - j0, 0, n)),
+                      static_cast<int32_t>(std::clamp<int64_t>(c.contrast_last - j0, 0, n))};
+    }
+    const float scale = static_cast<float>(1 / (kLn2 * temperature));
+    kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s);
+    work(TileView{s, m, n, any_positives ? positives : nullptr, negatives, self && !off_diagonal, scale,
+                  online ? 0 : scale},
+         off_diagonal, i0, j0);
   }
 };
 
-// Sums of rows of `set` times `factor` over each class, [classes][D].
-std::vector<double> class_sums(const SortedRows& set, const std::vector<int32_t>& class_of, int64_t classes,
-                               const double* factor) {
+// Sums of the contrast rows of each class, [classes][D].
+std::vector<double> class_sums(const Problem& p) {
+  const SortedRows& set = p.contrast();
   const int64_t D = set.operand.depth;
-  std::vector<double> sums(classes * D, 0.0);
+  std::vector<double> sums(p.classes.range.size() * D, 0.0);
   at::parallel_for(0, D, 16, [&](int64_t first, int64_t last) {
-    for (int64_t i = 0; i < set.n; ++i) {
-      double* sum = sums.data() + class_of[i] * D;
-      for (int64_t k = first; k < last; ++k) sum[k] += (factor ? factor[i] : 1.0) * set.row(i)[k];
+    for (int64_t j = 0; j < set.n; ++j) {
+      double* sum = sums.data() + p.classes.of_contrast[j] * D;
+      for (int64_t k = first; k < last; ++k) sum[k] += set.row(j)[k];
     }
   });
   return sums;
@@ -163,7 +209,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
   const auto add_sums = p.online ? p.kernels.sum_online : p.kernels.sum_fixed;
   p.for_tiles(
       false, [&](int64_t I, int64_t J) { return !p.negatives || p.has_negatives(I, J); },
-      [&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0) {
+      [&](TileView tile, bool mirrored, int64_t i0, int64_t j0) {
+        if (!p.negatives) tile.positives = nullptr;  // nothing to leave out
         add_sums(tile, running(i0), p.self && mirrored ? running(j0) : RunningSum{nullptr, nullptr});
       });
   std::vector<float> log2_sum(n + kOverhang, 0.0f);  // less the shift
@@ -177,14 +224,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
     const auto sums = [&](int64_t i) {
       return PositiveSums{log2_sum.data() + i, loss_sum.data() + i, weight_sum.data() + i};
     };
-    p.for_tiles(
-        false, [&](int64_t I, int64_t J) { return p.has_positives(I, J); },
-        [&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0) {
-          p.kernels.positives(tile, sums(i0), p.self && mirrored ? sums(j0) : PositiveSums{nullptr, nullptr, nullptr});
-        });
+    p.for_positive_tiles([&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0) {
+      p.kernels.positives(tile, sums(i0), p.self && mirrored ? sums(j0) : PositiveSums{nullptr, nullptr, nullptr});
+    });
   }
   std::vector<double> sums;  // "all": the mean of positive logits is a dot product with the sum of the class
-  if (!p.negatives) sums = class_sums(p.contrast(), p.classes.of_contrast, p.classes.range.size(), nullptr);
+  if (!p.negatives) sums = class_sums(p);
 
   const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
   Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options), log_sum = at::empty({N}, options);
@@ -218,11 +263,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
 // What gradient tiles need of every anchor, in sorted order.
 struct AnchorTerms {
   std::vector<float> weight, pull, sum;
-  std::vector<double> share;  // d_loss / number of positives
-  double largest = 0;         // |d_loss|; all terms are divided by it, so none overflows
+  double largest = 0;  // |d_loss|; all terms are divided by it, so none overflows
 
   AnchorTerms(const Problem& p, const Tensor& d_loss_in, const Tensor& log_sum_in, const Tensor& weight_in)
-      : weight(p.anchors.n + kOverhang, 0.0f), pull(weight), sum(weight), share(p.anchors.n, 0.0) {
+      : weight(p.anchors.n + kOverhang, 0.0f), pull(weight), sum(weight) {
     const Tensor d_loss = d_loss_in.to(at::kFloat).contiguous(), log_sum = log_sum_in.contiguous();
     const Tensor weight_rows = weight_in.contiguous();
     const float *d = d_loss.const_data_ptr<float>(), *log_z = log_sum.const_data_ptr<float>(),
@@ -235,41 +279,13 @@ struct AnchorTerms {
       sum[i] = p.online ? std::numeric_limits<float>::infinity() : 0;  // an empty sum: all terms vanish
       if (count == 0 || log_z[from] == -kInf || largest == 0) continue;
       const double g = d[from] / largest, z = std::exp(log_z[from] - 1 / p.temperature);
-      share[i] = g / count;
-      pull[i] = p.negatives ? static_cast<float>(share[i]) : 0;
+      pull[i] = static_cast<float>(g / count);
       sum[i] = static_cast<float>(p.online ? log_z[from] / kLn2 : z);
       weight[i] = static_cast<float>(g * (p.negatives ? w[from] : 1.0) / (p.online ? 1 : z));
     }
   }
   GradientTerms at(int64_t i) const { return {weight.data() + i, pull.data() + i, sum.data() + i}; }
 };
-
-// "all": the positives' part of the gradients is linear, a sum of rows over the class.
-void subtract_positives(const Problem& p, const AnchorTerms& terms, float* d_anchors, float* d_contrast) {
-  const SortedRows &a = p.anchors, &c = p.contrast();
-  const int64_t D = a.operand.depth, classes = p.classes.range.size();
-  const std::vector<double> rows = class_sums(c, p.classes.of_contrast, classes, nullptr);
-  const std::vector<double> shares = class_sums(a, p.classes.of_anchor, classes, terms.share.data());
-  if (d_anchors != nullptr)
-    at::parallel_for(0, a.n, 64, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        float* d = d_anchors + i * a.operand.stride;
-        const int64_t k0 = p.classes.of_anchor[i] * D;
-        for (int64_t k = 0; k < D; ++k) {
-          double pull = terms.share[i] * rows[k0 + k];
-          if (p.self) pull += shares[k0 + k] - 2 * terms.share[i] * a.row(i)[k];
-          d[k] = static_cast<float>(d[k] - pull);
-        }
-      }
-    });
-  if (d_contrast != nullptr)
-    at::parallel_for(0, c.n, 64, [&](int64_t first, int64_t last) {
-      for (int64_t j = first; j < last; ++j) {
-        float* d = d_contrast + j * c.operand.stride;
-        for (int64_t k = 0; k < D; ++k) d[k] = static_cast<float>(d[k] - shares[p.classes.of_contrast[j] * D + k]);
-      }
-    });
-}
 
 std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const Tensor& anchors,
                                                      const Tensor& anchor_labels, const std::optional<Tensor>& contrast,
@@ -304,7 +320,6 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const
             p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_a + j0 * a.operand.stride);
           if (wants_contrast) p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_c + j0 * c.operand.stride);
         });
-  if (!p.negatives && terms.largest != 0) subtract_positives(p, terms, d_a, d_c);
 
   const double scale = terms.largest / p.temperature;
   const Tensor nothing = at::empty({0}, anchors.options().memory_format(at::MemoryFormat::Contiguous));

@@ -48,7 +48,13 @@ Isa choose() {
     TORCH_CHECK_VALUE(isa <= here, "FASTPIXCON_CPU_ISA: got ", wanted, ", this processor has up to ", isa_name(here));
     return isa;
   }
-  TORCH_CHECK_VALUE(false, "FASTPIXCON_CPU_ISA: got ", wanted, ", want baseline, avx2, avx512 or amx");
+  for (Isa isa : {Isa::kAvx512Emulated, Isa::kAmxEmulated}) {
+    if (std::strcmp(wanted, isa_name(isa)) != 0) continue;
+    TORCH_CHECK_VALUE(here >= Isa::kAvx2, "FASTPIXCON_CPU_ISA: ", wanted, " needs a processor with AVX2");
+    return isa;
+  }
+  TORCH_CHECK_VALUE(false, "FASTPIXCON_CPU_ISA: got ", wanted,
+                    ", want baseline, avx2, avx512, amx, avx512_emulated or amx_emulated");
 }
 
 }  // namespace
@@ -64,6 +70,8 @@ const char* isa_name(Isa isa) {
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
     case Isa::kAmx: return "amx";
+    case Isa::kAvx512Emulated: return "avx512_emulated";
+    case Isa::kAmxEmulated: return "amx_emulated";
   }
   return "unknown";
 }

@@ -3,7 +3,8 @@
 
 namespace fastpixcon {
 
-enum class Isa { kBaseline, kAvx2, kAvx512, kAmx };
+// The emulated ones run the code of their original in AVX2 and software, for tests; never chosen by themselves.
+enum class Isa { kBaseline, kAvx2, kAvx512, kAmx, kAvx512Emulated, kAmxEmulated };
 
 // The best this processor has, or what FASTPIXCON_CPU_ISA asks for. Throws on an unknown or missing one.
 Isa isa();

@@ -21,7 +21,7 @@ struct Blocks {
 
   // Blocks of at most `most`, and enough of them to keep all threads busy; an odd count makes rounds even.
   static Blocks split(int64_t n, int64_t lanes, int64_t most) {
-    const int64_t wanted = std::max<int64_t>((n + most - 1) / most, 4 * at::get_num_threads()) | 1;
+    const int64_t wanted = std::max<int64_t>((n + most - 1) / most, 6 * at::get_num_threads()) | 1;
     const int64_t size = ((n + wanted - 1) / wanted + lanes - 1) / lanes * lanes;
     return {n, std::max(lanes, std::min(size, most))};
   }

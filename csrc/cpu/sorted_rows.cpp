@@ -15,8 +15,6 @@ namespace {
 constexpr double kMinNorm = 1e-12;  // below it a row has no direction
 constexpr int64_t kLeftOut = -1;
 
-int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 // Rows of padding included, so that 16 floats are a cache line and consecutive rows fall into different sets.
 int64_t padded_stride(int64_t width, int64_t lanes) {
   const int64_t lines = round_up(width, lanes) / 16 + (round_up(width, lanes) % 16 != 0);
@@ -37,7 +35,8 @@ void sort_labels(const label_t* labels, int64_t N, SortedRows& set) {
 }
 
 template <class scalar_t>
-void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, SortedRows& set, float* rows, int64_t stride) {
+void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, bool bf16, SortedRows& set, float* rows) {
+  const int64_t stride = set.operand.stride;
   at::parallel_for(0, set.operand.count, 64, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       float* row = rows + i * stride;  // [D], then zeros
@@ -55,6 +54,8 @@ void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, SortedRows& set
       set.inv_norm[i] = inverse;
       for (int64_t k = 0; k < D; ++k)
         row[k] = inverse == 0 ? 0.0f : static_cast<float>(static_cast<double>(from[k]) * inverse);
+      if (bf16)
+        for (int64_t k = 0; k < D; ++k) row[k] = static_cast<float>(static_cast<c10::BFloat16>(row[k]));
     }
   });
 }
@@ -74,11 +75,12 @@ SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normali
 
   const int64_t count = round_up(set.n, lanes), stride = padded_stride(D, lanes);
   set.rows = at::empty({count, stride}, x.options().dtype(at::kFloat));
-  set.columns = at::empty({count, D}, x.options().dtype(at::kFloat));
+  set.columns = at::empty({kernels.pack_size(count, D)}, x.options().dtype(at::kFloat));
   set.operand = {set.rows.const_data_ptr<float>(), stride, set.columns.const_data_ptr<float>(), D, count};
   const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "sort_rows", [&] {
-    gather_rows(dense.const_data_ptr<scalar_t>(), dense.stride(0), D, set, set.rows.mutable_data_ptr<float>(), stride);
+    gather_rows(dense.const_data_ptr<scalar_t>(), dense.stride(0), D, kernels.bf16, set,
+                set.rows.mutable_data_ptr<float>());
   });
   float* columns = set.columns.mutable_data_ptr<float>();
   at::parallel_for(0, count / lanes, 4,

@@ -11,6 +11,8 @@
 
 namespace fastpixcon {
 
+inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
 struct SortedRows {
   int64_t n = 0;                 // rows that take part
   std::vector<int64_t> source;   // [n] their place in the input

@@ -22,7 +22,8 @@ struct Range {
 struct TileView {
   float* s;                // [m][kTileStride]
   int64_t m, n;            // rows, columns
-  const Range* positives;  // [m] "negatives": columns of the row's class, not in its sum; null for "all"
+  const Range* positives;  // [m] columns of the row's class; null: there are none, or they do not matter
+  bool negatives;          // positives are not in the sums ("negatives"), or they are ("all")
   bool diagonal;           // column i is row i itself: neither in a sum nor a positive
   float scale;             // log2(e) / temperature
   float shift;             // x = s * scale - shift; scale on unit rows (then x <= 0), 0 in online mode
@@ -41,7 +42,8 @@ struct PositiveSums {
   double* weight;        // += Z / (Z + e^s)
 };
 
-// dL/ds = weight * e^s / Z for the columns in the sum, -pull * Z / (Z + e^s) for positives.
+// dL/ds = weight * e^s / Z for the columns in the sum, less for positives pull * Z / (Z + e^s) ("negatives") or
+// pull ("all").
 struct GradientTerms {
   const float* weight;  // fixed shift: weight / (Z 2^-shift); online: weight
   const float* pull;
@@ -52,14 +54,16 @@ struct GradientTerms {
 struct Operand {
   const float* rows;     // [count][stride], zeros beyond D and beyond the last row
   int64_t stride;        // of rows
-  const float* columns;  // [count / lanes][depth][lanes]: transposed panels of rows
+  const float* columns;  // the rows again, packed: [count / lanes][depth][lanes], or see tile_gemm_amx.h
   int64_t depth;         // D
   int64_t count;         // rows, up to a multiple of lanes
 };
 
 struct TileKernels {
-  int64_t lanes;  // blocks start at multiples of this
-  int64_t block;  // rows and columns of a tile that suit the caches
+  bool bf16;                                           // the rows must be bfloat16 values
+  int64_t lanes;                                       // blocks start at multiples of this
+  int64_t block;                                       // rows and columns of a tile that suit the caches
+  int64_t (*pack_size)(int64_t count, int64_t depth);  // of operand.columns, in floats
   // Packs operand.columns from operand.rows, panels [first, last).
   void (*pack)(const Operand& operand, float* columns, int64_t first, int64_t last);
   // s [m][kTileStride] = rows [i0, i0 + m) of a times rows [j0, j0 + n) of c, transposed.
@@ -81,5 +85,9 @@ struct TileKernels {
 const TileKernels& tile_kernels_baseline();
 const TileKernels& tile_kernels_avx2();
 const TileKernels& tile_kernels_avx512();
+const TileKernels& tile_kernels_amx();
+// The same code in narrower vectors and software tiles, for tests on processors without them.
+const TileKernels& tile_kernels_avx512_emulated();
+const TileKernels& tile_kernels_amx_emulated();
 
 }  // namespace fastpixcon

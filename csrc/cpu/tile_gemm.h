@@ -55,6 +55,8 @@ inline void panel(int64_t m, int64_t k, const float* a, int64_t stride, const fl
                                                 c_stride);
 }
 
+int64_t pack_size(int64_t count, int64_t depth) { return count * depth; }
+
 void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
   for (int64_t p = first; p < last; ++p) {
     const float* rows = operand.rows + p * kLanes * operand.stride;

@@ -19,14 +19,18 @@ class Lanes {
       : lo_(tile.positives ? tile.positives[i].lo : 0),
         hi_(tile.positives ? tile.positives[i].hi : 0),
         self_(tile.diagonal ? i : -1),
-        n_(tile.n) {}
+        n_(tile.n),
+        negatives_(tile.negatives) {}
 
-  // All lanes are in the sum.
+  // All lanes are in the sum, and no positives.
   bool plain(int64_t v) const {
     return v + kWidth <= n_ && (v >= hi_ || v + kWidth <= lo_) && (self_ < v || self_ >= v + kWidth);
   }
   IntVec positive(int64_t v) const { return lanes_between(lo_ - v, hi_ - v) & ~is_self(v); }
-  IntVec in_sum(int64_t v) const { return lanes_between(0, n_ - v) & ~lanes_between(lo_ - v, hi_ - v) & ~is_self(v); }
+  IntVec in_sum(int64_t v) const {
+    const IntVec here = lanes_between(0, n_ - v) & ~is_self(v);
+    return negatives_ ? here & ~lanes_between(lo_ - v, hi_ - v) : here;
+  }
 
   int64_t first_positive() const { return lo_ / kWidth * kWidth; }
   int64_t last_positive() const { return hi_; }
@@ -34,6 +38,7 @@ class Lanes {
  private:
   IntVec is_self(int64_t v) const { return lane_index() == static_cast<int32_t>(self_ - v); }
   int64_t lo_, hi_, self_, n_;
+  bool negatives_;
 };
 
 inline Vec logit(const TileView& tile, int64_t i, int64_t v) {
@@ -148,9 +153,12 @@ void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms colu
       Vec h = e * weight;
       if (!lanes.plain(v)) {
         h = select(lanes.in_sum(v), h, Vec{});
-        Vec pull = rows.pull[i] * rows.sum[i] / (rows.sum[i] + e);
-        if (both) pull += load(columns.pull + v) * load(columns.sum + v) / (load(columns.sum + v) + e);
-        h = select(lanes.positive(v), -pull, h);
+        Vec pull = splat(rows.pull[i]), pull_columns = both ? load(columns.pull + v) : Vec{};
+        if (tile.negatives) {
+          pull *= rows.sum[i] / (rows.sum[i] + e);
+          if (both) pull_columns *= load(columns.sum + v) / (load(columns.sum + v) + e);
+        }
+        h = select(lanes.positive(v), h - (pull + pull_columns), h);
       }
       store(s + v, h);
     }
@@ -168,9 +176,12 @@ void gradient_online(const TileView& tile, GradientTerms rows, GradientTerms col
       if (both) h += load(columns.weight + v) * exp2(x - load(columns.sum + v));
       if (!lanes.plain(v)) {
         h = select(lanes.in_sum(v), h, Vec{});
-        Vec pull = rows.pull[i] * softplus_sigmoid(rows.sum[i] - x).sigmoid;
-        if (both) pull += load(columns.pull + v) * softplus_sigmoid(load(columns.sum + v) - x).sigmoid;
-        h = select(lanes.positive(v), -pull, h);
+        Vec pull = splat(rows.pull[i]), pull_columns = both ? load(columns.pull + v) : Vec{};
+        if (tile.negatives) {
+          pull *= softplus_sigmoid(rows.sum[i] - x).sigmoid;
+          if (both) pull_columns *= softplus_sigmoid(load(columns.sum + v) - x).sigmoid;
+        }
+        h = select(lanes.positive(v), h - (pull + pull_columns), h);
       }
       store(s + v, h);
     }
