@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 MODE = os.environ.get("FASTPIXCON_BUILD", "auto")
 MODES = ("auto", "0", "cpu")
@@ -60,4 +60,4 @@ def extension() -> dict[str, object]:
     return {"ext_modules": [module], "cmdclass": {"build_ext": Build}}
 
 
-setup(**extension())
+setup(packages=[*find_packages(include=["fastpixcon*"]), "fastpixcon.kernels"], **extension())

@@ -52,7 +52,7 @@ def one_of(name: str, value: object, wanted: Sequence[str]) -> None:
 def _positive_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: got {value!r}, want a number > 0")
-    if not (float(value) > 0 and math.isfinite(value)):
+    if not 0 < value < math.inf:  # type: ignore[operator]  # in this form Dynamo traces it for a float that changes
         raise ValueError(f"{name}: got {value}, want a finite number > 0")
 
 
