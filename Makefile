@@ -1,0 +1,54 @@
+# make train [DATA=folder] [ARGS=...]   train with the pixel contrast loss and without, and compare
+# make test  [ARGS=...]                 run every test
+# make lint, make format, make bench [ARGS=...], make clean
+# Each does its own set-up in .venv; FASTPIXCON_BUILD=0 leaves the C++ extension out.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+# Where there is a compiler, a failing build is an error, not an installation without the extension.
+export FASTPIXCON_BUILD ?= $(if $(shell command -v $(or $(filter-out c++ g++,$(CXX)),c++) 2>/dev/null),cpu,auto)
+
+.PHONY: train test lint format bench setup clean
+
+train: setup
+	$(BIN)/fastpixcon train $(if $(DATA),--data $(DATA)) $(ARGS)
+
+# Two processes of one thread each; tests that need more threads set them. malloc'd memory is filled with a pattern.
+test: setup
+	FASTPIXCON_REQUIRE=native OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+bench: setup
+	for script in bench/bench_*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+
+setup: .venv/built
+
+.venv/tools:
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch torchvision setuptools wheel ninja
+	touch $@
+
+.venv/installed: .venv/tools pyproject.toml
+	FASTPIXCON_BUILD=0 $(PIP) --no-build-isolation --editable ".[train,dev]"
+	touch $@
+
+# Also rebuilt when a source is added or removed, which changes the folder.
+.venv/built: .venv/installed setup.py $(CPP) $(sort $(dir $(CPP)))
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info fastpixcon/_C*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache .venv/built
+	find fastpixcon kernels tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,209 @@
+"""Which backends are here, how one is chosen, and what is said about one that is missing."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+from conftest import ALL_BACKENDS, REQUIRED, Backend, is_here
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fastpixcon as fpc
+from fastpixcon.functional import info_nce
+from fastpixcon.ops import backends, define, extension
+
+
+class Recorder(TorchDispatchMode):
+    """Names of this library's operators, in the order they run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace.startswith("fastpixcon_"):
+            self.ran.append(f"{func.namespace.removeprefix('fastpixcon_')} {func._opname}")
+        return func(*args, **(kwargs or {}))
+
+
+def small_rows(dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    return torch.randn(12, 4, dtype=dtype, device=device, requires_grad=True), torch.arange(12, device=device) % 3
+
+
+@pytest.fixture
+def only_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an installation without a compiler."""
+    for backend, operator in list(define.OVERLOADS):
+        if backend != "reference":
+            monkeypatch.delitem(define.OVERLOADS, (backend, operator))
+    monkeypatch.setattr(extension, "reason", "there was no compiler")
+
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS, ids=str)
+def test_backend_is_here(backend: Backend) -> None:
+    """Skipped with the reason where a backend is not here; a failure where it is required."""
+    if not is_here(backend):
+        device, dtype = torch.device(backend.device), torch.float32
+        why = next(filter(None, (backends.unsupported(backend.name, op, device, dtype) for op in define.OPERATORS)))
+        message = f"backend {backend.name!r} on {backend.device}: {why}"
+        pytest.fail(message) if backend.name in REQUIRED and backend.device == "cpu" else pytest.skip(message)
+    for operator in define.OPERATORS:
+        backend.op(operator)
+
+
+def test_backward_runs_on_the_backend_of_its_forward(operators: Backend) -> None:
+    operators.op("info_nce")
+    x, y = small_rows(device=operators.device)
+    with Recorder() as recorder:
+        with fpc.backend(operators.name):
+            loss = info_nce(x, y)
+        with fpc.backend("reference"):
+            loss.backward()
+    assert recorder.ran == [f"{operators.name} info_nce", f"{operators.name} info_nce_backward"]
+
+
+def test_the_argument_wins_over_the_default(operators: Backend) -> None:
+    operators.op("info_nce")
+    x, y = small_rows(device=operators.device)
+    with Recorder() as recorder, fpc.backend("reference"):
+        info_nce(x, y, backend=operators.name)
+    assert recorder.ran == [f"{operators.name} info_nce"]
+
+
+def test_auto_prefers_kernels(operators: Backend) -> None:
+    """float32 runs on the first of AUTO_ORDER that is here, and never on the reference if there is another."""
+    operators.op("info_nce")
+    x, y = small_rows(device=operators.device)
+    with Recorder() as recorder, fpc.backend("auto"):
+        info_nce(x, y)
+    (ran,) = recorder.ran
+    order = backends.AUTO_ORDER[operators.device]
+    assert order.index(ran.split()[0]) <= order.index(operators.name)
+
+
+def test_nesting_and_leaving() -> None:
+    before = backends._default
+    with fpc.backend("reference"):
+        assert backends._default == "reference"
+        with fpc.backend("auto"):
+            assert backends._default == "auto"
+            with pytest.raises(ValueError, match="backend: got 'numpy'"), fpc.backend("numpy"):
+                pass
+            assert backends._default == "auto"
+        assert backends._default == "reference"
+        with pytest.raises(KeyError), fpc.backend("triton"):
+            raise KeyError
+        assert backends._default == "reference"
+    assert backends._default == before
+
+
+def test_without_a_block_it_stays() -> None:
+    before = backends._default
+    fpc.backend("reference")
+    try:
+        assert backends._default == "reference"
+    finally:
+        fpc.backend(before)
+    assert backends._default == before
+
+
+def test_a_backward_in_another_thread_keeps_its_backend(operators: Backend) -> None:
+    operators.op("info_nce")
+    x, y = small_rows(device=operators.device)
+    with fpc.backend(operators.name):
+        loss = info_nce(x, y)
+    thread = threading.Thread(target=loss.backward)
+    thread.start()
+    thread.join()
+    assert x.grad is not None
+
+
+@pytest.mark.usefixtures("only_reference")
+@pytest.mark.parametrize("name", ["native", "triton"])
+def test_asked_for_and_missing_raises_with_the_reason(name: str) -> None:
+    x, y = small_rows()
+    reason = "there was no compiler" if name == "native" else "no operators for triton"
+    with pytest.raises(RuntimeError, match=f"backend {name!r} can't run info_nce: .*{reason}"):
+        info_nce(x, y, backend=name)
+    with fpc.backend(name), pytest.raises(RuntimeError, match=reason):
+        info_nce(x, y)
+    with Recorder() as recorder, fpc.backend("auto"):
+        info_nce(x, y)
+    assert recorder.ran == ["reference info_nce"]
+
+
+def test_float64_is_for_the_reference(operators: Backend) -> None:
+    operators.op("info_nce")
+    x, y = small_rows(torch.float64, operators.device)
+    if operators.name != "reference":
+        with fpc.backend(operators.name), pytest.raises(RuntimeError, match=r"torch\.float64"):
+            info_nce(x, y)
+    with Recorder() as recorder, fpc.backend("auto"):
+        info_nce(x, y)
+    assert recorder.ran == ["reference info_nce"]
+
+
+def test_show_config_names_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    text = fpc.show_config()
+    assert capsys.readouterr().out == text + "\n"
+    first, *lines = text.splitlines()
+    assert torch.__version__ in first
+    assert repr(backends._default) in first
+    assert [line.split(":")[0] for line in lines] == list(define.NAMESPACES)
+    for line, name in zip(lines, define.NAMESPACES, strict=True):
+        why = backends.missing(name)
+        if why is not None:
+            assert line == f"{name}: not available: {why}"
+            continue
+        for backend, operator in define.OVERLOADS:
+            assert backend != name or re.search(rf"\b{operator}\b", line)
+    if extension.reason is None and backends.missing("native") is None:
+        assert extension.build["isa"] in text
+        assert extension.build["compiler"] in text
+
+
+@pytest.mark.usefixtures("only_reference")
+def test_show_config_says_why_a_backend_is_missing() -> None:
+    assert "native: not available: there was no compiler" in fpc.show_config()
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_environment_sets_the_default() -> None:
+    done = python("import fastpixcon as fpc; fpc.show_config()", FASTPIXCON_BACKEND="reference")
+    assert "default backend 'reference'" in done.stdout, done.stderr
+    done = python("import fastpixcon", FASTPIXCON_BACKEND="numpy")
+    assert done.returncode != 0
+    assert "backend: got 'numpy', want one of 'auto'" in done.stderr
+
+
+KERNELS_AND_DETERMINISM = ["tests/test_conformance.py", "-k", "native and (test_info_nce or same_bits or test_gather)"]
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "amx", "avx512_emulated", "amx_emulated"])
+def test_conformance_on_every_instruction_set(isa: str, pytestconfig: pytest.Config) -> None:
+    """The kernels that this processor would not choose by itself."""
+    if backends.missing("native") is not None:
+        pytest.skip(backends.missing("native"))
+    if isa == extension.build["isa"]:
+        pytest.skip(f"{isa} is what the other tests run on")
+    probe = python("import fastpixcon.ops.extension as e; print(e.build['isa'])", FASTPIXCON_CPU_ISA=isa)
+    if isa not in probe.stdout:
+        assert "FASTPIXCON_CPU_ISA" in probe.stderr, probe.stderr
+        pytest.skip(f"this processor has no {isa}")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    env = {**os.environ, "FASTPIXCON_CPU_ISA": isa}
+    env = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [*command, *KERNELS_AND_DETERMINISM], env=env, cwd=pytestconfig.rootpath, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout

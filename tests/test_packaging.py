@@ -1,0 +1,75 @@
+"""What an installation gives: with a compiler, without one, and without being asked for one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
+
+
+def install(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Installs a copy of the sources into ``folder/site``."""
+    copy = folder / "source"
+    copy.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("fastpixcon", "kernels", "csrc"):
+        shutil.copytree(ROOT / name, copy / name, ignore=BUILT)
+    pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-v"]
+    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment}
+    command = [*pip, "--target", str(folder / "site"), str(copy)]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+USE = """
+import torch, fastpixcon as fpc
+print(fpc.__file__)
+x, y = torch.randn(10, 4, requires_grad=True), torch.arange(10) % 3
+loss = fpc.SupConLoss()(x, y)
+loss.backward()
+assert loss.isfinite() and x.grad.isfinite().all()
+fpc.show_config()
+"""
+
+
+@pytest.mark.parametrize(
+    "environment", [{"FASTPIXCON_BUILD": "0"}, {"CXX": "/nonexistent", "FASTPIXCON_BUILD": "auto"}]
+)
+def test_without_the_extension_it_runs_on_the_reference_and_says_so(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = install(tmp_path, **environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    if "CXX" in environment:
+        assert "building without the C++ extension" in done.stdout + done.stderr
+    site = tmp_path / "site"
+    assert not list(site.rglob("*.so"))
+    env = {**os.environ, "PYTHONPATH": str(site), "FASTPIXCON_BACKEND": "auto"}
+    used = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert used.returncode == 0, used.stderr
+    assert used.stdout.startswith(str(site))
+    assert "RuntimeWarning: fastpixcon runs on its slow reference: fastpixcon._C was not built" in used.stderr
+    assert "native: not available: fastpixcon._C was not built" in used.stdout
+    for file in ("py.typed", "kernels/__init__.py", "reference/info_nce.py", "ops/define.py", "testing.py"):
+        assert (site / "fastpixcon" / file).is_file(), file
+
+
+def test_an_extension_that_is_asked_for_and_cannot_be_built_is_an_error(tmp_path: Path) -> None:
+    done = install(tmp_path, FASTPIXCON_BUILD="cpu", **NO_COMPILER)
+    assert done.returncode != 0
+    assert not (tmp_path / "site" / "fastpixcon").exists()
+
+
+def test_an_unknown_way_to_build_is_an_error(tmp_path: Path) -> None:
+    done = install(tmp_path, FASTPIXCON_BUILD="maybe")
+    assert done.returncode != 0
+    assert "FASTPIXCON_BUILD: got 'maybe', want one of auto, 0, cpu" in done.stdout + done.stderr
+
+
+def test_no_instruction_set_is_assumed_of_the_whole_build() -> None:
+    assert "-march" not in (ROOT / "setup.py").read_text().replace("No -march", "")
