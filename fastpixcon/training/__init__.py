@@ -1,0 +1,29 @@
+"""The main job: train a segmentation network with and without pixel contrast and show what it did.
+
+Nothing in the library imports this package. It needs the ``train`` extra.
+"""
+
+from importlib.util import find_spec
+
+# Import name -> what to install. ``require_extra`` names everything that is missing at once.
+_EXTRA = {
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "torchmetrics": "torchmetrics",
+    "rich": "rich",
+    "pydantic": "pydantic",
+}
+
+
+class TrainingError(Exception):
+    """Something the user can put right: its message says what and how."""
+
+
+def require_extra() -> None:
+    """Raise ``TrainingError`` if a package of the ``train`` extra is missing."""
+    missing = [package for module, package in _EXTRA.items() if find_spec(module) is None]
+    if missing:
+        raise TrainingError(f"training needs {', '.join(missing)}: pip install 'fastpixcon[train]' installs it")

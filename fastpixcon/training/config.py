@@ -1,0 +1,204 @@
+"""What a run is made of: frozen dataclasses, read from TOML.
+
+Every key has its type, range and unit here and its value in ``configs/*.toml``. A key that is unknown, or whose value
+has the wrong type or range, is an error that names the key, the value given and what is wanted.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from fastpixcon.training import TrainingError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Range = tuple[Positive, Positive]
+Name = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Augmentation:
+    """Random scale, crop (filled with "ignore"), flip, colour; in this order."""
+
+    scale: Range  # the image is resized by a factor drawn from here
+    crop: Count  # px, square
+    flip: Fraction  # probability of a horizontal flip
+    colour: Fraction  # strength of brightness, contrast and saturation jitter; hue gets a fifth
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Scenes:
+    """Size of the embedded digits scenes; other data sets have their own size and leave this out."""
+
+    train: Count  # scenes
+    val: Count
+    size: Annotated[int, Field(ge=64, le=400)]  # px, square
+    digits: Count  # pasted per scene
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Data:
+    name: Name  # a key of data.DATASETS
+    augmentation: Augmentation
+    workers: Annotated[int, Field(ge=0)]  # processes that load images; 0: the training process itself
+    root: str = ""  # folder of the data set; "" for embedded data
+    scenes: Scenes | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Model:
+    name: Name  # a key of models.MODELS
+    pretrained: bool  # ImageNet weights for the encoder
+    decoder_channels: Count
+    embedding_channels: Count  # D
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Schedule:
+    """AdamW with linear warm-up and polynomial decay; the same for both arms."""
+
+    epochs: Count
+    batch: Annotated[int, Field(ge=2)]  # batch norm needs two
+    learning_rate: Positive
+    encoder_rate: Positive  # factor on the learning rate of the pretrained encoder
+    weight_decay: NotNegative
+    warmup: Annotated[int, Field(ge=0)]  # iterations
+    power: Positive  # of the polynomial decay
+    clip: NotNegative  # largest gradient norm; 0: no clipping
+    evaluate_every: Count  # epochs; the last is always evaluated
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Contrast:
+    """The loss line of the second arm: weight · PixelContrastLoss."""
+
+    weight: Positive
+    warmup: Annotated[int, Field(ge=0)]  # iterations of cross-entropy alone; the weight then ramps up as long again
+    temperature: Positive
+    base_temperature: Positive
+    max_samples: Count  # anchors per batch
+    max_views: Count  # anchors per class and image
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Figures:
+    predictions: Count  # validation images shown
+    tsne_pixels: Annotated[int, Field(ge=10)]  # validation pixels per class, at most
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Config:
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]  # of the run directory
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    arms: Annotated[tuple[Literal["ce", "ce+contrast"], ...], Field(min_length=1)]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16"]  # auto: bf16 autocast where the processor has bf16 matrix instructions
+    data: Data
+    model: Model
+    schedule: Schedule
+    contrast: Contrast
+    figures: Figures
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+def shipped() -> dict[str, str]:
+    """Name -> text of the configs in the package."""
+    folder = resources.files(__package__) / "configs"
+    return {f.name.removesuffix(".toml"): f.read_text() for f in folder.iterdir() if f.name.endswith(".toml")}
+
+
+def load(source: str, overrides: Iterable[str] = ()) -> Config:
+    """Config from a shipped name or the path of a TOML file, changed by ``key=value`` strings."""
+    configs = shipped()
+    if source in configs:
+        text = configs[source]
+    elif Path(source).is_file():
+        text = Path(source).read_text()
+    else:
+        raise TrainingError(f"config: got {source!r}, want a TOML file or one of {', '.join(sorted(configs))}")
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TrainingError(f"config {source}: not TOML: {error}") from None
+    for override in overrides:
+        _override(tree, override)
+    return parse(tree, where=source)
+
+
+def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
+    """Config from nested mappings, as TOML or JSON gives them."""
+    try:
+        # From JSON, because strict dataclasses take dicts and lists from nowhere else.
+        config: Config = _ADAPTER.validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise TrainingError(f"config {where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+    low, high = config.data.augmentation.scale
+    if low > high:
+        raise TrainingError(f"data.augmentation.scale: got [{low}, {high}], want the smaller first")
+    if len(set(config.arms)) < len(config.arms):
+        raise TrainingError(f"arms: got {list(config.arms)}, want each once")
+    return config
+
+
+def to_tree(config: Config) -> dict[str, Any]:
+    """Nested dicts and lists; ``parse`` takes them back."""
+    return dict(_ADAPTER.dump_python(config, mode="json"))
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """Dotted keys whose values differ."""
+    left, right = _flat(to_tree(a)), _flat(to_tree(b))
+    return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        raise TrainingError(f"--set: got {text!r}, want key=value, as in schedule.epochs=3")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise TrainingError(f"--set {text}: {parent} is a value, not a table")
+    tree[last] = parsed
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"{key}: unknown key (given {problem['input']!r})"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    wanted = problem["msg"].removeprefix("Input should be ").replace(" should ", " that should ")
+    return f"{key}: got {problem['input']!r}, want {wanted}"
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat

@@ -1,0 +1,134 @@
+"""Digits scenes: scikit-learn's handwritten digits in colour over its sample photographs.
+
+Ten classes of digits and the background. A scene is a crop of a photograph with digits pasted on it, each scaled,
+rotated, inked with a colour or with another piece of photograph, more or less transparent. Scraps of digits that belong
+to no class lie among them and count as background. Train and val share neither a source digit nor a region of a
+photograph.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits, load_sample_images
+from torch import Tensor
+
+from fastpixcon.training import TrainingError
+from fastpixcon.training.config import Data
+from fastpixcon.training.data.base import DataSet
+
+_CLASSES = ["background", *(str(digit) for digit in range(10))]
+_PALETTE = [
+    (40, 40, 40), (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
+    (140, 86, 75), (227, 119, 194), (188, 189, 34), (23, 190, 207), (240, 240, 240),
+]  # fmt: skip
+_VAL_DIGITS = 5  # every fifth source digit is for val
+_VAL_STRIP = 0.3  # right part of each photograph is for val
+_INK = 0.45  # a pixel shows the digit where its stroke is darker than this
+
+
+@dataclass
+class _Source:
+    """What the scenes of one split are cut from."""
+
+    photographs: list[Tensor]  # [3, H, W] float in [0, 1]
+    digits: Tensor  # [n, 8, 8] float in [0, 1]
+    values: Tensor  # [n] 0..9
+
+
+class _Scenes:
+    """Scenes composed once, kept as uint8."""
+
+    def __init__(self, source: _Source, count: int, size: int, digits: int, seed: int) -> None:
+        self.images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+        self.labels = torch.empty(count, size, size, dtype=torch.uint8)
+        for i in range(count):
+            rng = np.random.default_rng((seed, i))
+            self.images[i], self.labels[i] = _compose(source, size, digits, rng)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+
+def digits(config: Data) -> DataSet:
+    """The scenes are the same whatever the seed of the training: they are the data."""
+    if config.root:
+        raise TrainingError(f"data.root: got {config.root!r}, want none: the digits scenes are embedded")
+    if config.scenes is None:
+        raise TrainingError("data.scenes: missing, want the table [data.scenes]")
+    train, val = _sources()
+    size, per_scene = config.scenes.size, config.scenes.digits
+    return DataSet(
+        _Scenes(train, config.scenes.train, size, per_scene, seed=1),
+        _Scenes(val, config.scenes.val, size, per_scene, seed=2),
+        _CLASSES,
+        _PALETTE,
+    )
+
+
+def _sources() -> tuple[_Source, _Source]:
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float() / 16  # [1797, 8, 8]
+    values = torch.from_numpy(bunch.target)
+    photographs = [torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for p in load_sample_images().images]
+    is_val = torch.arange(len(images)) % _VAL_DIGITS == 0
+    cuts = [int(p.shape[2] * (1 - _VAL_STRIP)) for p in photographs]
+    train = _Source([p[:, :, :c] for p, c in zip(photographs, cuts, strict=True)], images[~is_val], values[~is_val])
+    val = _Source([p[:, :, c:] for p, c in zip(photographs, cuts, strict=True)], images[is_val], values[is_val])
+    return train, val
+
+
+def _compose(source: _Source, size: int, digits: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    image = _piece(source, size, rng)  # [3, size, size]
+    label = torch.zeros(size, size, dtype=torch.uint8)
+    for k in range(digits + digits // 3):
+        is_scrap = k >= digits
+        which = int(rng.integers(len(source.digits)))
+        glyph = source.digits[which]
+        if is_scrap:  # quarters in the wrong places: strokes that are no digit
+            glyph = glyph.roll((4, 4), (0, 1)) * torch.from_numpy(rng.integers(0, 2, (2, 1)).repeat(4, 0))
+        side = int(rng.integers(size // 5, size // 2))
+        stroke = _draw(glyph, side, rng)  # [side, side]
+        y, x = (int(v) for v in rng.integers(-side // 6, size - side + side // 6, 2))
+        where = (slice(max(y, 0), min(y + side, size)), slice(max(x, 0), min(x + side, size)))
+        stroke = stroke[max(-y, 0) : max(-y, 0) + where[0].stop - where[0].start]
+        stroke = stroke[:, max(-x, 0) : max(-x, 0) + where[1].stop - where[1].start]
+        ink = _ink(source, side, rng)[:, : stroke.shape[0], : stroke.shape[1]]  # [3, ...]
+        alpha = stroke * rng.uniform(0.35, 0.9)
+        image[:, where[0], where[1]] = image[:, where[0], where[1]] * (1 - alpha) + ink * alpha
+        label[where][stroke > _INK] = 0 if is_scrap else int(source.values[which]) + 1
+    noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.06), (3, size, size)).astype(np.float32))
+    return ((image + noise).clamp(0, 1) * 255).round().to(torch.uint8), label
+
+
+def _piece(source: _Source, size: int, rng: np.random.Generator) -> Tensor:
+    """A square crop of a photograph, resized, turned by quarters: [3, size, size]."""
+    photograph = source.photographs[int(rng.integers(len(source.photographs)))]
+    _, height, width = photograph.shape
+    side = int(rng.integers(min(size // 2, width // 2), min(height, width)))
+    y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    crop = photograph[None, :, y : y + side, x : x + side]
+    crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
+    return crop.rot90(int(rng.integers(4)), (1, 2)).clone()
+
+
+def _draw(glyph: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """The 8x8 glyph, scaled, rotated and sheared, as stroke strength [side, side] in [0, 1]."""
+    angle, shear, stretch = rng.uniform(-0.35, 0.35), rng.uniform(-0.25, 0.25), rng.uniform(0.8, 1.2)
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.2 * stretch, shear], [0, 1.2]])
+    theta = torch.from_numpy(np.c_[matrix, np.zeros(2)].astype(np.float32))[None]  # [1, 2, 3]
+    grid = F.affine_grid(theta, [1, 1, side, side], align_corners=False)
+    return F.grid_sample(glyph[None, None], grid, mode="bicubic", align_corners=False)[0, 0].clamp(0, 1)
+
+
+def _ink(source: _Source, side: int, rng: np.random.Generator) -> Tensor:
+    """One colour, or photograph with a tint: [3, side, side]."""
+    colour = torch.from_numpy(rng.uniform(0, 1, (3, 1, 1)).astype(np.float32)).expand(3, side, side)
+    if rng.random() < 0.5:
+        return colour
+    return 0.5 * colour + 0.5 * _piece(source, side, rng)

@@ -1,0 +1,144 @@
+"""From data sets to batches: augmentation and order depend on (seed, epoch, index) and on nothing else.
+
+So it does not matter how many workers load, in which order they run, or whether the run was interrupted.
+"""
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from fastpixcon.training.config import Augmentation
+from fastpixcon.training.data.base import IGNORE, Split
+
+_GREY = 128  # fill of images outside their border, close to the mean that models subtract
+_STRIDE = 32  # validation images are padded to a multiple; the encoders need it
+
+Sample = tuple[Tensor, Tensor]  # image [3, H, W] float in [0, 1], label [H, W] int64
+Key = tuple[int, int]  # epoch, index
+
+
+def augmentation(config: Augmentation) -> v2.Transform:
+    """Scale, crop, flip, colour, on an (Image, Mask) pair. Masks are resized to the nearest pixel."""
+    jitter = config.colour
+    return v2.Compose(
+        [
+            _RandomScale(config.scale),
+            v2.RandomCrop(config.crop, pad_if_needed=True, fill={tv_tensors.Image: _GREY, tv_tensors.Mask: IGNORE}),
+            v2.RandomHorizontalFlip(config.flip),
+            v2.ColorJitter(jitter, jitter, jitter, jitter / 5) if jitter else v2.Identity(),
+        ]
+    )
+
+
+class _RandomScale(v2.Transform):
+    """Resize by one factor, drawn log-uniformly."""
+
+    def __init__(self, scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.log_scale = torch.tensor(scale).log()  # [2]
+
+    def make_params(self, flat_inputs: list[Tensor]) -> dict[str, list[int]]:
+        low, high = self.log_scale
+        factor = float((low + (high - low) * torch.rand(())).exp())
+        height, width = flat_inputs[0].shape[-2:]
+        return {"size": [round(height * factor), round(width * factor)]}
+
+    def transform(self, inpt: Tensor, params: dict[str, list[int]]) -> Tensor:
+        resized: Tensor = self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
+        return resized
+
+
+class TrainSet(Dataset[Sample]):
+    """Augmented samples by key (epoch, index)."""
+
+    def __init__(self, split: Split, transform: v2.Transform, seed: int) -> None:
+        self.split, self.transform, self.seed = split, transform, seed
+
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, index = key
+        image, label = self.split[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.seed, epoch, index))
+            image, label = self.transform(tv_tensors.Image(image), tv_tensors.Mask(label))
+        return _as_sample(image, label)
+
+
+class ValSet(Dataset[Sample]):
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Sample:
+        return _as_sample(*self.split[index])
+
+
+class EpochOrder(Sampler[list[Key]]):
+    """Batches of keys of one epoch from batch ``start`` on; the last, incomplete batch is left out."""
+
+    def __init__(self, length: int, batch: int, seed: int, epoch: int, start: int = 0) -> None:
+        self.length, self.batch, self.seed, self.epoch, self.start = length, batch, seed, epoch, start
+
+    def __len__(self) -> int:
+        return max(self.length // self.batch - self.start, 0)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, -1))
+        order = torch.randperm(self.length, generator=generator).tolist()
+        for i in range(self.start, self.length // self.batch):
+            yield [(self.epoch, index) for index in order[i * self.batch : (i + 1) * self.batch]]
+
+
+def train_loader(data: TrainSet, order: EpochOrder, workers: int) -> DataLoader[Sample]:
+    return DataLoader(data, batch_sampler=order, **_options(workers))
+
+
+def val_loader(split: Split, batch: int, workers: int) -> DataLoader[Sample]:
+    """Images in their order and size, padded to multiples of ``_STRIDE`` with grey and ``IGNORE``."""
+    return DataLoader(ValSet(split), batch_size=batch, collate_fn=_pad_together, **_options(workers))
+
+
+def mix(seed: int, epoch: int, index: int) -> int:
+    """One 63-bit seed from three numbers (splitmix64's finaliser)."""
+    mask = 2**64 - 1
+    value = (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + (index + 1) * 0x94D049BB133111EB) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return (value ^ (value >> 31)) >> 1
+
+
+def _as_sample(image: Tensor, label: Tensor) -> Sample:
+    return image.as_subclass(Tensor).float() / 255, label.as_subclass(Tensor).long()
+
+
+def _pad_together(samples: list[Sample]) -> Sample:
+    height, width = (max(label.shape[i] for _, label in samples) for i in (0, 1))
+    height, width = (-(-side // _STRIDE) * _STRIDE for side in (height, width))
+    images = torch.full((len(samples), 3, height, width), _GREY / 255)
+    labels = torch.full((len(samples), height, width), IGNORE)
+    for i, (image, label) in enumerate(samples):
+        images[i, :, : label.shape[0], : label.shape[1]] = image
+        labels[i, : label.shape[0], : label.shape[1]] = label
+    return images, labels
+
+
+def _options(workers: int) -> dict[str, Any]:
+    # The loader draws a base seed for its workers: from a generator of its own, or it would move the random stream
+    # of the training, once per (re)start.
+    options: dict[str, Any] = {"num_workers": workers, "generator": torch.Generator()}
+    if workers:
+        options |= {"worker_init_fn": _start_worker, "prefetch_factor": 2}
+    return options
+
+
+def _start_worker(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the training process decides what to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,31 @@
+"""Ctrl-C as a request: whoever loops asks ``requested`` and stops where it suits."""
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The run was stopped by Ctrl-C and its checkpoint is written."""
+
+
+class GracefulInterrupt:
+    """While entered, SIGINT sets ``requested`` and does nothing else, however often it comes."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.requested = False
+        self._tell = tell
+
+    def __enter__(self) -> "GracefulInterrupt":
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self._tell("Stopping after this iteration; the checkpoint follows.")
+        self.requested = True

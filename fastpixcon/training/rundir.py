@@ -1,0 +1,70 @@
+"""Directories of runs: a new run never writes into one that is there, a resumed one has it to itself."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import IO, Any
+
+from fastpixcon.training import TrainingError, checkpoint
+from fastpixcon.training.config import Config, differences, parse, to_tree
+
+CONFIG_FILE = "config.json"
+
+
+def create(wanted: Path) -> Path:
+    """``wanted``, or the first of wanted-2, wanted-3, … that is not taken."""
+    candidate, number = wanted, 1
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            if candidate.is_dir() and not any(candidate.iterdir()):
+                return candidate
+            number += 1
+            candidate = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def latest(wanted: Path) -> Path:
+    """The run that ``create(wanted)`` made last."""
+    runs = {1: wanted} | {
+        int(path.name.removeprefix(f"{wanted.name}-")): path
+        for path in wanted.parent.glob(f"{wanted.name}-*")
+        if path.name.removeprefix(f"{wanted.name}-").isdecimal()
+    }
+    started = {number: path for number, path in runs.items() if (path / CONFIG_FILE).is_file()}
+    if not started:
+        raise TrainingError(f"--resume: no run in {wanted}, want a directory with a {CONFIG_FILE}")
+    return started[max(started)]
+
+
+def lock(folder: Path) -> IO[str]:
+    """Hold the directory while the returned file is open; the system lets go when the process ends."""
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise TrainingError(f"{folder}: another process trains there") from None
+    return file
+
+
+def write_json(path: Path, tree: Any) -> None:
+    checkpoint.write_atomically(path, lambda file: file.write((json.dumps(tree, indent=2) + "\n").encode()))
+
+
+def write_config(folder: Path, config: Config) -> None:
+    write_json(folder / CONFIG_FILE, to_tree(config))
+
+
+def read_config(folder: Path) -> Config:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise TrainingError(f"--resume: {folder} has no {CONFIG_FILE}, so no run started there")
+    return parse(json.loads(path.read_text()), where=str(path))
+
+
+def check_unchanged(stored: Config, wanted: Config) -> None:
+    """A resumed run keeps its config; the data may lie elsewhere now."""
+    changed = [key for key in differences(stored, wanted) if key != "data.root"]
+    if changed:
+        raise TrainingError(f"--resume: the run has other values of {', '.join(changed)}; a new run can have these")
