@@ -1,0 +1,96 @@
+"""info_nce forward and backward on the CPU against a full-matrix implementation, time and memory, in one run.
+
+    python bench/bench_info_nce.py                       # N = 8,192 and 16,384, D = 256, 19 classes
+    python bench/bench_info_nce.py --sizes 1024 --dtypes float32 --repeat 20
+    python bench/bench_info_nce.py --memory              # peak memory, up to N = 131,072
+
+Efficiency is 4 N^2 D FLOP, the least that self contrast needs, over the fp32 matmul of the same run.
+"""
+
+import argparse
+import statistics
+
+import measure
+import rivals
+import torch
+
+import fastpixcon as fpc
+
+D, CLASSES = 256, 19
+
+
+def problem(n: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(n, D, generator=generator).to(dtype).requires_grad_()  # [N, D]
+    return rows, torch.randint(0, CLASSES, (n,), generator=generator)
+
+
+def step(loss, rows: torch.Tensor, labels: torch.Tensor, denominator: str) -> measure.Call:
+    def run() -> None:
+        rows.grad = None
+        loss(rows, labels, denominator=denominator).backward()
+
+    return run
+
+
+def times(n: int, dtype: torch.dtype, denominator: str, repeat: int, eager_repeat: int) -> None:
+    rows, labels = problem(n, dtype)
+    single = rows.detach().float().requires_grad_()
+    ours = step(fpc.functional.info_nce, rows, labels, denominator)
+    peak, peak_flop = measure.matmul()
+    own = measure.seconds({"ours": ours, "matmul": peak}, repeat)
+    efficiency = statistics.median(
+        (4 * n * n * D / o) / (peak_flop / m) for o, m in zip(own["ours"], own["matmul"], strict=True)
+    )
+    calls = {
+        "eager": step(rivals.info_nce, rows, labels, denominator),
+        "lean eager": step(rivals.info_nce_lean, rows, labels, denominator),
+        "ours": ours,
+    }
+    if dtype != torch.float32:
+        calls["eager in float32"] = step(rivals.info_nce, single, labels, denominator)
+    rounds = measure.seconds(calls, eager_repeat)
+    line = f"{n:>7} {str(dtype)[6:]:>9} {denominator:>9}  {statistics.median(own['ours']):8.4f} s"
+    line += f"  efficiency {efficiency:5.2f}"
+    for rival in calls:
+        if rival == "ours":
+            continue
+        line += f"  {measure.ratio(rounds, rival, 'ours'):6.1f} x {rival}"
+    print(line, flush=True)
+
+
+def memory(sizes: list[int], eager_sizes: list[int]) -> None:
+    print("peak memory added by forward and backward, float32, MiB (rows alone: N * D * 4)")
+    for n in sizes:
+        rows, labels = problem(n, torch.float32)
+        step(fpc.functional.info_nce, *problem(256, torch.float32), "negatives")()
+        ours = measure.peak_extra_bytes(step(fpc.functional.info_nce, rows, labels, "negatives"))
+        line = f"{n:>7}  ours {ours / 2**20:8.1f}  per row {ours / n:7.0f} B"
+        if n in eager_sizes:
+            eager = measure.peak_extra_bytes(step(rivals.info_nce, rows, labels, "negatives"))
+            line += f"  eager {eager / 2**20:9.1f}  ratio {eager / ours:6.1f}"
+        print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8192, 16384], help="anchors N")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--denominators", nargs="+", default=["negatives"])
+    parser.add_argument("--repeat", type=int, default=5, help="rounds of ours against the matmul")
+    parser.add_argument("--eager-repeat", type=int, default=1, help="rounds against eager, after a warm-up one")
+    parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
+    arguments = parser.parse_args()
+    print(measure.describe())
+    fpc.show_config()
+    if arguments.memory:
+        memory([16384, 32768, 65536, 131072], [16384])
+        return
+    for name in arguments.dtypes:
+        for n in arguments.sizes:
+            for denominator in arguments.denominators:
+                times(n, getattr(torch, name), denominator, arguments.repeat, arguments.eager_repeat)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Timing rivals against each other in one run, and the memory that a call adds at its peak."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+Call = Callable[[], object]
+
+
+def seconds(calls: dict[str, Call], repeat: int = 5) -> dict[str, list[float]]:
+    """Wall seconds of every call, the rivals in turn, after one warm-up round; ``repeat`` values each."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeat + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(times: dict[str, list[float]], rival: str, ours: str) -> float:
+    """Median over the rounds of rival / ours: each round saw the same machine."""
+    return statistics.median(r / o for r, o in zip(times[rival], times[ours], strict=True))
+
+
+def matmul(size: int = 2048, dtype: torch.dtype = torch.float32) -> tuple[Call, float]:
+    """A square matrix product, the processor's practical peak, and its FLOP."""
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    return lambda: a @ b, 2.0 * size**3
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def peak_extra_bytes(call: Call) -> int:
+    """Resident memory at the highest point of ``call`` over what was resident before (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    before = _status("VmRSS")
+    call()
+    return max(0, _status("VmHWM") - before)
+
+
+def describe() -> str:
+    """The machine's line for a report."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
