@@ -62,7 +62,7 @@ def _train(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fastpixcon.training import config as configs
-    from fastpixcon.training import rundir
+    from fastpixcon.training import job, rundir
     from fastpixcon.training.interrupt import Interrupted
 
     overrides = list(options.set)
@@ -75,16 +75,14 @@ def _train(options: argparse.Namespace) -> int:
     console = Console()
     if options.resume:
         folder = rundir.latest(out)
-        stored = rundir.read_config(folder)
-        config = _resumed(stored, config, options)
+        config, data = job.prepare(_resumed(rundir.read_config(folder), config, options))
     else:
+        config, data = job.prepare(config)
         folder = rundir.create(out)
         if folder != out:
             console.print(f"{out} is taken (--resume continues it); this run goes to {folder}")
-    from fastpixcon.training import job
-
     try:
-        job.run(config, folder, console)
+        job.run(config, data, folder, console)
     except Interrupted:
         console.print(f"Stopped. Continue with: fastpixcon train --resume --out {folder}", soft_wrap=True)
         return 130

@@ -39,6 +39,12 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """Of python, numpy and torch, as tensors and plain values."""
     version, internal, gauss = random.getstate()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import JaccardIndex, MetricCollection
 
 from fastpixcon import PixelContrastLoss
-from fastpixcon.training import TrainingError, checkpoint
+from fastpixcon.training import checkpoint
 from fastpixcon.training.config import Config, Schedule
 from fastpixcon.training.data import IGNORE, DataSet
 from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader, val_loader
@@ -57,10 +57,8 @@ class Arm:
         self.config, self.name, self.data, self.folder, self.runtime = config, name, data, folder, runtime
         schedule = config.schedule
         self.epoch_length = len(data.train) // schedule.batch  # iterations
-        if not self.epoch_length:
-            raise TrainingError(f"schedule.batch: got {schedule.batch}, want at most the {len(data.train)} images")
         self.iterations = schedule.epochs * self.epoch_length
-        torch.manual_seed(config.seed)
+        checkpoint.seed_all(config.seed)
         self.model: ContrastNetwork = build_model(config.model, len(data.classes))
         self.model.to(runtime.device).to(memory_format=torch.channels_last)
         self.contrast = self._contrast_loss() if name == "ce+contrast" else None

@@ -1,7 +1,7 @@
 """Ctrl-C as a request: whoever loops asks ``requested`` and stops where it suits."""
 
+import os
 import signal
-from collections.abc import Callable
 from types import FrameType, TracebackType
 
 
@@ -12,9 +12,8 @@ class Interrupted(Exception):  # noqa: N818
 class GracefulInterrupt:
     """While entered, SIGINT sets ``requested`` and does nothing else, however often it comes."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self._tell = tell
 
     def __enter__(self) -> "GracefulInterrupt":
         self._before = signal.signal(signal.SIGINT, self._on_signal)
@@ -27,5 +26,6 @@ class GracefulInterrupt:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
-            self._tell("Stopping after this iteration; the checkpoint follows.")
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nStopping after this iteration; the checkpoint follows.\n")
         self.requested = True

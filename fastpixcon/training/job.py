@@ -5,7 +5,7 @@ import platform
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -18,40 +18,53 @@ from fastpixcon.training.data import DataSet, open_dataset
 from fastpixcon.training.engine import Arm, History, Runtime
 from fastpixcon.training.figures import draw_all
 from fastpixcon.training.interrupt import GracefulInterrupt, Interrupted
+from fastpixcon.training.models import check_model_name
 
 
-def run(config: Config, folder: Path, console: Console) -> None:
-    """Train what is left to train of ``config`` in ``folder``; raises ``Interrupted`` after Ctrl-C.
+def prepare(config: Config) -> tuple[Config, DataSet]:
+    """Check everything that can be checked before a run has a directory.
+
+    Returns the config with what "auto" meant here, so that a resumed run does the same wherever it is, and the data.
+    """
+    device = pick_device(config.device)
+    precision: Literal["bf16", "fp32"] = "bf16" if use_bf16(config.precision, device) else "fp32"
+    check_model_name(config.model)
+    data = open_dataset(config.data)
+    batch = config.schedule.batch
+    if batch > len(data.train):
+        raise TrainingError(f"schedule.batch: got {batch}, want at most {len(data.train)}, the images to train on")
+    return replace(config, device="cuda" if device.type == "cuda" else "cpu", precision=precision), data
+
+
+def run(config: Config, data: DataSet, folder: Path, console: Console) -> None:
+    """Train what is left to train of a prepared ``config`` in ``folder``; raises ``Interrupted`` after Ctrl-C.
 
     The folder gets config.json, one folder per arm with checkpoint.pt (to resume) and model.pt (to predict),
     results.json and figures/*.png.
     """
     held = rundir.lock(folder)
     try:
-        device = pick_device(config.device)
-        bf16 = use_bf16(config.precision, device)
-        # What "auto" meant goes into the run: a resumed one does the same wherever it is.
-        config = replace(
-            config, device="cuda" if device.type == "cuda" else "cpu", precision="bf16" if bf16 else "fp32"
-        )
-        data = open_dataset(config.data)
         rundir.write_config(folder, config)
         console.print(
             f"[bold]{config.name}[/] in {folder}: {len(data.train)} images to train, {len(data.val)} to validate, "
-            f"{len(data.classes)} classes; {config.model.name}, {config.precision} on {device.type}, "
+            f"{len(data.classes)} classes; {config.model.name}, {config.precision} on {config.device}, "
             f"{torch.get_num_threads()} threads"
         )
-        with _ArmProgress(console) as progress, GracefulInterrupt(console.print) as interrupt:
+        with _ArmProgress(console) as progress, GracefulInterrupt() as interrupt:
             arms = []
             for name in config.arms:
                 runtime = Runtime(
-                    device, bf16, lambda: interrupt.requested, progress.on_iteration, progress.on_evaluation
+                    device=torch.device(config.device),
+                    bf16=config.precision == "bf16",
+                    stop_requested=lambda: interrupt.requested,
+                    on_iteration=progress.on_iteration,
+                    on_evaluation=progress.on_evaluation,
                 )
                 arm = Arm(config, name, data, folder / name, runtime)
                 progress.start(arm)
                 arm.run()
                 arms.append(arm)
-                if interrupt.requested and not _all_finished(config, arms):
+                if interrupt.requested and len(arms) < len(config.arms):
                     raise Interrupted
         _finish(config, data, arms, folder, console)
     finally:
@@ -77,10 +90,6 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     except OSError:
         return False
     return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
-def _all_finished(config: Config, arms: list[Arm]) -> bool:
-    return len(arms) == len(config.arms)
 
 
 def _finish(config: Config, data: DataSet, arms: list[Arm], folder: Path, console: Console) -> None:

@@ -1,0 +1,33 @@
+"""A run small enough for a test, on one thread."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import tiny_arguments
+
+pytest.importorskip("segmentation_models_pytorch", reason="needs the train extra")
+pytest.importorskip("pydantic", reason="needs the train extra")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that nobody interrupted."""
+    from fastpixcon import cli
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    status = cli.main(tiny_arguments(out))
+    torch.set_num_threads(threads)
+    assert status == 0
+    return out

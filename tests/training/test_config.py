@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from fastpixcon.training import TrainingError, config
+
+
+@pytest.mark.parametrize("name", ["digits", "camvid"])
+def test_shipped_configs_are_valid_and_survive_json(name: str) -> None:
+    loaded = config.load(name)
+    assert loaded.name == name
+    assert config.parse(config.to_tree(loaded)) == loaded
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("schedule.epoch=3", "schedule.epoch: unknown key (given 3)"),
+        ("schedules.epochs=3", "schedules: unknown key"),
+        ("schedule.epochs=many", "schedule.epochs: got 'many', want a valid integer"),
+        ("schedule.epochs=2.5", "schedule.epochs: got 2.5, want a valid integer"),
+        ("schedule.epochs=0", "schedule.epochs: got 0, want greater than or equal to 1"),
+        ("data.workers=true", "data.workers: got True, want a valid integer"),
+        ("contrast.temperature=0", "contrast.temperature: got 0, want greater than 0"),
+        ("contrast.temperature=inf", "contrast.temperature: "),
+        ("precision=fp64", "precision: got 'fp64', want 'auto', 'fp32' or 'bf16'"),
+        ("data.augmentation.scale=[1.5, 0.5]", "data.augmentation.scale: got [1.5, 0.5], want the smaller first"),
+        ('arms=["ce", "ce"]', "arms: got ['ce', 'ce'], want each once"),
+        ("name=a/b", "name: got 'a/b'"),
+        ("schedule.epochs", "--set: got 'schedule.epochs', want key=value"),
+        ("seed.x=1", "--set seed.x=1: seed is a value, not a table"),
+    ],
+)
+def test_errors_name_the_key_the_value_and_what_is_wanted(override: str, message: str) -> None:
+    with pytest.raises(TrainingError) as error:
+        config.load("digits", [override])
+    assert message in str(error.value)
+
+
+def test_every_error_is_reported_at_once() -> None:
+    with pytest.raises(TrainingError) as error:
+        config.load("digits", ["seed=-1", "model.nmae=x"])
+    assert "seed:" in str(error.value)
+    assert "model.nmae:" in str(error.value)
+
+
+def test_config_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(config.shipped()["digits"].replace("seed = 0", "seed = 7"))
+    assert config.load(str(path)).seed == 7
+    path.write_text("seed = ")
+    with pytest.raises(TrainingError, match="not TOML"):
+        config.load(str(path))
+    with pytest.raises(TrainingError, match="missing"):
+        config.parse({"seed": 1})
+
+
+def test_unknown_config_lists_the_shipped_ones() -> None:
+    with pytest.raises(TrainingError, match="camvid, digits"):
+        config.load("cityscapes")
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastpixcon import training
+
+    monkeypatch.setitem(training._EXTRA, "no_such_module", "no-such-package")
+    with pytest.raises(TrainingError, match=r"no-such-package.*fastpixcon\[train\]"):
+        training.require_extra()
