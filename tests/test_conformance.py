@@ -66,16 +66,21 @@ def compare(
 def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> tuple[float, float, float]:
     """Norms under which the gradients of d_anchors, d_contrast and d_temperature are cancelled sums.
 
-    A row's gradient is |d_loss| * |c| / T times a difference of two averages; of a raw row over its norm.
+    A row's gradient is |d_loss| * |c| / T times a difference of two averages; of a raw row over its norm. That of
+    the temperature sums as many terms as there are logits, with weights that a kernel may round to the rows' type.
     """
     anchors, _, contrast, *_ = float64(arguments)
     sides = [anchors, anchors if contrast is None else contrast]
     norms = [x.norm(dim=1) if x.numel() else x.new_zeros(1) for x in sides]
     longest = [float(x.max()) if case.rows == "any" else 1.0 for x in norms]
     shortest = [float(x[x > 0].min()) if case.rows == "raw" and bool((x > 0).any()) else 1.0 for x in norms]
-    unit = 0.02 * float(d_loss.double().norm()) / case.temperature
+    unit = float(d_loss.double().norm()) / case.temperature
     logit = longest[0] * longest[1] / case.temperature
-    return unit * longest[1] / shortest[0], unit * longest[0] / shortest[1], 2 * unit * logit
+    return (
+        0.02 * unit * longest[1] / shortest[0],
+        0.02 * unit * longest[0] / shortest[1],
+        (0.1 if case.dtype == torch.float32 else 0.5) * unit * logit,
+    )
 
 
 @pytest.mark.parametrize("case", CASES["info_nce"], ids=str)

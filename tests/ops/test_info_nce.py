@@ -116,14 +116,14 @@ def test_the_equation_in_a_loop(denominator: str, tau: float, M: int | None, bac
         loss = info_nce(
             *there, temperature=tau, denominator=denominator, normalize=factor is not None, reduction="none"
         )
-        torch.testing.assert_close(loss.cpu(), expected.to(loss.dtype), rtol=3e-5, atol=1e-6)
+        torch.testing.assert_close(loss.cpu(), expected.to(loss.dtype), rtol=3e-5, atol=1e-5)
 
 
 def close_with_gradient(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> None:
-    torch.testing.assert_close(ours, theirs.to(ours), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours, theirs.to(ours), rtol=1e-5, atol=1e-5)  # the rounding of a logit of 20 is 2e-6
     gradients = [torch.autograd.grad(loss, inputs, retain_graph=True) for loss in (ours, theirs)]
     for x, y in zip(*gradients, strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5 * float(y.abs().max()))
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=max(1e-5 * float(y.abs().max()), 1e-6))
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.1, 0.5])
