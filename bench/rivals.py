@@ -20,7 +20,7 @@ def info_nce(rows: Tensor, labels: Tensor, temperature: float = 0.1, denominator
         losses = torch.log1p(z * (-s).exp())
     else:
         losses = (s.exp() * (both & ~itself)).sum(dim=1, keepdim=True).log() - s
-    loss = (losses * positives).sum(dim=1) / count.clamp(min=1)
+    loss = losses.masked_fill(~positives, 0).sum(dim=1) / count.clamp(min=1)
     return loss.sum() / (count > 0).sum().clamp(min=1)
 
 
@@ -53,9 +53,8 @@ def select_anchors(
     classes = []
     for b in range(B):
         present, counts = y[b].unique(return_counts=True)
-        classes.append(
-            [c for c, n in zip(present.tolist(), counts.tolist(), strict=True) if c != ignore_index and n > max_views]
-        )
+        large = present[(counts > max_views) & (present != ignore_index)]
+        classes.append(large.tolist())
     segments = sum(map(len, classes))
     if segments == 0:
         empty = torch.empty(0, dtype=torch.int64)

@@ -51,7 +51,8 @@ void check_rows(const char* name, const Tensor& x, const Tensor& labels) {
 struct Problem {
   const TileKernels& kernels;
   bool self, negatives, online;
-  double temperature;
+  float scale;     // of dot products, see TileView
+  double inverse;  // 1 / temperature, exactly as `scale` has it, so that sums and logits cancel
   SortedRows anchors, separate;
   Classes classes;
   Blocks row_blocks, column_blocks;
@@ -68,9 +69,11 @@ struct Problem {
     TORCH_CHECK_VALUE(rows == "raw" || rows == "unit" || rows == "any", "rows: got ", rows,
                       ", want 'raw', 'unit' or 'any'");
     TORCH_CHECK_VALUE(temperature_in.numel() == 1, "temperature: got shape ", temperature_in.sizes(), ", want []");
-    temperature = temperature_in.item<double>();
+    const double temperature = temperature_in.item<double>();
     TORCH_CHECK_VALUE(temperature > 0, "temperature: got ", temperature, ", want a number > 0");
     online = rows == "any" || temperature < kFixedShiftMin;
+    scale = static_cast<float>(1 / temperature / (online ? 1 : kLn2));
+    inverse = scale * (online ? 1 : kLn2);
     anchors = sort_rows(anchors_in, anchor_labels, rows == "raw", kernels);
     if (!self) {
       TORCH_CHECK_VALUE(contrast_labels.has_value(), "contrast_labels: got None, want the labels of contrast");
@@ -159,10 +162,9 @@ struct Problem {
       positives[i] = {static_cast<int32_t>(std::clamp<int64_t>(c.contrast_first - j0, 0, n)),
                       static_cast<int32_t>(std::clamp<int64_t>(c.contrast_last - j0, 0, n))};
     }
-    const float scale = static_cast<float>(1 / (kLn2 * temperature));
     kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s);
     work(TileView{s, m, n, any_positives ? positives : nullptr, negatives, self && !off_diagonal, scale,
-                  online ? 0 : scale},
+                  online ? 0 : scale, static_cast<float>(online ? 1 / kLn2 : 1)},
          off_diagonal, i0, j0);
   }
 };
@@ -213,16 +215,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
         if (!p.negatives) tile.positives = nullptr;  // nothing to leave out
         add_sums(tile, running(i0), p.self && mirrored ? running(j0) : RunningSum{nullptr, nullptr});
       });
-  std::vector<float> log2_sum(n + kOverhang, 0.0f);  // less the shift
-  for (int64_t i = 0; i < n; ++i)
-    log2_sum[i] =
-        static_cast<float>(sum[i] > 0 || std::isnan(sum[i]) ? std::log2(sum[i]) + (p.online ? max[i] : 0.0) : -kInf);
+  std::vector<double> log_z(n);                       // nats
+  std::vector<float> log_sum_x(n + kOverhang, 0.0f);  // in the unit and with the shift of the tiles' logits
+  const double shift = p.online ? 0.0 : p.inverse;
+  for (int64_t i = 0; i < n; ++i) {
+    log_z[i] = std::log(sum[i]) + (p.online && sum[i] > 0 ? max[i] : shift);  // log 0 = -inf
+    log_sum_x[i] = static_cast<float>(p.online ? log_z[i] : std::log2(sum[i]));
+  }
 
   // Mean over the positives.
   std::vector<double> loss_sum(n, 0.0), weight_sum(n, 0.0);
   if (p.negatives) {
     const auto sums = [&](int64_t i) {
-      return PositiveSums{log2_sum.data() + i, loss_sum.data() + i, weight_sum.data() + i};
+      return PositiveSums{log_sum_x.data() + i, loss_sum.data() + i, weight_sum.data() + i};
     };
     p.for_positive_tiles([&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0) {
       p.kernels.positives(tile, sums(i0), p.self && mirrored ? sums(j0) : PositiveSums{nullptr, nullptr, nullptr});
@@ -235,25 +240,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
   Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options), log_sum = at::empty({N}, options);
   Tensor num_positives = at::zeros({N}, options.dtype(at::kInt));
   log_sum.fill_(-kInf);
-  const double shift = p.online ? 0.0 : 1 / p.temperature;
   float *loss_out = loss.mutable_data_ptr<float>(), *weight_out = weight.mutable_data_ptr<float>(),
         *log_sum_out = log_sum.mutable_data_ptr<float>();
   int32_t* num_positives_out = num_positives.mutable_data_ptr<int32_t>();
   at::parallel_for(0, n, 256, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t to = a.source[i], count = p.num_positives(i);
-      const bool empty = log2_sum[i] == -std::numeric_limits<float>::infinity();
-      const double log_z = empty ? -kInf : (std::log2(sum[i]) + (p.online ? max[i] : 0.0)) * kLn2 + shift;
-      log_sum_out[to] = static_cast<float>(log_z);
+      log_sum_out[to] = static_cast<float>(log_z[i]);
       num_positives_out[to] = static_cast<int32_t>(count);
-      if (count == 0 || empty) continue;
+      if (count == 0 || log_z[i] == -kInf) continue;
       if (p.negatives) {
         loss_out[to] = static_cast<float>(loss_sum[i] / count);
         weight_out[to] = static_cast<float>(weight_sum[i] / count);
       } else {
         double similarity = dot(a.row(i), sums.data() + p.classes.of_anchor[i] * D, D);
         if (p.self) similarity -= dot(a.row(i), a.row(i), D);
-        loss_out[to] = static_cast<float>(log_z - similarity / (count * p.temperature));
+        loss_out[to] = static_cast<float>(log_z[i] - similarity * p.inverse / count);
       }
     }
   });
@@ -278,9 +280,9 @@ struct AnchorTerms {
       const int64_t from = p.anchors.source[i], count = p.num_positives(i);
       sum[i] = p.online ? std::numeric_limits<float>::infinity() : 0;  // an empty sum: all terms vanish
       if (count == 0 || log_z[from] == -kInf || largest == 0) continue;
-      const double g = d[from] / largest, z = std::exp(log_z[from] - 1 / p.temperature);
+      const double g = d[from] / largest, z = std::exp(log_z[from] - p.inverse);
       pull[i] = static_cast<float>(g / count);
-      sum[i] = static_cast<float>(p.online ? log_z[from] / kLn2 : z);
+      sum[i] = static_cast<float>(p.online ? log_z[from] : z);
       weight[i] = static_cast<float>(g * (p.negatives ? w[from] : 1.0) / (p.online ? 1 : z));
     }
   }
@@ -321,13 +323,13 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const
           if (wants_contrast) p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_c + j0 * c.operand.stride);
         });
 
-  const double scale = terms.largest / p.temperature;
+  const double scale = terms.largest * p.inverse;
   const Tensor nothing = at::empty({0}, anchors.options().memory_format(at::MemoryFormat::Contiguous));
   double along = 0;  // sum_ij G_ij s_ij, which self contrast counts twice
   for (int64_t i = 0; output_mask[2] && i < a.n; ++i)
     along += dot(a.row(i), d_a + i * a.operand.stride, a.operand.depth) * (p.self ? 0.5 : 1.0);
   Tensor d_temperature = at::empty({}, temperature.options());
-  d_temperature.fill_(-along * scale / p.temperature);
+  d_temperature.fill_(-along * scale * p.inverse);
   return {output_mask[0] ? unsort_gradient(a, anchors, d_a, scale) : nothing,
           wants_contrast ? unsort_gradient(c, *contrast, d_c, scale) : nothing.clone(), d_temperature};
 }

@@ -1,7 +1,7 @@
 // The arithmetic on one tile of logits S = A C^T, rows I by columns J, as each instruction set does it.
 //
 // A tile is row-major float [m][kTileStride]; columns past n up to the next multiple of `lanes` exist and are
-// kept zero where they are multiplied. Logits are in units of log2: x = s * log2(e) / temperature.
+// kept zero where they are multiplied.
 #pragma once
 
 #include <cstdint>
@@ -25,11 +25,13 @@ struct TileView {
   const Range* positives;  // [m] columns of the row's class; null: there are none, or they do not matter
   bool negatives;          // positives are not in the sums ("negatives"), or they are ("all")
   bool diagonal;           // column i is row i itself: neither in a sum nor a positive
-  float scale;             // log2(e) / temperature
-  float shift;             // x = s * scale - shift; scale on unit rows (then x <= 0), 0 in online mode
+  // Logits x = s * scale - shift, and 2^(x * unit) their exponential. Fixed shift: in units of log2, scale =
+  // shift = log2(e) / temperature, so that x <= 0 on unit rows. Online: in nats as the statistics are, so that
+  // a logit and the log of a sum that it dominates are the same float, however large.
+  float scale, shift, unit;
 };
 
-// A running log-sum-exp in units of log2: sum * 2^max. With a fixed shift, max is not used.
+// A running log-sum-exp, sum * e^max. With a fixed shift, max is not used.
 struct RunningSum {
   float* max;
   double* sum;
@@ -37,7 +39,7 @@ struct RunningSum {
 
 // Sums over positives, per row or column.
 struct PositiveSums {
-  const float* log_sum;  // log2 Z - shift
+  const float* log_sum;  // log Z in the unit and with the shift of x
   double* loss;          // += log(1 + Z / e^s), nats
   double* weight;        // += Z / (Z + e^s)
 };
@@ -47,7 +49,7 @@ struct PositiveSums {
 struct GradientTerms {
   const float* weight;  // fixed shift: weight / (Z 2^-shift); online: weight
   const float* pull;
-  const float* sum;  // fixed shift: Z 2^-shift; online: log2 Z
+  const float* sum;  // fixed shift: Z 2^-shift; online: log Z
 };
 
 // Dot-product operands of a set of rows, in the layout of the instruction set.
@@ -72,7 +74,7 @@ struct TileKernels {
   void (*add_rows)(const float* h, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d);
   // d [n][stride] += h^T rows(i0..): gradient of the tile's columns.
   void (*add_columns)(const float* h, int64_t m, int64_t n, const Operand& a, int64_t i0, float* d);
-  // Sums of 2^x over each row, and over each column unless columns.sum is null. Destroys s.
+  // Sums of e^s over each row, and over each column unless columns.sum is null. Destroys s.
   void (*sum_fixed)(const TileView& tile, RunningSum rows, RunningSum columns);
   void (*sum_online)(const TileView& tile, RunningSum rows, RunningSum columns);
   // Loss and weight over the positives of each row, and of each column unless columns.loss is null.

@@ -9,7 +9,7 @@
 namespace fastpixcon {
 namespace {
 
-constexpr float kLn2 = 0.693147180559945f;
+constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 constexpr float kInfinity = __builtin_inff();
 
 // Which lanes of the vector at column v of row i are in the row's sum, and which are positives.
@@ -66,7 +66,7 @@ void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
 inline bool raise_max(RunningSum sums, int64_t i, float best) {
   if (best == -kInfinity) return false;
   if (best > sums.max[i]) {
-    if (sums.sum[i] != 0) sums.sum[i] *= exp2(splat(sums.max[i] - best))[0];
+    if (sums.sum[i] != 0) sums.sum[i] *= exp2(splat((sums.max[i] - best) * kLog2E))[0];
     sums.max[i] = best;
   }
   return true;
@@ -88,7 +88,7 @@ void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
     }
     if (!raise_max(rows, i, max_lanes(best))) continue;
     Vec row_sum{};
-    for (int64_t v = 0; v < tile.n; v += kWidth) row_sum += exp2(load(s + v) - rows.max[i]);
+    for (int64_t v = 0; v < tile.n; v += kWidth) row_sum += exp2((load(s + v) - rows.max[i]) * kLog2E);
     rows.sum[i] += sum_lanes(row_sum);
   }
   if (columns.sum == nullptr) return;
@@ -99,7 +99,7 @@ void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
   }
   for (int64_t i = 0; i < tile.m; ++i)
     for (int64_t v = 0; v < tile.n; v += kWidth) {
-      const Vec e = exp2(load(tile.s + i * kTileStride + v) - load(column_max + v));
+      const Vec e = exp2((load(tile.s + i * kTileStride + v) - load(column_max + v)) * kLog2E);
       store(column_sum + v, load(column_sum + v) + e);
     }
   for (int64_t j = 0; j < tile.n; ++j)
@@ -124,11 +124,11 @@ void positives(const TileView& tile, PositiveSums rows, PositiveSums columns) {
     for (int64_t v = lanes.first_positive(); v < lanes.last_positive(); v += kWidth) {
       const IntVec mask = lanes.positive(v);
       const Vec x = logit(tile, i, v);
-      const SoftplusSigmoid row = softplus_sigmoid(rows.log_sum[i] - x);
+      const SoftplusSigmoid row = softplus_sigmoid((rows.log_sum[i] - x) * tile.unit);
       row_loss += select(mask, row.softplus, Vec{});
       row_weight += select(mask, row.sigmoid, Vec{});
       if (columns.loss == nullptr) continue;
-      const SoftplusSigmoid column = softplus_sigmoid(load(columns.log_sum + v) - x);
+      const SoftplusSigmoid column = softplus_sigmoid((load(columns.log_sum + v) - x) * tile.unit);
       store(column_loss + v, load(column_loss + v) + select(mask, column.softplus, Vec{}));
       store(column_weight + v, load(column_weight + v) + select(mask, column.sigmoid, Vec{}));
     }
@@ -172,14 +172,14 @@ void gradient_online(const TileView& tile, GradientTerms rows, GradientTerms col
     float* s = tile.s + i * kTileStride;
     for (int64_t v = 0; v < tile.n; v += kWidth) {
       const Vec x = logit(tile, i, v);
-      Vec h = rows.weight[i] * exp2(x - rows.sum[i]);
-      if (both) h += load(columns.weight + v) * exp2(x - load(columns.sum + v));
+      Vec h = rows.weight[i] * exp2((x - rows.sum[i]) * kLog2E);
+      if (both) h += load(columns.weight + v) * exp2((x - load(columns.sum + v)) * kLog2E);
       if (!lanes.plain(v)) {
         h = select(lanes.in_sum(v), h, Vec{});
         Vec pull = splat(rows.pull[i]), pull_columns = both ? load(columns.pull + v) : Vec{};
         if (tile.negatives) {
-          pull *= softplus_sigmoid(rows.sum[i] - x).sigmoid;
-          if (both) pull_columns *= softplus_sigmoid(load(columns.sum + v) - x).sigmoid;
+          pull *= softplus_sigmoid((rows.sum[i] - x) * kLog2E).sigmoid;
+          if (both) pull_columns *= softplus_sigmoid((load(columns.sum + v) - x) * kLog2E).sigmoid;
         }
         h = select(lanes.positive(v), h - (pull + pull_columns), h);
       }
