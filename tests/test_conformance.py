@@ -77,8 +77,8 @@ def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> 
     unit = float(d_loss.double().norm()) / case.temperature
     logit = longest[0] * longest[1] / case.temperature
     return (
-        0.02 * unit * longest[1] / shortest[0],
-        0.02 * unit * longest[0] / shortest[1],
+        0.05 * unit * longest[1] / shortest[0],
+        0.05 * unit * longest[0] / shortest[1],
         (0.1 if case.dtype == torch.float32 else 0.5) * unit * logit,
     )
 
