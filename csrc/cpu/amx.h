@@ -70,11 +70,19 @@ struct alignas(64) AmxConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// The compiler does not know that tile loads read memory (GCC's have no such clobber): what was written before has to
+// be there, what is read afterwards has to be read again.
+inline void amx_fence() { __asm__ volatile("" ::: "memory"); }
+
 inline void amx_configure() {
   static constexpr AmxConfig config;
+  amx_fence();
   _tile_loadconfig(&config);
 }
-inline void amx_release() { _tile_release(); }
+inline void amx_release() {
+  _tile_release();
+  amx_fence();
+}
 
 }  // namespace
 }  // namespace fastpixcon
