@@ -48,7 +48,7 @@ class Scenes:
     train: Count  # scenes
     val: Count
     size: Annotated[int, Field(ge=64, le=400)]  # px, square
-    digits: Count  # pasted per scene
+    digits: Annotated[int, Field(ge=1, le=8)]  # pasted per scene
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -18,6 +18,7 @@ from fastpixcon.training.data import DataSet, open_dataset
 from fastpixcon.training.engine import Arm, History, Runtime
 from fastpixcon.training.figures import draw_all
 from fastpixcon.training.interrupt import GracefulInterrupt, Interrupted
+from fastpixcon.training.metering import keep_freed_memory
 from fastpixcon.training.models import check_model_name
 
 
@@ -43,6 +44,7 @@ def run(config: Config, data: DataSet, folder: Path, console: Console) -> None:
     results.json and figures/*.png.
     """
     held = rundir.lock(folder)
+    keep_freed_memory()
     try:
         rundir.write_config(folder, config)
         console.print(

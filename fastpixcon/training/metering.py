@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -96,6 +97,20 @@ class Meter:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - start
         return max(_status_bytes("VmHWM") - start, 0)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next allocation.
+
+    By default it returns every freed block above 32 MiB to the kernel, which zeroes it page by page when it is wanted
+    again: a fifth of a CPU iteration with large feature maps.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    except (OSError, AttributeError):
+        pass  # another C library
 
 
 def _status_bytes(key: str) -> int:

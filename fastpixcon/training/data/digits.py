@@ -25,6 +25,8 @@ _PALETTE = [
 ]  # fmt: skip
 _VAL_DIGITS = 5  # every fifth source digit is for val
 _VAL_STRIP = 0.3  # right part of each photograph is for val
+_GRID = 3  # a scene has 3 x 3 places for digits and scraps
+_SCRAPS = 1  # per scene
 _INK = 0.45  # a pixel shows the digit where its stroke is darker than this
 
 
@@ -85,23 +87,26 @@ def _sources() -> tuple[_Source, _Source]:
 def _compose(source: _Source, size: int, digits: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     image = _piece(source, size, rng)  # [3, size, size]
     label = torch.zeros(size, size, dtype=torch.uint8)
-    for k in range(digits + digits // 3):
+    for k, cell in enumerate(rng.permutation(_GRID**2)[: digits + _SCRAPS]):
         is_scrap = k >= digits
         which = int(rng.integers(len(source.digits)))
         glyph = source.digits[which]
         if is_scrap:  # quarters in the wrong places: strokes that are no digit
-            glyph = glyph.roll((4, 4), (0, 1)) * torch.from_numpy(rng.integers(0, 2, (2, 1)).repeat(4, 0))
-        side = int(rng.integers(size // 5, size // 2))
+            glyph = glyph.roll((4, 4), (0, 1))
+        side = int(size / _GRID * rng.uniform(0.9, 1.3))
         stroke = _draw(glyph, side, rng)  # [side, side]
-        y, x = (int(v) for v in rng.integers(-side // 6, size - side + side // 6, 2))
-        where = (slice(max(y, 0), min(y + side, size)), slice(max(x, 0), min(x + side, size)))
-        stroke = stroke[max(-y, 0) : max(-y, 0) + where[0].stop - where[0].start]
-        stroke = stroke[:, max(-x, 0) : max(-x, 0) + where[1].stop - where[1].start]
-        ink = _ink(source, side, rng)[:, : stroke.shape[0], : stroke.shape[1]]  # [3, ...]
-        alpha = stroke * rng.uniform(0.35, 0.9)
-        image[:, where[0], where[1]] = image[:, where[0], where[1]] * (1 - alpha) + ink * alpha
-        label[where][stroke > _INK] = 0 if is_scrap else int(source.values[which]) + 1
-    noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.06), (3, size, size)).astype(np.float32))
+        centre = (np.array(divmod(cell, _GRID)) + rng.uniform(0.3, 0.7, 2)) * size / _GRID
+        top, left = (int(v) for v in centre - side / 2)
+        rows = slice(max(top, 0), min(top + side, size))
+        columns = slice(max(left, 0), min(left + side, size))
+        inside = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+        stroke = stroke[inside]
+        under = image[:, rows, columns]  # a view
+        ink = _ink(source, under.mean((1, 2)), side, rng)[:, inside[0], inside[1]]
+        alpha = ((stroke - _INK) * 2.5 + 0.5).clamp(0, 1) * rng.uniform(0.6, 1.0)
+        under += (ink - under) * alpha
+        label[rows, columns][stroke > _INK] = 0 if is_scrap else int(source.values[which]) + 1
+    noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.05), (3, size, size)).astype(np.float32))
     return ((image + noise).clamp(0, 1) * 255).round().to(torch.uint8), label
 
 
@@ -118,17 +123,18 @@ def _piece(source: _Source, size: int, rng: np.random.Generator) -> Tensor:
 
 def _draw(glyph: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     """The 8x8 glyph, scaled, rotated and sheared, as stroke strength [side, side] in [0, 1]."""
-    angle, shear, stretch = rng.uniform(-0.35, 0.35), rng.uniform(-0.25, 0.25), rng.uniform(0.8, 1.2)
+    angle, shear, stretch = rng.uniform(-0.2, 0.2), rng.uniform(-0.15, 0.15), rng.uniform(0.85, 1.15)
     cos, sin = np.cos(angle), np.sin(angle)
-    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.2 * stretch, shear], [0, 1.2]])
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.05 * stretch, shear], [0, 1.05]])
     theta = torch.from_numpy(np.c_[matrix, np.zeros(2)].astype(np.float32))[None]  # [1, 2, 3]
     grid = F.affine_grid(theta, [1, 1, side, side], align_corners=False)
     return F.grid_sample(glyph[None, None], grid, mode="bicubic", align_corners=False)[0, 0].clamp(0, 1)
 
 
-def _ink(source: _Source, side: int, rng: np.random.Generator) -> Tensor:
-    """One colour, or photograph with a tint: [3, side, side]."""
-    colour = torch.from_numpy(rng.uniform(0, 1, (3, 1, 1)).astype(np.float32)).expand(3, side, side)
+def _ink(source: _Source, under: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """One colour, or photograph with a tint; as a whole lighter or darker than ``under`` [3]: [3, side, side]."""
+    ink = torch.from_numpy(rng.uniform(0, 1, (3, 1, 1)).astype(np.float32)).expand(3, side, side)
     if rng.random() < 0.5:
-        return colour
-    return 0.5 * colour + 0.5 * _piece(source, side, rng)
+        ink = 0.5 * ink + 0.5 * _piece(source, side, rng)
+    contrast = rng.uniform(0.25, 0.6) * (1 if under.mean() < rng.uniform(0.3, 0.7) else -1)
+    return (ink - ink.mean() + under.mean() + contrast).clamp(0, 1)
