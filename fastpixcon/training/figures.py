@@ -66,11 +66,8 @@ def learning_curves(config: Config, arms: Sequence[Arm]) -> Figure:
                     axis.plot(x, _smooth(y), color=colour, label=arm.name, linewidth=1.8)
             evaluations = history.evaluations
             miou = [100 * e["miou"] for e in evaluations]
-            axes[2].plot([e["iteration"] for e in evaluations], miou, "o-", color=colour, markersize=4, label=arm.name)
-            axes[2].annotate(
-                f"{miou[-1]:.1f}", (evaluations[-1]["iteration"], miou[-1]), xytext=(6, 0),
-                textcoords="offset points", color=colour, va="center", weight="bold",
-            )  # fmt: skip
+            label = f"{arm.name}: {miou[-1]:.1f}"
+            axes[2].plot([e["iteration"] for e in evaluations], miou, "o-", color=colour, markersize=4, label=label)
         titles = ("Cross-entropy on train", "Pixel contrast on train", "mIoU on val, %")
         for axis, title in zip(axes, titles, strict=True):
             axis.set(title=title, xlabel="iteration", xlim=(0, arms[0].iterations))

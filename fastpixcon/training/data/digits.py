@@ -24,7 +24,7 @@ _PALETTE = [
     (140, 86, 75), (227, 119, 194), (188, 189, 34), (23, 190, 207), (240, 240, 240),
 ]  # fmt: skip
 _VAL_DIGITS = 5  # every fifth source digit is for val
-_VAL_STRIP = 0.3  # right part of each photograph is for val
+_VAL_STRIP = 0.4  # left part of each photograph is for val
 _GRID = 3  # a scene has 3 x 3 places for digits and scraps
 _SCRAPS = 1  # per scene
 _INK = 0.45  # a pixel shows the digit where its stroke is darker than this
@@ -78,9 +78,9 @@ def _sources() -> tuple[_Source, _Source]:
     values = torch.from_numpy(bunch.target)
     photographs = [torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for p in load_sample_images().images]
     is_val = torch.arange(len(images)) % _VAL_DIGITS == 0
-    cuts = [int(p.shape[2] * (1 - _VAL_STRIP)) for p in photographs]
-    train = _Source([p[:, :, :c] for p, c in zip(photographs, cuts, strict=True)], images[~is_val], values[~is_val])
-    val = _Source([p[:, :, c:] for p, c in zip(photographs, cuts, strict=True)], images[is_val], values[is_val])
+    cuts = [int(p.shape[2] * _VAL_STRIP) for p in photographs]
+    train = _Source([p[:, :, c:] for p, c in zip(photographs, cuts, strict=True)], images[~is_val], values[~is_val])
+    val = _Source([p[:, :, :c] for p, c in zip(photographs, cuts, strict=True)], images[is_val], values[is_val])
     return train, val
 
 
