@@ -1,6 +1,7 @@
 """The command line: ``fastpixcon train``."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -67,7 +68,7 @@ def _train(options: argparse.Namespace) -> int:
 
     overrides = list(options.set)
     if options.data is not None:
-        overrides.append(f"data.root='{options.data}'")
+        overrides.append(f"data.root={json.dumps(options.data)}")
     if options.seed is not None:
         overrides.append(f"seed={options.seed}")
     config = configs.load(options.config or ("camvid" if options.data else "digits"), overrides)

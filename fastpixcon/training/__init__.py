@@ -3,6 +3,7 @@
 Nothing in the library imports this package. It needs the ``train`` extra.
 """
 
+import sys
 from importlib.util import find_spec
 
 # Import name -> what to install. ``require_extra`` names everything that is missing at once.
@@ -15,6 +16,8 @@ _EXTRA = {
     "torchmetrics": "torchmetrics",
     "rich": "rich",
     "pydantic": "pydantic",
+    "PIL": "pillow",
+    **({} if sys.version_info >= (3, 11) else {"tomli": "tomli"}),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import fastpixcon
 from fastpixcon.training import TrainingError, report, rundir
@@ -131,13 +131,13 @@ class _ArmProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress = Progress(
-            SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}  {task.fields[losses]}"),
+            TextColumn("{task.fields[rate]} {task.fields[losses]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
+            expand=True,
             speed_estimate_period=60,
         )
 
@@ -158,12 +158,12 @@ class _ArmProgress:
 
     def on_iteration(self, done: int, history: History) -> None:
         images = (done - self.first) * self.arm.config.schedule.batch
-        rate = f"{images / (time.monotonic() - self.started):.1f} images/s"
+        rate = f"{images / (time.monotonic() - self.started):.1f} img/s"
         losses = ""
         if history.cross_entropy:
-            losses = f"cross-entropy {_mean(history.cross_entropy[-20:]):.3f}"
+            losses = f"CE {_mean(history.cross_entropy[-20:]):.3f}"
             if history.contrast[-1] is not None:
-                losses += f"  contrast {_mean([c for c in history.contrast[-20:] if c is not None]):.3f}"
+                losses += f" contrast {_mean([c for c in history.contrast[-20:] if c is not None]):.3f}"
         self.progress.update(self.task, completed=done, rate=rate, losses=losses)
 
     def on_evaluation(self, epoch: int, epochs: int, history: History) -> None:
