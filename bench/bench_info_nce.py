@@ -74,7 +74,7 @@ def memory(sizes: list[int], eager_sizes: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[8192, 16384], help="anchors N")
+    parser.add_argument("--sizes", type=int, nargs="+", help="anchors N")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--denominators", nargs="+", default=["negatives"])
     parser.add_argument("--repeat", type=int, default=5, help="rounds of ours against the matmul")
@@ -87,10 +87,10 @@ def main() -> None:
     print(measure.describe())
     fpc.show_config()
     if arguments.memory:
-        memory([16384, 32768, 65536, 131072], [16384])
+        memory(arguments.sizes or [16384, 32768, 65536, 131072], [16384])
         return
     for name in arguments.dtypes:
-        for n in arguments.sizes:
+        for n in arguments.sizes or [8192, 16384]:
             for denominator in arguments.denominators:
                 times(n, getattr(torch, name), denominator, arguments.repeat, arguments.rivals, arguments.eager_repeat)
 

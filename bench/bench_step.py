@@ -47,7 +47,7 @@ def main() -> None:
         rivals.pixel_contrast(embeddings, labels, predictions, arguments.max_samples).backward()
 
     print(measure.describe())
-    times = measure.seconds(
+    times = measure.seconds_alone(
         {
             "zero the map": lambda: torch.zeros_like(embeddings),
             "ours": ours(predictions),

@@ -1,5 +1,6 @@
 """Timing rivals against each other in one run, and the memory that a call adds at its peak."""
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +20,15 @@ def seconds(calls: dict[str, Call], repeat: int = 5, warm_up: int = 1) -> dict[s
             call()
             if turn >= warm_up:
                 times[name].append(time.perf_counter() - start)
+    return times
+
+
+def seconds_alone(calls: dict[str, Call], repeat: int = 5) -> dict[str, list[float]]:
+    """The same, one rival after the other, for calls whose time depends on the pages that the call before gave back
+    to the system: in a training loop that is the same call."""
+    times: dict[str, list[float]] = {}
+    for name, call in calls.items():
+        times |= seconds({name: call}, repeat, warm_up=2)
     return times
 
 
@@ -42,6 +52,7 @@ def _status(field: str) -> int:
 
 def peak_extra_bytes(call: Call) -> int:
     """Resident memory at the highest point of ``call`` over what was resident before (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)  # pages kept from earlier calls would hide what this one needs
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _status("VmRSS")
     call()
