@@ -9,9 +9,10 @@ take turns, so that other jobs on the machine disturb all alike; printed are med
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
+import measure
+import rivals as eager
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,32 +34,9 @@ def scenes() -> tuple[Tensor, Tensor]:
 
 
 def eager_select(labels: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
-    """-> pixels [S*V], classes [S*V]"""
     if predictions.dim() == 4:
         predictions = predictions.argmax(dim=1)
-    labels = F.interpolate(labels[:, None].float(), predictions.shape[-2:], mode="nearest")[:, 0].long()
-    labels, predictions = labels.reshape(B, -1), predictions.reshape(B, -1)
-    segments = []
-    for b in range(B):
-        for c in labels[b].unique():
-            if c != IGNORE and (labels[b] == c).nonzero().shape[0] > MAX_VIEWS:
-                segments.append((b, c))
-    views = min(MAX_SAMPLES // max(1, len(segments)), MAX_VIEWS)
-    pixels, classes = [], []
-    for b, c in segments:
-        hard = ((labels[b] == c) & (predictions[b] != c)).nonzero()[:, 0]
-        easy = ((labels[b] == c) & (predictions[b] == c)).nonzero()[:, 0]
-        if len(hard) >= views / 2 and len(easy) >= views / 2:
-            keep_hard = views // 2
-        elif len(hard) >= views / 2:
-            keep_hard = views - len(easy)
-        else:
-            keep_hard = len(hard)
-        hard = hard[torch.randperm(len(hard))[:keep_hard]]
-        easy = easy[torch.randperm(len(easy))[: views - keep_hard]]
-        pixels.append(torch.cat([hard, easy]) + b * h * w)
-        classes.append(c.expand(views))
-    return torch.cat(pixels), torch.cat(classes)
+    return eager.select_anchors(labels, predictions, MAX_SAMPLES, MAX_VIEWS, IGNORE)
 
 
 def eager_gather(embeddings: Tensor, index: Tensor) -> Tensor:
@@ -73,16 +51,9 @@ def with_backward(
     embeddings.grad = None
 
 
-def medians(rivals: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+def medians(rivals: dict[str, measure.Call], repeat: int) -> dict[str, float]:
     """Seconds by name; the rivals take turns."""
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for turn in range(repeat + 1):  # the first is not counted
-        for name, run in rivals.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
+    return {name: statistics.median(times) for name, times in measure.seconds(rivals, repeat).items()}
 
 
 def report(title: str, seconds: dict[str, float], ours: str) -> None:
