@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "cpu/schedule.h"
 #include "cpu/sorted_rows.h"
@@ -108,13 +109,25 @@ struct Problem {
            first != classes.of_contrast[j + column_blocks.length(J) - 1];
   }
 
-  // Runs work(view, off the diagonal, first row, first column) on the dot products of every kept tile.
-  template <class Keep, class Work>
-  void for_tiles(bool columns_own, const Keep& keep, const Work& work) const {
-    schedule(row_blocks, column_blocks, columns_own, keep).run(kScratch, [&](int64_t I, int64_t J, float* s) {
-      const int64_t i0 = row_blocks.first(I), j0 = column_blocks.first(J);
-      run_tile(has_positives(I, J), I != J, i0, row_blocks.length(I), j0, column_blocks.length(J), s, work);
-    });
+  // Runs work(view, off the diagonal, first row, first column, what the next tile reads) on the dot products of
+  // every kept tile; products(I, J) is what work itself reads, null if that is little.
+  template <class Keep, class Products, class Work>
+  void for_tiles(bool columns_own, const Keep& keep, const Products& products, const Work& work) const {
+    schedule(row_blocks, column_blocks, columns_own, keep)
+        .run(kScratch, [&](int64_t I, int64_t J, float* s, int64_t next_I, int64_t next_J) {
+          const int64_t i0 = row_blocks.first(I), j0 = column_blocks.first(J);
+          Ahead next;
+          if (next_I >= 0) {
+            next.add(anchors.row(row_blocks.first(next_I)), row_blocks.length(next_I) * anchors.operand.stride * 4);
+            next.add(contrast().packed(column_blocks.first(next_J)),
+                     column_blocks.length(next_J) * contrast().operand.depth * 4);
+          }
+          Ahead own;
+          if constexpr (!std::is_null_pointer_v<Products>) own = products(I, J);
+          run_tile(has_positives(I, J), I != J, i0, row_blocks.length(I), j0, column_blocks.length(J), s,
+                   std::is_null_pointer_v<Products> ? next : own,
+                   [&](const TileView& tile, bool off, int64_t i, int64_t j) { work(tile, off, i, j, next); });
+        });
   }
 
   // The same for the tiles around the diagonal class blocks, cut down to the rows and columns of shared classes.
@@ -135,14 +148,15 @@ struct Problem {
       return has_positives_between(rows.first(I), rows.first(I) + rows.length(I), columns.first(J),
                                    columns.first(J) + columns.length(J));
     };
-    schedule(rows, columns, false, keep).run(kScratch, [&](int64_t I, int64_t J, float* s) {
+    schedule(rows, columns, false, keep).run(kScratch, [&](int64_t I, int64_t J, float* s, int64_t, int64_t) {
       const auto [first, last] = row_range(I, J);
       if (first >= last) return;
       const int64_t j0 = columns.first(J), j1 = j0 + columns.length(J);
       const bool off = !self || I != J;
       const int64_t from = off ? std::max(j0, class_of(first).contrast_first / lanes * lanes) : j0;
       const int64_t to = off ? std::min(j1, class_of(last - 1).contrast_last) : j1;
-      if (from < to) run_tile(true, off, first, last - first, from, to - from, s, work);
+      Ahead nothing;
+      if (from < to) run_tile(true, off, first, last - first, from, to - from, s, nothing, work);
     });
   }
 
@@ -155,14 +169,14 @@ struct Problem {
 
   template <class Work>
   void run_tile(bool any_positives, bool off_diagonal, int64_t i0, int64_t m, int64_t j0, int64_t n, float* s,
-                const Work& work) const {
+                Ahead& ahead, const Work& work) const {
     Range positives[kTile];
     for (int64_t i = 0; any_positives && i < m; ++i) {
       const ClassRange& c = class_of(i0 + i);
       positives[i] = {static_cast<int32_t>(std::clamp<int64_t>(c.contrast_first - j0, 0, n)),
                       static_cast<int32_t>(std::clamp<int64_t>(c.contrast_last - j0, 0, n))};
     }
-    kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s);
+    kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s, ahead);
     work(TileView{s, m, n, any_positives ? positives : nullptr, negatives, self && !off_diagonal, scale,
                   online ? 0 : scale, static_cast<float>(online ? 1 / kLn2 : 1)},
          off_diagonal, i0, j0);
@@ -210,8 +224,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
   const auto running = [&](int64_t i) { return RunningSum{max.data() + i, sum.data() + i}; };
   const auto add_sums = p.online ? p.kernels.sum_online : p.kernels.sum_fixed;
   p.for_tiles(
-      false, [&](int64_t I, int64_t J) { return !p.negatives || p.has_negatives(I, J); },
-      [&](TileView tile, bool mirrored, int64_t i0, int64_t j0) {
+      false, [&](int64_t I, int64_t J) { return !p.negatives || p.has_negatives(I, J); }, nullptr,
+      [&](TileView tile, bool mirrored, int64_t i0, int64_t j0, Ahead&) {
         if (!p.negatives) tile.positives = nullptr;  // nothing to leave out
         add_sums(tile, running(i0), p.self && mirrored ? running(j0) : RunningSum{nullptr, nullptr});
       });
@@ -315,12 +329,24 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const
   if (terms.largest != 0 && (wants_anchors || wants_contrast))
     p.for_tiles(
         wants_contrast, [](int64_t, int64_t) { return true; },
-        [&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0) {
+        [&](int64_t I, int64_t J) {
+          const int64_t i0 = p.row_blocks.first(I), m = p.row_blocks.length(I);
+          const int64_t j0 = p.column_blocks.first(J), n = p.column_blocks.length(J);
+          Ahead ahead;
+          if (wants_anchors) ahead.add(c.row(j0), n * c.operand.stride * 4);
+          if (wants_anchors) ahead.add(d_a + i0 * a.operand.stride, m * a.operand.stride * 4);
+          if (p.self && wants_anchors) ahead.add(d_a + j0 * a.operand.stride, n * a.operand.stride * 4);
+          if (wants_contrast) ahead.add(d_c + j0 * c.operand.stride, n * c.operand.stride * 4);
+          return ahead;
+        },
+        [&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0, Ahead& next) {
           gradient(tile, terms.at(i0), p.self ? terms.at(j0) : none);
-          if (wants_anchors) p.kernels.add_rows(tile.s, tile.m, tile.n, c.operand, j0, d_a + i0 * a.operand.stride);
+          if (wants_anchors)
+            p.kernels.add_rows(tile.s, tile.m, tile.n, c.operand, j0, d_a + i0 * a.operand.stride, next);
           if (p.self && mirrored)
-            p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_a + j0 * a.operand.stride);
-          if (wants_contrast) p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_c + j0 * c.operand.stride);
+            p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_a + j0 * a.operand.stride, next);
+          if (wants_contrast)
+            p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_c + j0 * c.operand.stride, next);
         });
 
   const double scale = terms.largest * p.inverse;

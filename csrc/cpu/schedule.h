@@ -67,7 +67,8 @@ class TileSchedule {
     return schedule;
   }
 
-  // work(I, J, tile buffer) for every tile; `scratch` floats a thread.
+  // work(I, J, tile buffer, next I, next J) for every tile; `scratch` floats a thread. The next tile is this thread's;
+  // -1: there is none.
   template <class Work>
   void run(int64_t scratch, const Work& work) {
     std::atomic<size_t> next{0};
@@ -79,11 +80,13 @@ class TileSchedule {
     // A thread takes tiles in list order, so the tiles it waits for are already taken and never wait for it.
     at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
       std::unique_ptr<float[]> buffer(new float[scratch]);
-      for (size_t k = next++; k < tiles_.size(); k = next++) {
+      for (size_t k = next++, then; k < tiles_.size(); k = then) {
+        then = next++;
         const Tile& tile = tiles_[k];
         wait(tile.i, tile.ticket_i);
         if (tile.owner_j >= 0) wait(tile.owner_j, tile.ticket_j);
-        work(tile.i, tile.j, buffer.get());
+        const bool last = then >= tiles_.size();
+        work(tile.i, tile.j, buffer.get(), last ? -1 : tiles_[then].i, last ? -1 : tiles_[then].j);
         done[tile.i].fetch_add(1, std::memory_order_release);
         if (tile.owner_j >= 0) done[tile.owner_j].fetch_add(1, std::memory_order_release);
       }

@@ -61,6 +61,29 @@ struct Operand {
   int64_t count;         // rows, up to a multiple of lanes
 };
 
+// Memory that the next product reads, fetched into the second cache line by line while this one computes.
+class Ahead {
+ public:
+  void add(const void* from, int64_t bytes) {
+    areas_[count_++] = {static_cast<const char*>(from), static_cast<const char*>(from) + bytes};
+  }
+  void fetch(int64_t lines) {
+    for (; lines > 0 && now_ < count_; --lines) {
+      Area& area = areas_[now_];
+      __builtin_prefetch(area.at, 0, 2);
+      area.at += 64;
+      if (area.at >= area.end) ++now_;
+    }
+  }
+
+ private:
+  struct Area {
+    const char *at, *end;
+  };
+  Area areas_[4];
+  int64_t count_ = 0, now_ = 0;
+};
+
 struct TileKernels {
   bool bf16;                                           // the rows must be bfloat16 values
   int64_t lanes;                                       // blocks start at multiples of this
@@ -69,11 +92,12 @@ struct TileKernels {
   // Packs operand.columns from operand.rows, panels [first, last).
   void (*pack)(const Operand& operand, float* columns, int64_t first, int64_t last);
   // s [m][kTileStride] = rows [i0, i0 + m) of a times rows [j0, j0 + n) of c, transposed.
-  void (*logits)(const Operand& a, int64_t i0, int64_t m, const Operand& c, int64_t j0, int64_t n, float* s);
+  void (*logits)(const Operand& a, int64_t i0, int64_t m, const Operand& c, int64_t j0, int64_t n, float* s,
+                 Ahead& ahead);
   // d [m][stride] += h [m][n] rows(j0..): gradient of the tile's rows; d starts at the first of them.
-  void (*add_rows)(const float* h, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d);
+  void (*add_rows)(const float* h, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d, Ahead& ahead);
   // d [n][stride] += h^T rows(i0..): gradient of the tile's columns.
-  void (*add_columns)(const float* h, int64_t m, int64_t n, const Operand& a, int64_t i0, float* d);
+  void (*add_columns)(const float* h, int64_t m, int64_t n, const Operand& a, int64_t i0, float* d, Ahead& ahead);
   // Sums of e^s over each row, and over each column unless columns.sum is null. Destroys s.
   void (*sum_fixed)(const TileView& tile, RunningSum rows, RunningSum columns);
   void (*sum_online)(const TileView& tile, RunningSum rows, RunningSum columns);

@@ -92,7 +92,8 @@ inline void amx_block(int64_t steps, const uint16_t* a, int64_t a_step, int64_t 
   amx_store(3, c + 16 * c_stride + 16, bytes);
 }
 
-void logits(const Operand& a_rows, int64_t i0, int64_t m, const Operand& c_rows, int64_t j0, int64_t n, float* s) {
+void logits(const Operand& a_rows, int64_t i0, int64_t m, const Operand& c_rows, int64_t j0, int64_t n, float* s,
+            Ahead&) {
   const AmxOperand a(a_rows), c(c_rows);
   const int64_t next = 16 * a.depth;
   amx_configure();
@@ -156,14 +157,14 @@ inline void add_product(const uint16_t* cut, int64_t m, int64_t width, const Ope
   amx_release();
 }
 
-void add_rows(const float* h, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d) {
+void add_rows(const float* h, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d, Ahead&) {
   alignas(64) uint16_t cut[kTile * kTile];
   const int64_t width = (n + 31) / 32 * 32;
   cut_rows(h, m, n, width, cut);
   add_product(cut, m, width, c, j0, d);
 }
 
-void add_columns(const float* h, int64_t m, int64_t n, const Operand& a, int64_t i0, float* d) {
+void add_columns(const float* h, int64_t m, int64_t n, const Operand& a, int64_t i0, float* d, Ahead&) {
   alignas(64) uint16_t cut[kTile * kTile];
   const int64_t width = (m + 31) / 32 * 32;
   cut_columns(h, m, n, width, cut);
