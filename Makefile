@@ -19,7 +19,7 @@ train: setup
 
 # Two processes of one thread each; tests that need more threads set them. malloc'd memory is filled with a pattern.
 test: setup
-	FASTPIXCON_REQUIRE=native OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	FASTPIXCON_REQUIRE=native,train OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

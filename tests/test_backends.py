@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ALL_BACKENDS, REQUIRED, Backend, is_here
+from tested_backends import ALL_BACKENDS, REQUIRED, Backend, is_here
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo.testing
-from conftest import Backend
+from tested_backends import Backend
 from torch import Tensor
 
 import fastpixcon as fpc

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Backend
+from tested_backends import Backend
 from torch import Tensor
 
 from fastpixcon.ops import define

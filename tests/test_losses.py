@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Backend
+from tested_backends import Backend
 from torch import Tensor, nn
 
 import fastpixcon as fpc

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tested_backends import REQUIRED
 from tiny_run import tiny_arguments
 
-pytest.importorskip("segmentation_models_pytorch", reason="needs the train extra")
-pytest.importorskip("pydantic", reason="needs the train extra")
+if "train" not in REQUIRED:
+    pytest.importorskip("segmentation_models_pytorch", reason="needs the train extra")
+    pytest.importorskip("pydantic", reason="needs the train extra")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,47 @@
+"""The backends that the tests run on."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from fastpixcon.ops import backends, define
+
+REQUIRED = [name for name in os.environ.get("FASTPIXCON_REQUIRE", "").split(",") if name]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend on a device; an operator that it lacks skips the test, or fails it where it is required."""
+
+    name: str
+    device: str
+
+    def op(self, operator: str, dtype: torch.dtype = torch.float32) -> Callable[..., Any]:
+        why = backends.unsupported(self.name, operator, torch.device(self.device), dtype)
+        if why is not None:
+            message = f"backend {self.name!r} on {self.device}, {operator}: {why}"
+            pytest.fail(message) if self.name in REQUIRED and self.device == "cpu" else pytest.skip(message)
+        return define.OVERLOADS[self.name, operator]
+
+    def takes(self, dtype: torch.dtype) -> bool:
+        device = torch.device(self.device)
+        return all(backends.unsupported(self.name, op, device, dtype) is None for op in define.OPERATORS)
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.device}"
+
+
+def is_here(backend: Backend) -> bool:
+    device = torch.device(backend.device)
+    return any(backends.unsupported(backend.name, op, device, torch.float32) is None for op in define.OPERATORS)
+
+
+ALL_BACKENDS = [Backend(name, device) for name in define.NAMESPACES for device in DEVICES]
+# The native backend always has its tests: without it they are skipped one by one, with the reason. The presence
+# of the others is one test, in test_backends.py.
+TESTED_BACKENDS = [b for b in ALL_BACKENDS if is_here(b) or (b.name, b.device) == ("native", "cpu")]
