@@ -11,6 +11,7 @@ from fastpixcon.ops.backends import choose
 __all__ = ["SelectedAnchors", "gather_normalize", "info_nce", "pixel_contrast", "select_anchors"]
 
 DENOMINATORS = ("negatives", "all")
+FIXED_SHIFT_MIN = 0.025  # below it e^((cos - 1) / temperature) vanishes in float32
 
 
 class SelectedAnchors(NamedTuple):
@@ -116,6 +117,7 @@ def info_nce(
         base_temperature=base_temperature,
         denominator=denominator,
         rows="raw" if normalize else "any",
+        is_sorted=False,
         reduction=reduction,
         backend=backend,
     )
@@ -169,6 +171,7 @@ def pixel_contrast(
         base_temperature=base_temperature,
         denominator=denominator,
         rows="unit",
+        is_sorted=True,
         reduction="mean",
         backend=backend,
     )
@@ -184,6 +187,7 @@ def _info_nce(
     base_temperature: float | None,
     denominator: str,
     rows: str,
+    is_sorted: bool,
     reduction: str,
     backend: str,
 ) -> Tensor:
@@ -204,6 +208,8 @@ def _info_nce(
         checks.temperature_tensor(temperature, anchors),
         denominator,
         rows,
+        not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN,
+        is_sorted,
     )
     if scale is not None:
         loss = loss * scale

@@ -96,9 +96,9 @@ class _Case:
 
 @dataclass(frozen=True)
 class InfoNCECase(_Case):
-    """``labels``: "mixed" unsorted classes, "sorted", "ignored" (a third is -1), "all ignored", "one class",
-    "singles" (no positive anywhere), "disjoint" (no class on both sides), "overlap" (classes missing on either
-    side), "wide" (64-bit values that agree in their lower 32 bits).
+    """``labels``: "mixed" unsorted classes, "sorted", "padded" (sorted, then a third -1), "ignored" (a third is -1, any
+    where), "all ignored", "one class", "singles" (no positive anywhere), "disjoint" (no class on both sides), "overlap"
+    (classes missing on either side), "wide" (64-bit values that agree in their lower 32 bits).
     """
 
     operator = "info_nce"
@@ -130,10 +130,17 @@ class InfoNCECase(_Case):
     def gradient_tol(self) -> float:
         return self.tol + (0 if self.dtype == torch.float32 else EPS[self.dtype] / 2)
 
+    @property
+    def known(self) -> tuple[bool, bool]:
+        """fixed_shift and is_sorted, as the contract of info_nce has them."""
+        return self.temperature >= 0.025, self.labels in ("sorted", "padded", "all ignored", "one class")
+
     def make_labels(self, count: int, contrast: bool, generator: torch.Generator) -> Tensor:
         y = torch.randint(self.classes, (count,), generator=generator)
-        if self.labels == "sorted":
+        if self.labels in ("sorted", "padded"):
             y = y.sort().values
+            if self.labels == "padded":
+                y[count - count // 3 :] = -1
         elif self.labels == "ignored":
             y[torch.rand(count, generator=generator) < 1 / 3] = -1
         elif self.labels == "all ignored":
@@ -174,7 +181,13 @@ class InfoNCECase(_Case):
             sides += [self.make_rows(y, generator), y]
         tensors = [x if x is None else x.to(device) for x in sides]
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
-        return [*tensors, torch.tensor(self.temperature, dtype=wide, device=device), self.denominator, self.rows]
+        return [
+            *tensors,
+            torch.tensor(self.temperature, dtype=wide, device=device),
+            self.denominator,
+            self.rows,
+            *self.known,
+        ]
 
 
 @dataclass(frozen=True)
@@ -268,8 +281,8 @@ def backward_arguments(
     d_loss = torch.randn(first.shape, generator=generator).to(first)
     if case.d_loss == "expanded":
         d_loss = d_loss.new_tensor(0.7).expand_as(first)
-    *tensors, denominator, rows = arguments
-    return [d_loss, *tensors, *outputs[1:], denominator, rows, [True, True, True]]
+    *tensors, denominator, rows, fixed_shift, is_sorted = arguments
+    return [d_loss, *tensors, *outputs[1:], denominator, rows, fixed_shift, is_sorted, [True, True, True]]
 
 
 def _info_nce_cases() -> list[InfoNCECase]:
@@ -304,7 +317,7 @@ def _info_nce_cases() -> list[InfoNCECase]:
             for rows in ("raw", "unit", "any"):
                 cases += [InfoNCECase(129, 64, rows=rows, temperature=t, **common) for t in temperatures]
                 cases += [InfoNCECase(129, 64, rows=rows, dtype=t, **common) for t in dtypes[1:]]
-            kinds = (*labels, "all ignored", "one class", "singles", "disjoint", "overlap", "wide")
+            kinds = (*labels, "padded", "all ignored", "one class", "singles", "disjoint", "overlap", "wide")
             cases += [InfoNCECase(70, 19, labels=kind, rows="unit", **common) for kind in kinds]
             cases += [InfoNCECase(65, 32, layout=layout, rows="unit", **common) for layout in sorted(set(layouts))]
             cases += [

@@ -1,1 +1,1 @@
-"""Triton kernels, one file per operator, importable as ``fastpixcon.kernels`` only."""
+"""Triton kernels, one file an operator; importable as ``fastpixcon.kernels`` only."""

@@ -1,5 +1,6 @@
 """Every operator of every backend by itself, on every Case, against the reference in float64."""
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -267,7 +268,8 @@ def test_output_mask(mask: tuple[bool, bool, bool], M: int | None, operators: Ba
 @pytest.mark.parametrize(("backend", "operator"), list(define.IMPLEMENTATIONS), ids=str)
 def test_python_launcher_has_the_arguments_of_the_schema(backend: str, operator: str) -> None:
     schema = torch._C.parse_schema(f"{operator}{define.OPERATORS[operator]}")
-    launcher = inspect.signature(define.IMPLEMENTATIONS[backend, operator])
+    module, function = define.IMPLEMENTATIONS[backend, operator].split(":")
+    launcher = inspect.signature(getattr(importlib.import_module(module), function))
     assert list(launcher.parameters) == [argument.name for argument in schema.arguments]
     assert len(schema.returns) == len(OUTPUTS.get(operator, ("index", "label", "count")))
 
@@ -289,12 +291,12 @@ GRADCHECK = [
 @pytest.mark.parametrize("rows", ["raw", "any"])
 @pytest.mark.parametrize("case", GRADCHECK, ids=str)
 def test_gradcheck_info_nce(case: InfoNCECase, rows: str) -> None:
-    anchors, y, contrast, z, temperature, denominator, _ = case.arguments()
+    anchors, y, contrast, z, temperature, denominator, _, *known = case.arguments()
     op = reference("info_nce")
     inputs = [x.requires_grad_() for x in (anchors, temperature, *(() if contrast is None else (contrast,)))]
 
     def loss(anchors: Tensor, temperature: Tensor, contrast: Tensor | None = None) -> Tensor:
-        return op(anchors, y, contrast, z, temperature, denominator, rows)[0]
+        return op(anchors, y, contrast, z, temperature, denominator, rows, *known)[0]
 
     assert torch.autograd.gradcheck(loss, inputs)
 

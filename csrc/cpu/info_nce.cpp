@@ -213,7 +213,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
                                                     const std::optional<Tensor>& contrast,
                                                     const std::optional<Tensor>& contrast_labels,
                                                     const Tensor& temperature, c10::string_view denominator,
-                                                    c10::string_view rows) {
+                                                    c10::string_view rows, bool, bool) {
   const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
   const SortedRows& a = p.anchors;
   const int64_t N = anchors.size(0), D = anchors.size(1), n = a.n;
@@ -308,7 +308,7 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const
                                                      const std::optional<Tensor>& contrast_labels,
                                                      const Tensor& temperature, const Tensor& log_sum,
                                                      const Tensor& weight, const Tensor& num_positives,
-                                                     c10::string_view denominator, c10::string_view rows,
+                                                     c10::string_view denominator, c10::string_view rows, bool, bool,
                                                      std::array<bool, 3> output_mask) {
   const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
   for (const Tensor& x : {d_loss, log_sum, weight, num_positives})

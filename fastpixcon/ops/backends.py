@@ -1,5 +1,6 @@
 """What backends exist here, why not, and which one an operator call takes."""
 
+import importlib.util
 import os
 
 import torch
@@ -9,7 +10,8 @@ from torch._ops import OpOverload
 from fastpixcon.ops import define, extension
 
 AUTO_ORDER = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
-NATIVE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TRITON_DEVICES = {"cuda", *(["cpu"] if os.environ.get("TRITON_INTERPRET") == "1" else [])}
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def checked(name: object) -> str:
@@ -53,6 +55,8 @@ def missing(name: str) -> str | None:
         return None
     if name == "native":
         return extension.reason or "fastpixcon._C has no operators"
+    if name == "triton" and importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
     return f"this version of fastpixcon has no operators for {name}"
 
 
@@ -63,10 +67,12 @@ def unsupported(name: str, operator: str, device: torch.device, dtype: torch.dty
     if name == "native":
         if device.type.upper() not in extension.build.get("devices", "CPU").split(","):
             return f"it was not built for {device.type} tensors"
-        if dtype.is_floating_point and dtype not in NATIVE_DTYPES:
+        if dtype.is_floating_point and dtype not in KERNEL_DTYPES:
             return f"it takes float32, bfloat16 and float16, not {dtype}; the reference takes any"
-    if name == "triton" and device.type != "cuda":
-        return f"it takes CUDA tensors, not {device.type} ones"
+    if name == "triton" and device.type not in TRITON_DEVICES:
+        return f"it takes CUDA tensors, not {device.type} ones, except where Triton interprets (TRITON_INTERPRET=1)"
+    if name == "triton" and dtype.is_floating_point and dtype not in KERNEL_DTYPES:
+        return f"it takes float32, bfloat16 and float16, not {dtype}; the reference takes any"
     return None
 
 

@@ -5,12 +5,10 @@ contract of an operator (``ops/<operator>.py``) calls :func:`define` once; the i
 by name: the Python backends in ``<package>/<operator>.py``, the native one in ``csrc``.
 """
 
-import functools
 import importlib
-import inspect
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ PYTHON_PACKAGES = {"reference": "fastpixcon.reference", "triton": "fastpixcon.ke
 
 OPERATORS: dict[str, str] = {}  # name -> schema, as defined so far
 OVERLOADS: dict[tuple[str, str], OpOverload] = {}  # (backend, name) -> what to call
-IMPLEMENTATIONS: dict[tuple[str, str], Callable[..., Any]] = {}  # the Python launchers among them
+IMPLEMENTATIONS: dict[tuple[str, str], str] = {}  # the Python launchers among them, module:function
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
             if implementation is None:
                 continue
             torch.library.impl(qualified, "default", _without_autocast(implementation))
-            IMPLEMENTATIONS[backend, name] = implementation
+            IMPLEMENTATIONS[backend, name] = f"{PYTHON_PACKAGES[backend]}.{name.removesuffix('_backward')}:{name}"
         elif not extension.has_kernel(qualified):
             continue
         OVERLOADS[backend, name] = getattr(getattr(torch.ops, namespace), name).default
@@ -70,7 +68,6 @@ def _register_autograd(qualified: str, namespace: str, autograd: Autograd) -> No
 def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
     """Inside an operator nothing is cast: it says itself what it computes in."""
 
-    @functools.wraps(implementation)
     def run(tensor: torch.Tensor, *arguments: Any) -> Any:
         with torch.autocast(tensor.device.type, enabled=False):
             return implementation(tensor, *arguments)
@@ -79,13 +76,15 @@ def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _python_implementation(package: str, name: str) -> Callable[..., Any] | None:
-    """The function ``name`` of ``package/<operator>.py``; a backward lives beside its forward."""
-    module_name = f"{package}.{name.removesuffix('_backward')}"
-    try:
-        module: ModuleType = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module_name.startswith(error.name):
-            return None  # this backend has no such operator yet
-        raise
-    function = getattr(module, name, None)
-    return function if inspect.isfunction(function) else None
+    """The function ``name`` of ``package/<operator>.py``, imported when it is first called, for Triton is slow to
+    import; a backward lives beside its forward. None where there is no such file, or no Triton."""
+    module = f"{package}.{name.removesuffix('_backward')}"
+    if package.endswith("kernels") and importlib.util.find_spec("triton") is None:
+        return None
+    if importlib.util.find_spec(module) is None:
+        return None
+
+    def run(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*arguments)
+
+    return run

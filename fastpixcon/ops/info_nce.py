@@ -5,6 +5,9 @@
     temperature     [] float32 (float64 for float64 rows)
     denominator     "negatives" (Wang et al. 2021, eq. 3) or "all" (Khosla et al. 2020, L_out)
     rows            "raw": normalised here; "unit": already unit (or zero) rows; "any": taken as they are
+    fixed_shift     the caller knows that temperature >= 0.025, for a backend that can't look at it: e^s of unit
+                    rows then neither overflows nor vanishes, and sums of it need no running maximum
+    is_sorted       the caller knows that both sets of labels ascend, with -1 last
     -> loss          [N] nats per anchor; 0 for an anchor without a positive
        log_sum       [N] "negatives": log sum_neg e^s; "all": log sum_{j != i} e^s; -inf for an empty sum
        weight        [N] "negatives": mean over positives of Z / (Z + e^s_ip); "all": zeros
@@ -26,12 +29,14 @@ from fastpixcon.ops.define import Autograd, define
 
 SCHEMA = (
     "(Tensor anchors, Tensor anchor_labels, Tensor? contrast, Tensor? contrast_labels, Tensor temperature,"
-    " str denominator, str rows) -> (Tensor loss, Tensor log_sum, Tensor weight, Tensor num_positives)"
+    " str denominator, str rows, bool fixed_shift, bool is_sorted)"
+    " -> (Tensor loss, Tensor log_sum, Tensor weight, Tensor num_positives)"
 )
 BACKWARD_SCHEMA = (
     "(Tensor d_loss, Tensor anchors, Tensor anchor_labels, Tensor? contrast, Tensor? contrast_labels,"
     " Tensor temperature, Tensor log_sum, Tensor weight, Tensor num_positives, str denominator, str rows,"
-    " bool[3] output_mask) -> (Tensor d_anchors, Tensor d_contrast, Tensor d_temperature)"
+    " bool fixed_shift, bool is_sorted, bool[3] output_mask)"
+    " -> (Tensor d_anchors, Tensor d_contrast, Tensor d_temperature)"
 )
 
 
@@ -47,6 +52,8 @@ def fake(
     temperature: Tensor,
     denominator: str,
     rows: str,
+    fixed_shift: bool,
+    is_sorted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n = anchors.shape[0]
     acc = _accumulation_dtype(anchors.dtype)
@@ -66,6 +73,8 @@ def fake_backward(
     num_positives: Tensor,
     denominator: str,
     rows: str,
+    fixed_shift: bool,
+    is_sorted: bool,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     d_anchors = anchors.new_empty(anchors.shape if output_mask[0] else (0,))
@@ -74,31 +83,28 @@ def fake_backward(
 
 
 def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows = inputs
+    anchors, anchor_labels, contrast, contrast_labels, temperature, *how = inputs
     _, log_sum, weight, num_positives = output
     ctx.save_for_backward(
         anchors, anchor_labels, contrast, contrast_labels, temperature, log_sum, weight, num_positives
     )
     ctx.mark_non_differentiable(log_sum, weight, num_positives)
-    ctx.denominator, ctx.rows = denominator, rows
+    ctx.how = how
 
 
 def backward(ops: Any, ctx: Any, d_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     needs = ctx.needs_input_grad
     mask = [needs[0], needs[2], needs[4]]
     if d_loss is None or not any(mask):
-        return (None,) * 7
-    d_anchors, d_contrast, d_temperature = ops.info_nce_backward(
-        d_loss, *ctx.saved_tensors, ctx.denominator, ctx.rows, mask
-    )
+        return (None,) * 9
+    d_anchors, d_contrast, d_temperature = ops.info_nce_backward(d_loss, *ctx.saved_tensors, *ctx.how, mask)
     return (
         d_anchors if mask[0] else None,
         None,
         d_contrast if mask[1] else None,
         None,
         d_temperature if mask[2] else None,
-        None,
-        None,
+        *(None,) * 4,
     )
 
 

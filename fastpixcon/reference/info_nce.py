@@ -44,6 +44,8 @@ def info_nce(
     temperature: Tensor,
     denominator: str,
     rows: str,
+    fixed_shift: bool,
+    is_sorted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     check_temperature(temperature)
     a, _ = prepare(anchors, rows)  # [N, D]
@@ -77,6 +79,8 @@ def info_nce_backward(
     num_positives: Tensor,
     denominator: str,
     rows: str,
+    fixed_shift: bool,
+    is_sorted: bool,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     a, a_inv_norm = prepare(anchors, rows)  # [N, D]

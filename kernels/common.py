@@ -1,0 +1,143 @@
+"""What the Triton kernels share: how they are launched, the hash, dot products, rows."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
+INTERPRETED = tl.constexpr(INTERPRETING)
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+MIN_NORM = tl.constexpr(1e-12)  # below it a row has no direction: it is zero and gets no gradient
+SEGMENT_STREAM = tl.constexpr(0x5E6D)  # draws of whole segments use another stream than draws of pixels
+
+Grid = tuple[int, ...]
+
+
+def _triton(kernel: Any, grid: Grid, arguments: Sequence[Any], options: dict[str, Any]) -> None:
+    torch.library.wrap_triton(kernel)[grid](*arguments, **options)
+
+
+# Through it goes every launch of the library; the tests count with it, and run compiled kernels on the CPU.
+launcher: Callable[[Any, Grid, Sequence[Any], dict[str, Any]], None] = _triton
+
+
+def launch(kernel: Any, grid: Grid, *arguments: Any, **options: Any) -> None:
+    """``kernel[grid](*arguments, **options)``; options are constexprs, num_warps and num_stages."""
+    if 0 not in grid:
+        launcher(kernel, grid, arguments, options)
+
+
+def cdiv(a: int, b: int) -> int:
+    return (a + b - 1) // b
+
+
+def round_up(a: int, b: int) -> int:
+    return cdiv(a, b) * b
+
+
+def power_of_two(n: int, least: int = 16) -> int:
+    """The smallest power of two that is no less than n and ``least``."""
+    return max(least, 1 << (n - 1).bit_length())
+
+
+def architecture(x: Tensor) -> int:
+    """Of the device of x, 10 * major + minor; where kernels run on the CPU, 80."""
+    if x.device.type != "cuda" or not torch.cuda.is_available():
+        return 80
+    major, minor = torch.cuda.get_device_capability(x.device)
+    return 10 * major + minor
+
+
+@triton.jit
+def mix32(x):
+    """Bijective mixing of 32-bit words (Wellons' lowbias32)."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def hash32(seed, counter, stream: tl.constexpr):
+    """The one counter-based hash, as in ``reference/select_anchors.py``: uint32 keys of int64 counters."""
+    key = mix32(seed.to(tl.uint32) ^ stream)
+    key = mix32((seed >> 32).to(tl.uint32) ^ key)
+    key = mix32((counter >> 32).to(tl.uint32) ^ key)
+    return mix32(counter.to(tl.uint32) ^ key)
+
+
+@triton.jit
+def dot(a, b, sum, PRECISION: tl.constexpr):
+    """sum + a b in float32. The interpreter would multiply the bits of bfloat16, and add up in an order that depends on
+    the shape of the tile; in float64 a logit comes out the same in every tile, as it does on a GPU."""
+    if INTERPRETED:
+        return sum + tl.dot(a.to(tl.float64), b.to(tl.float64), out_dtype=tl.float64).to(tl.float32)
+    else:
+        return tl.dot(a, b, sum, input_precision=PRECISION)
+
+
+@triton.jit
+def cast(x, dtype: tl.constexpr):
+    """float32 to dtype, to the nearest; the interpreter would cut bfloat16 off."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        x = bits.to(tl.float32, bitcast=True)
+    return x.to(dtype)
+
+
+@triton.jit
+def load_rows(ptr, offs_n, n, stride, D, MASKED: tl.constexpr, EVEN_D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Rows offs_n of [n, D] -> [BLOCK, BLOCK_D], zeros beyond D and, if MASKED, beyond n."""
+    offs_d = tl.arange(0, BLOCK_D)
+    ptrs = ptr + offs_n.to(tl.int64)[:, None] * stride + offs_d[None, :]
+    if MASKED and EVEN_D:
+        return tl.load(ptrs, mask=(offs_n < n)[:, None], other=0.0)
+    elif MASKED:
+        return tl.load(ptrs, mask=(offs_n < n)[:, None] & (offs_d < D)[None, :], other=0.0)
+    elif EVEN_D:
+        return tl.load(ptrs)
+    else:
+        return tl.load(ptrs, mask=(offs_d < D)[None, :], other=0.0)
+
+
+@triton.jit
+def normalize(x):
+    """Unit rows of x [BLOCK, BLOCK_D] and 1 / |x| [BLOCK], float32; neither huge nor tiny rows overflow or vanish."""
+    largest = tl.max(tl.abs(x), axis=1)  # [BLOCK]
+    unit = tl.where(largest == 0, 0.0, 1.0 / tl.where(largest == 0, 1.0, largest))
+    scaled = x * unit[:, None]
+    norm = tl.sqrt(tl.sum(scaled * scaled, axis=1))
+    small = largest * norm < MIN_NORM
+    direction = tl.where(small, 0.0, 1.0 / tl.where(small, 1.0, norm))
+    inv_norm = tl.where(small, 0.0, unit * direction)
+    return scaled * direction[:, None], inv_norm
+
+
+@triton.jit
+def log1p_unit(t):
+    """log(1 + t) for 0 <= t <= 1, relative error below 2e-7: t times a polynomial, exact at 0."""
+    p = -0.0032440233
+    p = p * t + 0.0198514536
+    p = p * t - 0.0569595173
+    p = p * t + 0.106036536
+    p = p * t - 0.153055921
+    p = p * t + 0.196759388
+    p = p * t - 0.249541342
+    p = p * t + 0.333299637
+    p = p * t - 0.499999017
+    p = p * t + 1.0
+    return p * t
+
+
+@triton.jit
+def softplus_sigmoid(margin):
+    """log(1 + e^margin) and 1 / (1 + e^-margin)."""
+    t = tl.exp2(-tl.abs(margin) * LOG2_E)
+    sigmoid = tl.where(margin >= 0, 1.0, t) / (1.0 + t)
+    return tl.maximum(margin, 0.0) + log1p_unit(t), sigmoid

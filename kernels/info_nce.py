@@ -1,0 +1,249 @@
+"""info_nce and its backward: launchers. The kernels are in ``info_nce_tiles.py``, their sizes in ``launch_table.py``.
+
+FLOP, self contrast: N^2 D forward (the triangle) and 4 N^2 D backward (all tiles, two products), 2 N^2 D / classes for
+the positives. Memory beyond inputs and outputs: at most 129 partial sums a row, and a copy of the rows where they come
+unsorted, raw or badly aligned.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from fastpixcon.kernels import launch_table
+from fastpixcon.kernels.common import architecture, cast, cdiv, launch, normalize, round_up
+from fastpixcon.kernels.info_nce_tiles import (
+    info_nce_gradient_kernel,
+    info_nce_positives_kernel,
+    info_nce_sums_kernel,
+    info_nce_terms_kernel,
+)
+from fastpixcon.kernels.launch_table import Launch
+from torch import Tensor
+
+MOST_GROUPS = 127  # of rows; odd
+MOST_SPLITS = 32  # of a separate contrast set
+CHUNK = 128  # blocks whose labels are looked at together
+
+
+@triton.jit
+def prepare_rows_kernel(
+    x_ptr, labels_ptr, source_ptr, rows_ptr, row_labels_ptr, inv_norm_ptr, N, D, D_PAD, stride_n, stride_d,
+    RAW: tl.constexpr, SORTED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Rows in sorted order, unit if RAW, dense and padded with zeros to [N, D_PAD], and their labels."""
+    offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, BLOCK_D)
+    here = offs_n < N
+    source = offs_n.to(tl.int64)
+    if SORTED == 0:
+        source = tl.load(source_ptr + offs_n, mask=here, other=0)
+    ptrs = x_ptr + source[:, None] * stride_n + offs_d.to(tl.int64)[None, :] * stride_d
+    x = tl.load(ptrs, mask=here[:, None] & (offs_d < D)[None, :], other=0.0)
+    if RAW:
+        unit, inv_norm = normalize(x.to(tl.float32))
+        x = cast(unit, x.dtype)
+        tl.store(inv_norm_ptr + offs_n, inv_norm, mask=here)
+    out = rows_ptr + offs_n.to(tl.int64)[:, None] * D_PAD + offs_d[None, :]
+    tl.store(out, x, mask=here[:, None] & (offs_d < D_PAD)[None, :])
+    tl.store(row_labels_ptr + offs_n, tl.load(labels_ptr + source, mask=here, other=0), mask=here)
+
+
+class Rows(NamedTuple):
+    """A set of rows as the kernels want it."""
+
+    x: Tensor  # [N, D_pad], D_pad a multiple of 16
+    labels: Tensor  # [N] sorted, those left out last
+    source: Tensor | None  # [N] int64, where each row came from; None: from its place
+    inv_norm: Tensor | None  # [N] float32 of raw rows
+
+    @property
+    def n(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def D(self) -> int:  # noqa: N802
+        return self.x.shape[1]
+
+
+def prepare(x: Tensor, labels: Tensor | None, rows: str, is_sorted: bool) -> Rows:
+    assert labels is not None
+    N, D = x.shape
+    labels = labels.contiguous()
+    aligned = x.stride(1) == 1 and x.stride(0) % 16 == 0 and D % 16 == 0 and x.data_ptr() % 16 == 0
+    if is_sorted and aligned and rows != "raw":
+        return Rows(x, labels, None, None)
+    source = None
+    if not is_sorted:  # in the order of unsigned numbers -1 is last
+        source = torch.sort(labels ^ torch.iinfo(labels.dtype).min, stable=True).indices
+    D_pad = round_up(D, 16)
+    out = x.new_empty(N, D_pad)
+    row_labels = torch.empty_like(labels)
+    inv_norm = x.new_empty(N, dtype=torch.float32) if rows == "raw" else None
+    block_d = launch_table.width(D)
+    block_n = max(1, 8192 // block_d)
+    launch(
+        prepare_rows_kernel, (cdiv(N, block_n),), x, labels, source, out, row_labels, inv_norm, N, D, D_pad,
+        x.stride(0), x.stride(1), RAW=rows == "raw", SORTED=is_sorted, BLOCK_N=block_n, BLOCK_D=block_d, num_warps=8,
+    )  # fmt: skip
+    return Rows(out, row_labels, source, inv_norm)
+
+
+def precision(dtype: torch.dtype, fixed: bool) -> str:
+    """Of products of float32: TF32 where PyTorch allows it, else three TF32 products for 22 bits, or plain float32
+    where a logit must come out the same as a row's and as a column's."""
+    if dtype != torch.float32:
+        return "ieee"
+    if torch.backends.cuda.matmul.allow_tf32:
+        return "tf32"
+    return "tf32x3" if fixed else "ieee"
+
+
+def tile(row: Launch, block_d: int) -> dict[str, int]:
+    """The options of a launch."""
+    return {
+        "BLOCK_M": row.BLOCK_M,
+        "BLOCK_N": row.BLOCK_N,
+        "BLOCK_D": block_d,
+        "BLOCK_K": min(row.BLOCK_K or block_d, block_d),
+        "CHUNK": CHUNK,
+        "STAGES": row.num_stages,
+        "num_warps": row.num_warps,
+        "num_stages": row.num_stages,
+    }
+
+
+class Sums(NamedTuple):
+    sums: Tensor  # [slots, N] partial sums of exponentials
+    maxima: Tensor | None  # [slots, N], what they are relative to; None: to 0
+
+
+def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bool, fixed: bool) -> Sums:
+    result: list[Sums] = []
+
+    def start(row: Launch) -> None:
+        if own:
+            size_x = round_up(cdiv(a.n, MOST_GROUPS), row.BLOCK_M)
+            groups = cdiv(a.n, size_x) | 1
+            size_y, splits = size_x, groups // 2 + 1
+            slots = 2 * splits
+        else:
+            size_x, groups = row.BLOCK_M, cdiv(a.n, row.BLOCK_M)
+            size_y = round_up(max(1, cdiv(c.n, MOST_SPLITS)), max(row.BLOCK_N, 128))
+            splits = slots = max(1, cdiv(c.n, size_y))
+        sums = a.x.new_empty(slots, a.n, dtype=torch.float32)
+        maxima = None if fixed else torch.empty_like(sums)
+        block_d = launch_table.width(a.D)
+        launch(
+            info_nce_sums_kernel, (groups, splits), a.x, a.labels, c.x, c.labels, temperature, sums, maxima, a.n, c.n,
+            a.D, a.x.stride(0), c.x.stride(0), size_x, size_y, groups, SELF=own, NEGATIVES=negatives, FIXED=fixed,
+            EVEN_D=block_d == a.D, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d),
+        )  # fmt: skip
+        result[:] = [Sums(sums, maxima)]
+
+    launch_table.run("sums", architecture(a.x), a.x.element_size(), launch_table.width(a.D), start)
+    return result[0]
+
+
+def info_nce(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    temperature: Tensor,
+    denominator: str,
+    rows: str,
+    fixed_shift: bool,
+    is_sorted: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    N = anchors.shape[0]
+    loss, log_sum, weight = (anchors.new_empty(N, dtype=torch.float32) for _ in range(3))
+    num_positives = anchors.new_empty(N, dtype=torch.int32)
+    if N == 0:
+        return loss, log_sum, weight, num_positives
+    own, negatives, fixed = contrast is None, denominator == "negatives", fixed_shift and rows != "any"
+    a = prepare(anchors, anchor_labels, rows, is_sorted)
+    c = a if contrast is None else prepare(contrast, contrast_labels, rows, is_sorted)
+    sums = partial_sums(a, c, temperature, own, negatives, fixed)
+    block_d = launch_table.width(a.D)
+
+    def start(row: Launch) -> None:
+        launch(
+            info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), a.x, a.labels, c.x, c.labels, a.source, temperature,
+            sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n, a.D, a.x.stride(0), c.x.stride(0),
+            sums.sums.shape[0], SELF=own, NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
+            EVEN_D=block_d == a.D, PRECISION=precision(a.x.dtype, fixed), SLOTS=16,
+            **tile(row, block_d),
+        )  # fmt: skip
+
+    launch_table.run("sums", architecture(a.x), a.x.element_size(), block_d, start)
+    return loss, log_sum, weight, num_positives
+
+
+def gradient(
+    x: Rows, y: Rows, x_terms: Tensor | None, y_terms: Tensor | None, temperature: Tensor, largest: Tensor | None,
+    D: int, negatives: bool, fixed: bool, along: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """Gradient of the rows that x was prepared from, [N, D]; of anchors, of contrast rows, or of both if x is y."""
+    d_x = x.x.new_empty(x.n, D)
+    block_d = launch_table.width(x.D)
+
+    def start(row: Launch) -> None:
+        launch(
+            info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), x.x, x.labels, x_terms, y.x, y.labels, y_terms,
+            x.source, x.inv_norm, temperature, largest, d_x, along, x.n, y.n, x.D, D, x.x.stride(0), y.x.stride(0),
+            SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None, NEGATIVES=negatives,
+            FIXED=fixed, SORTED=x.source is None, RAW=x.inv_norm is not None, SCALED=largest is not None,
+            ALONG=along is not None, EVEN_D=block_d == x.D, PRECISION=precision(x.x.dtype, fixed),
+            **tile(row, block_d),
+        )  # fmt: skip
+
+    launch_table.run("gradient", architecture(x.x), x.x.element_size(), block_d, start)
+    return d_x
+
+
+def info_nce_backward(
+    d_loss: Tensor,
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    temperature: Tensor,
+    log_sum: Tensor,
+    weight: Tensor,
+    num_positives: Tensor,
+    denominator: str,
+    rows: str,
+    fixed_shift: bool,
+    is_sorted: bool,
+    output_mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    N, D = anchors.shape
+    own, negatives, fixed = contrast is None, denominator == "negatives", fixed_shift and rows != "any"
+    wants_contrast = output_mask[1] and not own
+    nothing, d_contrast = anchors.new_empty(0), anchors.new_empty(0)
+    d_temperature = torch.zeros_like(temperature)
+    if N == 0:
+        if wants_contrast and contrast is not None:
+            d_contrast = torch.zeros_like(contrast, memory_format=torch.contiguous_format)
+        return anchors.new_empty(N, D) if output_mask[0] else nothing, d_contrast, d_temperature
+    a = prepare(anchors, anchor_labels, rows, is_sorted)
+    c = a if contrast is None else prepare(contrast, contrast_labels, rows, is_sorted)
+    largest = d_loss.abs().amax().float() if anchors.dtype == torch.float16 else None
+    terms = anchors.new_empty(3, N, dtype=torch.float32)
+    launch(
+        info_nce_terms_kernel, (cdiv(N, 256),), d_loss, log_sum, weight, num_positives, a.source, largest, terms, N,
+        d_loss.stride(0), NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None, SCALED=largest is not None,
+        BLOCK=256,
+    )  # fmt: skip
+    d_anchors = nothing
+    if output_mask[0] or output_mask[2]:
+        along = anchors.new_empty(N, dtype=torch.float32) if output_mask[2] else None
+        d_anchors = gradient(a, c, terms, terms if own else None, temperature, largest, D, negatives, fixed, along)
+        if along is not None:  # sum_ij G_ij s_ij, which self contrast counts twice
+            d_temperature = (along.sum() * (-0.5 if own else -1.0) / temperature).to(temperature.dtype)
+    if wants_contrast and c.n == 0:
+        d_contrast = anchors.new_empty(0, D)
+    elif wants_contrast:
+        d_contrast = gradient(c, a, None, terms, temperature, largest, D, negatives, fixed, None)
+    return d_anchors if output_mask[0] else nothing, d_contrast, d_temperature

@@ -1,0 +1,151 @@
+"""How the tiles of info_nce are launched: one table, a row for each kind of GPU, width and size of an element.
+
+A row is (BLOCK_M rows, BLOCK_N columns, num_warps, num_stages, BLOCK_K). BLOCK_N divides BLOCK_M. Rows fit the
+registers and the shared memory of their architectures: 163 KiB on sm_80, 227 KiB on sm_90 and sm_100, 99 KiB on sm_86,
+sm_89 and sm_120. With FASTPIXCON_AUTOTUNE=1 the first call of each row times its neighbours and prints the best one, to
+be copied here.
+"""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from fastpixcon.kernels.common import INTERPRETING
+
+AUTOTUNE = os.environ.get("FASTPIXCON_AUTOTUNE", "0") == "1"
+
+
+class Launch(NamedTuple):
+    BLOCK_M: int
+    BLOCK_N: int
+    num_warps: int
+    num_stages: int
+    BLOCK_K: int = 0  # logits in parts of so many columns of the rows; 0: of whole rows
+
+
+FAMILY = {80: 80, 86: 89, 87: 80, 89: 89, 90: 90, 100: 100, 103: 100, 120: 89, 121: 89}
+
+# Half precision: architecture -> BLOCK_D -> Launch; 89 stands for all with 99 KiB.
+SUMS = {
+    80: {
+        64: Launch(128, 128, 8, 3),
+        128: Launch(128, 128, 8, 3),
+        256: Launch(128, 64, 8, 3),
+        512: Launch(64, 32, 4, 3),
+        1024: Launch(32, 32, 4, 2),
+    },
+    89: {
+        64: Launch(128, 128, 8, 3),
+        128: Launch(128, 64, 8, 3),
+        256: Launch(64, 64, 4, 2),
+        512: Launch(32, 32, 8, 2),
+        1024: Launch(16, 16, 4, 2),
+    },
+    90: {
+        64: Launch(128, 128, 8, 3),
+        128: Launch(128, 128, 8, 3),
+        256: Launch(128, 64, 8, 3),
+        512: Launch(64, 32, 4, 3),
+        1024: Launch(32, 32, 4, 2),
+    },
+    100: {
+        64: Launch(128, 64, 8, 3),
+        128: Launch(128, 64, 8, 3),
+        256: Launch(128, 64, 8, 3),
+        512: Launch(64, 32, 8, 2),
+        1024: Launch(32, 32, 4, 2),
+    },
+}
+GRADIENT = {
+    80: {
+        64: Launch(128, 64, 8, 3),
+        128: Launch(128, 64, 8, 3),
+        256: Launch(64, 64, 8, 3),
+        512: Launch(64, 32, 8, 2),
+        1024: Launch(32, 32, 8, 2),
+    },
+    89: {
+        64: Launch(64, 64, 8, 3),
+        128: Launch(128, 32, 8, 2),
+        256: Launch(64, 64, 8, 2),
+        512: Launch(32, 32, 8, 2),
+        1024: Launch(16, 16, 8, 2),
+    },
+    90: {
+        64: Launch(128, 64, 8, 3),
+        128: Launch(128, 64, 8, 3),
+        256: Launch(128, 64, 8, 3),
+        512: Launch(32, 32, 8, 2),
+        1024: Launch(32, 16, 8, 2),
+    },
+    100: {
+        64: Launch(64, 64, 8, 3),
+        128: Launch(128, 32, 8, 3),
+        256: Launch(128, 32, 8, 2),
+        512: Launch(64, 32, 8, 2),
+        1024: Launch(16, 16, 8, 2),
+    },
+}
+# float32 on every architecture: three TF32 products keep two parts of every operand in registers.
+SUMS_FLOAT32 = {block_d: Launch(64, 64, 8, 3, 32) for block_d in (64, 128, 256, 512, 1024)}
+GRADIENT_FLOAT32 = {
+    64: Launch(32, 32, 8, 2, 32),
+    128: Launch(32, 32, 8, 2, 32),
+    256: Launch(32, 32, 8, 2, 32),
+    512: Launch(32, 16, 8, 2, 32),
+    1024: Launch(16, 16, 8, 1, 32),
+}
+
+
+def width(D: int) -> int:
+    """BLOCK_D: a power of two."""
+    block = max(16, 1 << (D - 1).bit_length())
+    if block > 1024:
+        raise ValueError(f"anchors: got feature width {D}, want at most 1024 for backend 'triton'")
+    return block
+
+
+def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:
+    if INTERPRETING:  # a tile costs the same whatever its size
+        return Launch(64, 32, 4, 1)
+    if itemsize == 4:
+        return {"sums": SUMS_FLOAT32, "gradient": GRADIENT_FLOAT32}[kernel][max(64, block_d)]
+    # an architecture that is not listed may have as little shared memory as 89
+    return {"sums": SUMS, "gradient": GRADIENT}[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
+
+
+_tuned: dict[tuple[str, int, int, int], Launch] = {}
+
+
+def neighbours(launch: Launch) -> list[Launch]:
+    shapes = [(m, n) for m in (16, 32, 64, 128, 256) for n in (16, 32, 64, 128) if m % n == 0]
+    near = [
+        (m, n) for m, n in shapes if launch.BLOCK_M / 2 <= m <= launch.BLOCK_M * 2 and abs(n - launch.BLOCK_N) <= 64
+    ]
+    return [Launch(m, n, w, s, launch.BLOCK_K) for m, n in near for w in (4, 8) for s in (1, 2, 3, 4)]
+
+
+def run(kernel: str, architecture: int, itemsize: int, block_d: int, start: Callable[[Launch], None]) -> None:
+    """start(row of the table); with FASTPIXCON_AUTOTUNE=1 the fastest row near it."""
+    best = row(kernel, architecture, itemsize, block_d)
+    if AUTOTUNE and torch.cuda.is_available():
+        best = _tune(kernel, architecture, itemsize, block_d, start)
+    start(best)
+
+
+def _tune(kernel: str, architecture: int, itemsize: int, block_d: int, start: Callable[[Launch], None]) -> Launch:
+    import triton
+
+    key = (kernel, architecture, itemsize, block_d)
+    if key not in _tuned:
+        times: dict[Launch, float] = {}
+        for launch in [row(*key), *neighbours(row(*key))]:
+            try:
+                start(launch)
+                times[launch] = triton.testing.do_bench(lambda launch=launch: start(launch), warmup=5, rep=30)
+            except (triton.runtime.errors.OutOfResources, triton.CompilationError):
+                continue
+        _tuned[key] = min(times, key=lambda launch: times[launch])
+        print(f"sm_{architecture} {kernel!r} {itemsize} bytes: {block_d}: {_tuned[key]}  # {times[_tuned[key]]:.4f} ms")
+    return _tuned[key]
