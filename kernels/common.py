@@ -20,10 +20,16 @@ Grid = tuple[int, ...]
 
 
 def _triton(kernel: Any, grid: Grid, arguments: Sequence[Any], options: dict[str, Any]) -> None:
-    torch.library.wrap_triton(kernel)[grid](*arguments, **options)
+    """Starts the kernel on the device of its tensors; where torch.compile traces, puts it into the graph."""
+    traced = torch.library.wrap_triton(kernel)
+    if traced is not kernel:
+        traced[grid](*arguments, **options)
+        return
+    with torch.cuda.device_of(next(x for x in arguments if isinstance(x, Tensor))):
+        kernel[grid](*arguments, **options)
 
 
-# Through it goes every launch of the library; the tests count with it, and run compiled kernels on the CPU.
+# Every launch goes through it: tests count launches here, and run compiled kernels without a GPU.
 launcher: Callable[[Any, Grid, Sequence[Any], dict[str, Any]], None] = _triton
 
 
@@ -43,7 +49,7 @@ def round_up(a: int, b: int) -> int:
 
 def power_of_two(n: int, least: int = 16) -> int:
     """The smallest power of two that is no less than n and ``least``."""
-    return max(least, 1 << (n - 1).bit_length())
+    return max(least, 1 << (int(n) - 1).bit_length())
 
 
 def architecture(x: Tensor) -> int:

@@ -70,7 +70,7 @@ def prepare(x: Tensor, labels: Tensor | None, rows: str, is_sorted: bool) -> Row
     assert labels is not None
     N, D = x.shape
     labels = labels.contiguous()
-    aligned = x.stride(1) == 1 and x.stride(0) % 16 == 0 and D % 16 == 0 and x.data_ptr() % 16 == 0
+    aligned = x.stride(1) == 1 and all(n % 16 == 0 for n in (D, x.stride(0), x.storage_offset()))
     if is_sorted and aligned and rows != "raw":
         return Rows(x, labels, None, None)
     source = None
@@ -124,7 +124,7 @@ def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bo
     def start(row: Launch) -> None:
         if own:
             size_x = round_up(cdiv(a.n, MOST_GROUPS), row.BLOCK_M)
-            groups = cdiv(a.n, size_x) | 1
+            groups = cdiv(a.n, size_x) // 2 * 2 + 1
             size_y, splits = size_x, groups // 2 + 1
             slots = 2 * splits
         else:
@@ -222,8 +222,9 @@ def info_nce_backward(
     own, negatives, fixed = contrast is None, denominator == "negatives", fixed_shift and rows != "any"
     wants_contrast = output_mask[1] and not own
     nothing, d_contrast = anchors.new_empty(0), anchors.new_empty(0)
-    d_temperature = torch.zeros_like(temperature)
+    d_temperature = torch.empty_like(temperature)
     if N == 0:
+        d_temperature.zero_()
         if wants_contrast and contrast is not None:
             d_contrast = torch.zeros_like(contrast, memory_format=torch.contiguous_format)
         return anchors.new_empty(N, D) if output_mask[0] else nothing, d_contrast, d_temperature

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from fastpixcon.kernels.common import INTERPRETING
+from fastpixcon.kernels.common import INTERPRETING, power_of_two
 
 AUTOTUNE = os.environ.get("FASTPIXCON_AUTOTUNE", "0") == "1"
 
@@ -100,7 +100,7 @@ GRADIENT_FLOAT32 = {
 
 def width(D: int) -> int:
     """BLOCK_D: a power of two."""
-    block = max(16, 1 << (D - 1).bit_length())
+    block = power_of_two(D)
     if block > 1024:
         raise ValueError(f"anchors: got feature width {D}, want at most 1024 for backend 'triton'")
     return block
@@ -129,7 +129,7 @@ def neighbours(launch: Launch) -> list[Launch]:
 def run(kernel: str, architecture: int, itemsize: int, block_d: int, start: Callable[[Launch], None]) -> None:
     """start(row of the table); with FASTPIXCON_AUTOTUNE=1 the fastest row near it."""
     best = row(kernel, architecture, itemsize, block_d)
-    if AUTOTUNE and torch.cuda.is_available():
+    if AUTOTUNE and torch.cuda.is_available() and not torch.compiler.is_compiling():
         best = _tune(kernel, architecture, itemsize, block_d, start)
     start(best)
 

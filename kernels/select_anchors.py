@@ -9,6 +9,8 @@
 Keys of different pixels differ, as the hash is a bijection of the lower 32 bits of the index: no ties.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -146,9 +148,10 @@ def choose_kernel(
 
 @triton.jit
 def collect_kernel(
-    codes_ptr, seed_ptr, keep_ptr, threshold_ptr, begin_ptr, found_ptr, candidates_ptr, pixels, slack,
+    codes_ptr, seed_ptr, keep_ptr, threshold_ptr, begin_ptr, counts_ptr, candidates_ptr, segments, pixels, slack,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
+    found_ptr = counts_ptr + 2 * segments
     first = tl.program_id(1).to(tl.int64) * pixels
     q = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     code = tl.load(codes_ptr + first + q, mask=q < pixels, other=-1)
@@ -209,9 +212,10 @@ def count_before(
 
 @triton.jit
 def draw_kernel(
-    codes_ptr, seed_ptr, keep_ptr, begin_ptr, offset_ptr, found_ptr, candidates_ptr, index_ptr, label_ptr, B, pixels,
-    slack, BLOCK: tl.constexpr, CANDIDATES: tl.constexpr,
+    codes_ptr, seed_ptr, keep_ptr, begin_ptr, offset_ptr, counts_ptr, candidates_ptr, index_ptr, label_ptr, B, segments,
+    pixels, slack, BLOCK: tl.constexpr, CANDIDATES: tl.constexpr,
 ):  # fmt: skip
+    found_ptr = counts_ptr + 2 * segments
     segment = tl.program_id(0)
     hard = tl.load(keep_ptr + 2 * segment)
     easy = tl.load(keep_ptr + 2 * segment + 1)
@@ -263,7 +267,8 @@ def most_candidates(segments: int, max_samples: int, max_views: int) -> int:
     """No less than the rooms of all groups together: they are so many for each segment that keeps any."""
     keep = min(max_samples, max_views)
     wanted = keep + SLACK * keep**0.5 + 2 * abs(SLACK)
-    return int(min(segments, max_samples) * 2 * (wanted - keep + 6 * wanted**0.5 + 18)) + max_samples + max_views
+    beyond = math.ceil(2 * (wanted - keep + 6 * wanted**0.5 + 18))  # what is kept, of a segment's two groups
+    return min(segments, max_samples) * beyond + max_samples + max_views
 
 
 def select_anchors(
@@ -286,7 +291,7 @@ def select_anchors(
     if B * pixels == 0:
         return index.fill_(-1), label.fill_(-1), total.zero_()
     codes = labels.new_empty(B * pixels, dtype=torch.int32)
-    counts, found = labels.new_empty(2, 2 * segments, dtype=torch.int32).zero_()
+    counts = labels.new_empty(4 * segments, dtype=torch.int32).zero_()  # of every group: its pixels; its candidates
     keep, begin, offset = (labels.new_empty(2 * segments, dtype=torch.int32) for _ in range(3))
     below = labels.new_empty(2 * segments, dtype=torch.int64)
     candidates = labels.new_empty(most_candidates(segments, max_samples, max_views), dtype=torch.int32)
@@ -302,11 +307,11 @@ def select_anchors(
         max_views, SLACK, CHOOSE=CHOOSE, num_warps=8,
     )  # fmt: skip
     launch(
-        collect_kernel, (cdiv(pixels, BLOCK), B), codes, seed, keep, below, begin, found, candidates, pixels, SLACK,
+        collect_kernel, (cdiv(pixels, BLOCK), B), codes, seed, keep, below, begin, counts, candidates, segments, pixels, SLACK,
         BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
     launch(
-        draw_kernel, (segments,), codes, seed, keep, begin, offset, found, candidates, index, label, B, pixels, SLACK,
-        BLOCK=BLOCK, CANDIDATES=CANDIDATES, num_warps=4,
+        draw_kernel, (segments,), codes, seed, keep, begin, offset, counts, candidates, index, label, B, segments, pixels,
+        SLACK, BLOCK=BLOCK, CANDIDATES=CANDIDATES, num_warps=4,
     )  # fmt: skip
     return index, label, total

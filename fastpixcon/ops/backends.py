@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 from fastpixcon.ops import define, extension
 
 AUTO_ORDER = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
-TRITON_DEVICES = {"cuda", *(["cpu"] if os.environ.get("TRITON_INTERPRET") == "1" else [])}
+TRITON_DEVICES = {"cuda", *(["cpu"] if define.INTERPRETING else [])}
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 

@@ -7,6 +7,7 @@ by name: the Python backends in ``<package>/<operator>.py``, the native one in `
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ NAMESPACES = {
     "native": "fastpixcon_native",
     "triton": "fastpixcon_triton",
 }
+INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"  # Triton kernels run on CPU tensors, line by line
 PYTHON_PACKAGES = {"reference": "fastpixcon.reference", "triton": "fastpixcon.kernels"}
 
 OPERATORS: dict[str, str] = {}  # name -> schema, as defined so far
@@ -43,16 +45,20 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
     OPERATORS[name] = schema
     for backend, namespace in NAMESPACES.items():
         qualified = f"{namespace}::{name}"
-        torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
+        package = PYTHON_PACKAGES.get(backend)
+        implementation = _python_implementation(package, name) if package else None
+        if backend == "triton" and implementation is not None and not INTERPRETING:
+            # torch.compile looks into it: the graph has its kernels and PyTorch's operators instead of it
+            torch.library.triton_op(qualified, implementation, mutates_args=(), schema=schema)
+        else:
+            torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
+            if implementation is not None:
+                torch.library.impl(qualified, "default", implementation)
         torch.library.register_fake(qualified, fake)
         if autograd is not None:
             _register_autograd(qualified, namespace, autograd)
-        if backend in PYTHON_PACKAGES:
-            implementation = _python_implementation(PYTHON_PACKAGES[backend], name)
-            if implementation is None:
-                continue
-            torch.library.impl(qualified, "default", _without_autocast(implementation))
-            IMPLEMENTATIONS[backend, name] = f"{PYTHON_PACKAGES[backend]}.{name.removesuffix('_backward')}:{name}"
+        if implementation is not None:
+            IMPLEMENTATIONS[backend, name] = f"{package}.{name.removesuffix('_backward')}:{name}"
         elif not extension.has_kernel(qualified):
             continue
         OVERLOADS[backend, name] = getattr(getattr(torch.ops, namespace), name).default
@@ -65,16 +71,6 @@ def _register_autograd(qualified: str, namespace: str, autograd: Autograd) -> No
     torch.library.register_autograd(qualified, backward, setup_context=autograd.save)
 
 
-def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """Inside an operator nothing is cast: it says itself what it computes in."""
-
-    def run(tensor: torch.Tensor, *arguments: Any) -> Any:
-        with torch.autocast(tensor.device.type, enabled=False):
-            return implementation(tensor, *arguments)
-
-    return run
-
-
 def _python_implementation(package: str, name: str) -> Callable[..., Any] | None:
     """The function ``name`` of ``package/<operator>.py``, imported when it is first called, for Triton is slow to
     import; a backward lives beside its forward. None where there is no such file, or no Triton."""
@@ -84,7 +80,9 @@ def _python_implementation(package: str, name: str) -> Callable[..., Any] | None
     if importlib.util.find_spec(module) is None:
         return None
 
-    def run(*arguments: Any) -> Any:
-        return getattr(importlib.import_module(module), name)(*arguments)
+    def run(tensor: torch.Tensor, *arguments: Any) -> Any:
+        function = getattr(importlib.import_module(module), name)
+        with torch.autocast(tensor.device.type, enabled=False):  # an operator says itself what it computes in
+            return function(tensor, *arguments)
 
     return run
