@@ -18,8 +18,12 @@ train: setup
 	$(BIN)/fastpixcon train $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # Two processes of one thread each; tests that need more threads set them. malloc'd memory is filled with a pattern.
+PYTEST = OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Then the same tests on the Triton kernels: a process either interprets or compiles them.
 test: setup
-	FASTPIXCON_REQUIRE=native,train OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	FASTPIXCON_REQUIRE=native,train $(PYTEST) $(ARGS)
+	$(if $(ARGS),,FASTPIXCON_REQUIRE=triton TRITON_INTERPRET=1 $(PYTEST) -k triton)
 
 lint: setup
 	$(BIN)/ruff check .

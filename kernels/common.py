@@ -1,4 +1,4 @@
-"""What the Triton kernels share: how they are launched, the hash, dot products, rows."""
+"""What the Triton kernels share: how they are launched, the hash, dot products, functions."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -95,21 +95,6 @@ def cast(x, dtype: tl.constexpr):
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
         x = bits.to(tl.float32, bitcast=True)
     return x.to(dtype)
-
-
-@triton.jit
-def load_rows(ptr, offs_n, n, stride, D, MASKED: tl.constexpr, EVEN_D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Rows offs_n of [n, D] -> [BLOCK, BLOCK_D], zeros beyond D and, if MASKED, beyond n."""
-    offs_d = tl.arange(0, BLOCK_D)
-    ptrs = ptr + offs_n.to(tl.int64)[:, None] * stride + offs_d[None, :]
-    if MASKED and EVEN_D:
-        return tl.load(ptrs, mask=(offs_n < n)[:, None], other=0.0)
-    elif MASKED:
-        return tl.load(ptrs, mask=(offs_n < n)[:, None] & (offs_d < D)[None, :], other=0.0)
-    elif EVEN_D:
-        return tl.load(ptrs)
-    else:
-        return tl.load(ptrs, mask=(offs_d < D)[None, :], other=0.0)
 
 
 @triton.jit

@@ -1,23 +1,24 @@
-"""info_nce and its backward: launchers. The kernels are in ``info_nce_tiles.py``, their sizes in ``launch_table.py``.
+"""info_nce and its backward: launchers. The kernels are in ``info_nce_sums.py`` and ``info_nce_gradient.py``, the sizes
+of their tiles in ``launch_table.py``.
 
 FLOP, self contrast: N^2 D forward (the triangle) and 4 N^2 D backward (all tiles, two products), 2 N^2 D / classes for
 the positives. Memory beyond inputs and outputs: at most 129 partial sums a row, and a copy of the rows where they come
 unsorted, raw or badly aligned.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import architecture, cast, cdiv, launch, normalize, round_up
-from fastpixcon.kernels.info_nce_tiles import (
+from fastpixcon.kernels.info_nce_gradient import (
     info_nce_gradient_kernel,
-    info_nce_positives_kernel,
-    info_nce_sums_kernel,
+    info_nce_project_kernel,
     info_nce_terms_kernel,
 )
+from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel, info_nce_sums_kernel
 from fastpixcon.kernels.launch_table import Launch
 from torch import Tensor
 
@@ -27,11 +28,29 @@ CHUNK = 128  # blocks whose labels are looked at together
 
 
 @triton.jit
+def lower_bound(values_ptr, n, value):
+    """How many of n ascending values are less than each value."""
+    low = tl.zeros_like(value).to(tl.int32)
+    high = low + n
+    step = n
+    while step > 0:
+        middle = (low + high) // 2
+        less = tl.load(values_ptr + middle, mask=middle < high, other=0) < value
+        less &= middle < high
+        low = tl.where(less, middle + 1, low)
+        high = tl.where(less, high, middle)
+        step //= 2
+    return low
+
+
+@triton.jit
 def prepare_rows_kernel(
-    x_ptr, labels_ptr, source_ptr, rows_ptr, row_labels_ptr, inv_norm_ptr, N, D, D_PAD, stride_n, stride_d,
-    RAW: tl.constexpr, SORTED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    x_ptr, labels_ptr, source_ptr, values_ptr, classes_ptr, rows_ptr, row_labels_ptr, inv_norm_ptr, N, n_classes, D,
+    D_PAD, stride_n, stride_d, RAW: tl.constexpr, SORTED: tl.constexpr, RANKED: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Rows in sorted order, unit if RAW, dense and padded with zeros to [N, D_PAD], and their labels."""
+    """Rows in sorted order, unit if RAW, dense and padded with zeros to [N, D_PAD], and their labels; RANKED: as 32-bit
+    numbers in the order of the labels, odd for those among the classes."""
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_d = tl.arange(0, BLOCK_D)
     here = offs_n < N
@@ -46,7 +65,14 @@ def prepare_rows_kernel(
         tl.store(inv_norm_ptr + offs_n, inv_norm, mask=here)
     out = rows_ptr + offs_n.to(tl.int64)[:, None] * D_PAD + offs_d[None, :]
     tl.store(out, x, mask=here[:, None] & (offs_d < D_PAD)[None, :])
-    tl.store(row_labels_ptr + offs_n, tl.load(labels_ptr + source, mask=here, other=0), mask=here)
+    if RANKED:
+        value = tl.load(values_ptr + offs_n, mask=here, other=0)
+        rank = lower_bound(classes_ptr, n_classes, value)
+        known = tl.load(classes_ptr + rank, mask=here & (rank < n_classes), other=0) == value
+        label = tl.where(value == 0x7FFFFFFFFFFFFFFF, -1, 2 * rank + (known & (rank < n_classes)).to(tl.int32))
+    else:
+        label = tl.load(labels_ptr + source, mask=here, other=0)
+    tl.store(row_labels_ptr + offs_n, label, mask=here)
 
 
 class Rows(NamedTuple):
@@ -63,30 +89,58 @@ class Rows(NamedTuple):
 
     @property
     def D(self) -> int:  # noqa: N802
-        return self.x.shape[1]
+        return int(self.x.shape[1])  # a constant of the kernels
 
 
-def prepare(x: Tensor, labels: Tensor | None, rows: str, is_sorted: bool) -> Rows:
-    assert labels is not None
+class Order(NamedTuple):
+    """How rows are sorted by their labels."""
+
+    source: Tensor | None  # [N] int64, where the row at a place comes from; None: from its place
+    values: Tensor | None  # [N] int64, the labels in order, by which they are ranked; None: 32-bit labels stay
+
+
+def order(labels: Tensor, is_sorted: bool) -> Order:
+    if is_sorted and labels.dtype == torch.int32:
+        return Order(None, None)
+    # in the order of unsigned numbers -1 is last
+    values, source = torch.sort(labels ^ torch.iinfo(labels.dtype).min, stable=True)
+    return Order(source, values if labels.dtype == torch.int64 else None)
+
+
+def prepare(x: Tensor, labels: Tensor, rows: str, by: Order, classes: Tensor | None) -> Rows:
     N, D = x.shape
-    labels = labels.contiguous()
-    aligned = x.stride(1) == 1 and all(n % 16 == 0 for n in (D, x.stride(0), x.storage_offset()))
-    if is_sorted and aligned and rows != "raw":
-        return Rows(x, labels, None, None)
-    source = None
-    if not is_sorted:  # in the order of unsigned numbers -1 is last
-        source = torch.sort(labels ^ torch.iinfo(labels.dtype).min, stable=True).indices
+    dense = x.is_contiguous() and D % 16 == 0 and x.storage_offset() % 16 == 0
+    if by.source is None and dense and rows != "raw":
+        return Rows(x, labels.contiguous(), None, None)
     D_pad = round_up(D, 16)
     out = x.new_empty(N, D_pad)
-    row_labels = torch.empty_like(labels)
+    row_labels = labels.new_empty(N, dtype=torch.int32)
     inv_norm = x.new_empty(N, dtype=torch.float32) if rows == "raw" else None
     block_d = launch_table.width(D)
     block_n = max(1, 8192 // block_d)
     launch(
-        prepare_rows_kernel, (cdiv(N, block_n),), x, labels, source, out, row_labels, inv_norm, N, D, D_pad,
-        x.stride(0), x.stride(1), RAW=rows == "raw", SORTED=is_sorted, BLOCK_N=block_n, BLOCK_D=block_d, num_warps=8,
+        prepare_rows_kernel, (cdiv(N, block_n),), x, labels.contiguous(), by.source, by.values, classes, out,
+        row_labels, inv_norm, N, 0 if classes is None else classes.shape[0], D, D_pad, x.stride(0), x.stride(1),
+        RAW=rows == "raw", SORTED=by.source is None, RANKED=by.values is not None, BLOCK_N=block_n, BLOCK_D=block_d,
+        num_warps=8,
     )  # fmt: skip
-    return Rows(out, row_labels, source, inv_norm)
+    return Rows(out, row_labels, by.source, inv_norm)
+
+
+def prepare_both(
+    anchors: Tensor, anchor_labels: Tensor, contrast: Tensor | None, contrast_labels: Tensor | None, rows: str,
+    is_sorted: bool,
+) -> tuple[Rows, Rows]:  # fmt: skip
+    """Anchors and contrast set; one and the same for self contrast."""
+    if contrast is None or contrast_labels is None:
+        own = order(anchor_labels, is_sorted)
+        both = prepare(anchors, anchor_labels, rows, own, own.values)
+        return both, both
+    if anchor_labels.dtype != contrast_labels.dtype:
+        anchor_labels, contrast_labels = anchor_labels.long(), contrast_labels.long()
+    by, contrast_by = order(anchor_labels, is_sorted), order(contrast_labels, is_sorted)
+    a = prepare(anchors, anchor_labels, rows, by, contrast_by.values)
+    return a, prepare(contrast, contrast_labels, rows, contrast_by, contrast_by.values)
 
 
 def precision(dtype: torch.dtype, fixed: bool) -> str:
@@ -99,18 +153,22 @@ def precision(dtype: torch.dtype, fixed: bool) -> str:
     return "tf32x3" if fixed else "ieee"
 
 
-def tile(row: Launch, block_d: int) -> dict[str, int]:
-    """The options of a launch."""
-    return {
+def tile(row: Launch, block_d: int, fixed: bool) -> dict[str, Any]:
+    """The options of a launch. Without a fixed shift a logit may be so large that its rounding is a factor in e^s: it
+    must be rounded alike in all kernels, not fused into one difference and out of another."""
+    options = {
         "BLOCK_M": row.BLOCK_M,
         "BLOCK_N": row.BLOCK_N,
+        "MASKED_N": row.MASKED_N,
         "BLOCK_D": block_d,
         "BLOCK_K": min(row.BLOCK_K or block_d, block_d),
         "CHUNK": CHUNK,
         "STAGES": row.num_stages,
         "num_warps": row.num_warps,
         "num_stages": row.num_stages,
+        "enable_fp_fusion": fixed,
     }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class Sums(NamedTuple):
@@ -135,9 +193,9 @@ def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bo
         maxima = None if fixed else torch.empty_like(sums)
         block_d = launch_table.width(a.D)
         launch(
-            info_nce_sums_kernel, (groups, splits), a.x, a.labels, c.x, c.labels, temperature, sums, maxima, a.n, c.n,
-            a.D, a.x.stride(0), c.x.stride(0), size_x, size_y, groups, SELF=own, NEGATIVES=negatives, FIXED=fixed,
-            EVEN_D=block_d == a.D, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d),
+            info_nce_sums_kernel, (splits, groups) if own else (groups, splits), a.x, a.labels, c.x, c.labels,
+            temperature, sums, maxima, a.n, c.n, size_x, size_y, groups, D=a.D, SELF=own,
+            NEGATIVES=negatives, FIXED=fixed, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d, fixed),
         )  # fmt: skip
         result[:] = [Sums(sums, maxima)]
 
@@ -162,21 +220,20 @@ def info_nce(
     if N == 0:
         return loss, log_sum, weight, num_positives
     own, negatives, fixed = contrast is None, denominator == "negatives", fixed_shift and rows != "any"
-    a = prepare(anchors, anchor_labels, rows, is_sorted)
-    c = a if contrast is None else prepare(contrast, contrast_labels, rows, is_sorted)
+    a, c = prepare_both(anchors, anchor_labels, contrast, contrast_labels, rows, is_sorted)
     sums = partial_sums(a, c, temperature, own, negatives, fixed)
     block_d = launch_table.width(a.D)
 
     def start(row: Launch) -> None:
         launch(
             info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), a.x, a.labels, c.x, c.labels, a.source, temperature,
-            sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n, a.D, a.x.stride(0), c.x.stride(0),
-            sums.sums.shape[0], SELF=own, NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
-            EVEN_D=block_d == a.D, PRECISION=precision(a.x.dtype, fixed), SLOTS=16,
-            **tile(row, block_d),
+            sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n,
+            sums.sums.shape[0], D=a.D, SELF=own, NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
+            PRECISION=precision(a.x.dtype, fixed), SLOTS=16,
+            **tile(row, block_d, fixed),
         )  # fmt: skip
 
-    launch_table.run("sums", architecture(a.x), a.x.element_size(), block_d, start)
+    launch_table.run("positives", architecture(a.x), a.x.element_size(), block_d, start)
     return loss, log_sum, weight, num_positives
 
 
@@ -186,19 +243,27 @@ def gradient(
 ) -> Tensor:  # fmt: skip
     """Gradient of the rows that x was prepared from, [N, D]; of anchors, of contrast rows, or of both if x is y."""
     d_x = x.x.new_empty(x.n, D)
+    in_two_steps = along is not None or x.inv_norm is not None
+    d_rows = x.x.new_empty(x.n, x.D, dtype=torch.float32) if in_two_steps else d_x
     block_d = launch_table.width(x.D)
 
     def start(row: Launch) -> None:
         launch(
             info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), x.x, x.labels, x_terms, y.x, y.labels, y_terms,
-            x.source, x.inv_norm, temperature, largest, d_x, along, x.n, y.n, x.D, D, x.x.stride(0), y.x.stride(0),
+            None if in_two_steps else x.source, temperature, largest, d_rows, x.n, y.n, D_OUT=int(d_rows.shape[1]), D=x.D,
             SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None, NEGATIVES=negatives,
-            FIXED=fixed, SORTED=x.source is None, RAW=x.inv_norm is not None, SCALED=largest is not None,
-            ALONG=along is not None, EVEN_D=block_d == x.D, PRECISION=precision(x.x.dtype, fixed),
-            **tile(row, block_d),
+            FIXED=fixed, SORTED=in_two_steps or x.source is None, SCALED=largest is not None,
+            PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d, fixed),
         )  # fmt: skip
 
     launch_table.run("gradient", architecture(x.x), x.x.element_size(), block_d, start)
+    if in_two_steps:
+        block_n = max(1, 4096 // block_d)
+        launch(
+            info_nce_project_kernel, (cdiv(x.n, block_n),), d_rows, x.x, x.source, x.inv_norm, d_x, along, x.n, D,
+            D=x.D, SORTED=x.source is None, RAW=x.inv_norm is not None, ALONG=along is not None, BLOCK_N=block_n,
+            BLOCK_D=block_d, num_warps=4,
+        )  # fmt: skip
     return d_x
 
 
@@ -228,8 +293,7 @@ def info_nce_backward(
         if wants_contrast and contrast is not None:
             d_contrast = torch.zeros_like(contrast, memory_format=torch.contiguous_format)
         return anchors.new_empty(N, D) if output_mask[0] else nothing, d_contrast, d_temperature
-    a = prepare(anchors, anchor_labels, rows, is_sorted)
-    c = a if contrast is None else prepare(contrast, contrast_labels, rows, is_sorted)
+    a, c = prepare_both(anchors, anchor_labels, contrast, contrast_labels, rows, is_sorted)
     largest = d_loss.abs().amax().float() if anchors.dtype == torch.float16 else None
     terms = anchors.new_empty(3, N, dtype=torch.float32)
     launch(

@@ -1,9 +1,9 @@
 """How the tiles of info_nce are launched: one table, a row for each kind of GPU, width and size of an element.
 
-A row is (BLOCK_M rows, BLOCK_N columns, num_warps, num_stages, BLOCK_K). BLOCK_N divides BLOCK_M. Rows fit the
-registers and the shared memory of their architectures: 163 KiB on sm_80, 227 KiB on sm_90 and sm_100, 99 KiB on sm_86,
-sm_89 and sm_120. With FASTPIXCON_AUTOTUNE=1 the first call of each row times its neighbours and prints the best one, to
-be copied here.
+A row is (BLOCK_M rows, BLOCK_N columns, num_warps, num_stages, BLOCK_K, MASKED_N). BLOCK_N divides BLOCK_M, MASKED_N
+divides BLOCK_N. Rows fit the registers and the shared memory of their architectures: 163 KiB on sm_80, 227 KiB on sm_90
+and sm_100, 99 KiB on sm_86, sm_89 and sm_120. With FASTPIXCON_AUTOTUNE=1 the first call of each row times its
+neighbours and prints the best one, to be copied here.
 """
 
 import os
@@ -22,6 +22,7 @@ class Launch(NamedTuple):
     num_warps: int
     num_stages: int
     BLOCK_K: int = 0  # logits in parts of so many columns of the rows; 0: of whole rows
+    MASKED_N: int | None = 16  # columns of a tile with masks, which needs more registers
 
 
 FAMILY = {80: 80, 86: 89, 87: 80, 89: 89, 90: 90, 100: 100, 103: 100, 120: 89, 121: 89}
@@ -57,6 +58,10 @@ SUMS = {
         1024: Launch(32, 32, 4, 2),
     },
 }
+# Sums without a fixed shift hold twice the registers.
+ONLINE = {
+    80: {b: Launch(64, 64, 8, 2, 0, 32) for b in (64, 128, 256)} | {512: Launch(32, 32, 4, 2), 1024: Launch(32, 32, 4, 2)},
+}
 GRADIENT = {
     80: {
         64: Launch(128, 64, 8, 3),
@@ -87,14 +92,25 @@ GRADIENT = {
         1024: Launch(16, 16, 8, 2),
     },
 }
+# Positives on every architecture: 1 / classes of the tiles.
+POSITIVES = {
+    64: Launch(64, 64, 4, 2, MASKED_N=None),
+    128: Launch(64, 64, 4, 2, MASKED_N=None),
+    256: Launch(64, 32, 4, 2, MASKED_N=None),
+    512: Launch(32, 32, 4, 2, MASKED_N=None),
+    1024: Launch(16, 16, 4, 2, MASKED_N=None),
+}
 # float32 on every architecture: three TF32 products keep two parts of every operand in registers.
-SUMS_FLOAT32 = {block_d: Launch(64, 64, 8, 3, 32) for block_d in (64, 128, 256, 512, 1024)}
-GRADIENT_FLOAT32 = {
-    64: Launch(32, 32, 8, 2, 32),
-    128: Launch(32, 32, 8, 2, 32),
-    256: Launch(32, 32, 8, 2, 32),
-    512: Launch(32, 16, 8, 2, 32),
-    1024: Launch(16, 16, 8, 1, 32),
+FLOAT32 = {
+    "sums": {block_d: Launch(64, 64, 8, 3, 32, 32) for block_d in (64, 128, 256, 512, 1024)},
+    "positives": {block_d: Launch(32, 32, 4, 2, 32, None) for block_d in (64, 128, 256, 512, 1024)},
+    "gradient": {
+        64: Launch(32, 32, 8, 2, 32),
+        128: Launch(32, 32, 8, 2, 32),
+        256: Launch(32, 32, 8, 2, 32),
+        512: Launch(32, 16, 8, 2, 32),
+        1024: Launch(16, 16, 8, 1, 32),
+    },
 }
 
 
@@ -107,10 +123,13 @@ def width(D: int) -> int:
 
 
 def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:
+    narrow = None if kernel == "positives" else 16
     if INTERPRETING:  # a tile costs the same whatever its size
-        return Launch(64, 32, 4, 1)
+        return Launch(64, 32, 4, 1, MASKED_N=narrow)
     if itemsize == 4:
-        return {"sums": SUMS_FLOAT32, "gradient": GRADIENT_FLOAT32}[kernel][max(64, block_d)]
+        return FLOAT32[kernel][max(64, block_d)]
+    if kernel == "positives":
+        return POSITIVES[max(64, block_d)]
     # an architecture that is not listed may have as little shared memory as 89
     return {"sums": SUMS, "gradient": GRADIENT}[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
 
@@ -123,7 +142,12 @@ def neighbours(launch: Launch) -> list[Launch]:
     near = [
         (m, n) for m, n in shapes if launch.BLOCK_M / 2 <= m <= launch.BLOCK_M * 2 and abs(n - launch.BLOCK_N) <= 64
     ]
-    return [Launch(m, n, w, s, launch.BLOCK_K) for m, n in near for w in (4, 8) for s in (1, 2, 3, 4)]
+    return [
+        launch._replace(BLOCK_M=m, BLOCK_N=n, num_warps=w, num_stages=s)
+        for m, n in near
+        for w in (4, 8)
+        for s in (1, 2, 3, 4)
+    ]
 
 
 def run(kernel: str, architecture: int, itemsize: int, block_d: int, start: Callable[[Launch], None]) -> None:
