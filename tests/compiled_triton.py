@@ -2,7 +2,8 @@
 ptxemu, with every access checked.
 
 ptxemu is looked for in the folder that the environment variable PTXEMU names (the package, or what holds it) and in
-``../shared``. With ``FASTPIXCON_TEST_PTX=1`` all tests that run on the triton backend run so.
+``../shared``. With ``FASTPIXCON_TEST_PTX=1`` the tests on the triton backend run so, on the Cases that
+``compiled_choice.py`` chooses; with ``FASTPIXCON_TEST_PTX=all`` on every Case, which takes an hour.
 """
 
 import functools
@@ -19,7 +20,7 @@ from ahead_of_time import compile_launch, specialize
 
 from fastpixcon.ops import backends
 
-WANTED = os.environ.get("FASTPIXCON_TEST_PTX", "0") == "1"
+WANTED = os.environ.get("FASTPIXCON_TEST_PTX", "0") != "0"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -80,7 +81,7 @@ class Emulator:
 
 
 @contextmanager
-def launcher(launch: Callable[..., None]) -> Iterator[None]:
+def launching(launch: Callable[..., None]) -> Iterator[None]:
     """Every launch of the library goes through ``launch``, and the triton backend takes CPU tensors."""
     common = importlib.import_module("fastpixcon.kernels.common")
     before, devices = common.launcher, set(backends.TRITON_DEVICES)
