@@ -8,7 +8,7 @@ import functools
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -45,15 +45,24 @@ def properties(kernel: Any, arguments: Sequence[Any], options: dict[str, Any], c
     return found
 
 
+class Found(NamedTuple):
+    """What the launches of a Case show."""
+
+    names: set[str]
+    properties: set[Any]
+    compiled: set[str]
+
+
 @functools.cache
-def chosen_cases() -> frozenset[Any]:
-    found: dict[Any, tuple[set[Any], set[str]]] = {}  # case -> properties and kernels of its launches
+def found_by_case() -> dict[Any, Found]:
+    found: dict[Any, Found] = {}
 
     def look(kernel: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
         source = specialize(kernel, arguments, options).source
         constants = {kernel.arg_names[i] for (i,) in source.constants}
-        found[case][0].update(properties(kernel, arguments, options, constants))
-        found[case][1].add(f"{source.hash()} {sorted(options.items())}")
+        found[case].names.add(kernel.__name__)
+        found[case].properties.update(properties(kernel, arguments, options, constants))
+        found[case].compiled.add(f"{source.hash()} {sorted(options.items())}")
 
     def run(operator: str, arguments: Sequence[Any]) -> Any:
         outputs = define.OVERLOADS["triton", operator](*arguments)
@@ -61,25 +70,29 @@ def chosen_cases() -> frozenset[Any]:
 
     with launching(look):
         for case in itertools.chain.from_iterable(CASES.values()):
-            found[case] = set(), set()
+            found[case] = Found(set(), set(), set())
             arguments = case.arguments()
             outputs = run(case.operator, arguments)
             if f"{case.operator}_backward" in define.OPERATORS:
                 run(f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
+    return found
 
+
+@functools.cache
+def chosen_cases() -> frozenset[Any]:
+    found = found_by_case()
     chosen: set[Any] = set()
     covered: set[Any] = set()
     compiled: set[str] = set()
 
     def worth(case: Any) -> float:
-        new, kernels = found[case]
         work = case.N * (case.M or case.N) * case.D / 3e7 if isinstance(case, InfoNCECase) else 1
-        return len(new - covered) / (3 * len(kernels - compiled) + work + 0.1)
+        return len(found[case].properties - covered) / (3 * len(found[case].compiled - compiled) + work + 0.1)
 
-    while best := max((case for case in found if found[case][0] - covered), key=worth, default=None):
+    while best := max((case for case in found if found[case].properties - covered), key=worth, default=None):
         chosen.add(best)
-        covered |= found[best][0]
-        compiled |= found[best][1]
+        covered |= found[best].properties
+        compiled |= found[best].compiled
     return frozenset(chosen)
 
 

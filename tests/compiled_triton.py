@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ahead_of_time import compile_launch, specialize
+from global_memory import Traffic, watching
 
 from fastpixcon.ops import backends
 
@@ -59,14 +60,15 @@ class Launch:
     options: dict[str, Any]
     ptx: str
     profile: Any  # ptxemu.Profile
+    traffic: dict[tuple[str, str], Traffic]  # (argument, "read" or "write") -> what of it
 
 
 @dataclass
 class Emulator:
     """A launcher that executes PTX, and what it launched. ``edit`` changes the text before it runs."""
 
-    profile: bool = False
     edit: Callable[[str], str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # of ptxemu
     launches: list[Launch] = field(default_factory=list)
 
     def __call__(self, kernel: Any, grid: tuple[int, ...], arguments: Sequence[Any], options: dict[str, Any]) -> None:
@@ -75,9 +77,12 @@ class Emulator:
         ptx = compiled.asm["ptx"]
         if self.edit is not None:
             ptx = self.edit(ptx)
-        result = ptxemu().launch_triton(compiled, grid, *launch.arguments, ptx=ptx, profile=self.profile)
+        run = ptxemu().launch_triton
+        with watching() as watchers:
+            result = run(compiled, grid, *launch.arguments, ptx=ptx, profile=True, **self.options)
         assert not result.warnings, result.warnings
-        self.launches.append(Launch(kernel.__name__, grid, options, ptx, result.profile))
+        traffic = watchers[0].traffic if watchers else {}
+        self.launches.append(Launch(kernel.__name__, grid, options, ptx, result.profile, traffic))
 
 
 @contextmanager
