@@ -22,6 +22,7 @@ from global_memory import Traffic, watching
 from fastpixcon.ops import backends
 
 WANTED = os.environ.get("FASTPIXCON_TEST_PTX", "0") != "0"
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -36,7 +37,7 @@ def missing() -> str | None:
     """Why compiled kernels can't run here; None if they can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if INTERPRETING:
         return "Triton interprets in this process (TRITON_INTERPRET=1)"
     for folder in _folders():
         if (folder / "ptxemu" / "__init__.py").is_file():

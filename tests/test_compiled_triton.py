@@ -15,7 +15,7 @@ from torch import Tensor
 
 import fastpixcon as fpc
 from fastpixcon.ops import define
-from fastpixcon.testing import GatherCase, InfoNCECase, backward_arguments
+from fastpixcon.testing import GatherCase, InfoNCECase, SelectCase, backward_arguments
 
 triton = pytest.importorskip("triton")
 tl = triton.language
@@ -30,12 +30,15 @@ def emulator() -> Iterator[Emulator]:
         yield emulator
 
 
-def forward_and_backward(case: Any) -> tuple[list[Any], tuple[Tensor, ...]]:
-    """Arguments of the forward, and the outputs of both."""
+def outputs_of(case: Any) -> tuple[Tensor, ...]:
+    """Of the forward, and of the backward if there is one."""
     arguments = case.arguments()
     outputs = define.OVERLOADS["triton", case.operator](*arguments)
-    gradients = define.OVERLOADS["triton", f"{case.operator}_backward"](*backward_arguments(case, arguments, outputs))
-    return arguments, (*outputs, *((gradients,) if isinstance(gradients, Tensor) else gradients))
+    backward = define.OVERLOADS.get(("triton", f"{case.operator}_backward"))
+    if backward is None:
+        return outputs
+    gradients = backward(*backward_arguments(case, arguments, outputs))
+    return (*outputs, *((gradients,) if isinstance(gradients, Tensor) else gradients))
 
 
 def test_every_kernel_is_run_by_the_chosen_cases() -> None:
@@ -127,13 +130,33 @@ def test_an_access_out_of_bounds_is_found(emulator: Emulator) -> None:
         emulator(overlapping_kernel, (1,), (x, y[:511]), {"BLOCK": 512})
 
 
+# Schedules
+
+ONE_BY_ONE = {"batch_threads": 1}  # programs after each other; else many run in lockstep
+SCHEDULED = [
+    SelectCase(size=(40, 33)),
+    GatherCase(2, 64, 7, 9, 100, repeated=True),
+    InfoNCECase(150, 64, dtype=torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("case", SCHEDULED, ids=lambda case: case.operator)
+def test_the_order_of_programs_does_not_show(case: Any, emulator: Emulator) -> None:
+    """The same bits, though atomics give places in another order."""
+    together = outputs_of(case)
+    emulator.options = ONE_BY_ONE
+    for x, y in zip(together, outputs_of(case), strict=True):
+        assert torch.equal(x, y)
+
+
 # Memory
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gather_moves_the_selected_pixels_only(layout: str, emulator: Emulator) -> None:
     case = GatherCase(2, 256, 20, 24, 300, dtype=torch.bfloat16, layout=layout)
-    (_, index), _ = forward_and_backward(case)
+    outputs_of(case)
+    index = case.arguments()[1]
     pixels = int((index >= 0).sum())
     wanted = pixels * case.D * 2
     forward, backward = emulator.launches
@@ -156,7 +179,7 @@ def test_gather_moves_the_selected_pixels_only(layout: str, emulator: Emulator) 
 def test_info_nce_reads_rows_in_16_bytes(M: int | None, dtype: torch.dtype, emulator: Emulator) -> None:
     """In the loops over tiles too: asynchronously, 16 bytes a thread, and every sector in full."""
     case = InfoNCECase(150, 256, M=M, dtype=dtype, labels="sorted", rows="unit")
-    forward_and_backward(case)
+    outputs_of(case)
     sweeps = [launch for launch in emulator.launches if ("y_ptr", "read") in rows_read(launch)]
     assert len(sweeps) >= 3
     for launch in sweeps:
