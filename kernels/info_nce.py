@@ -99,8 +99,9 @@ def precision(dtype: torch.dtype, fixed: bool) -> str:
     return "tf32x3" if fixed else "ieee"
 
 
-def tile(row: Launch, block_d: int) -> dict[str, int]:
-    """The options of a launch."""
+def tile(row: Launch, block_d: int, fixed: bool) -> dict[str, int]:
+    """The options of a launch. Without a fixed shift a logit may be so large that its rounding is a factor in e^s: it
+    must be rounded alike in all kernels, not fused into one difference and out of another."""
     return {
         "BLOCK_M": row.BLOCK_M,
         "BLOCK_N": row.BLOCK_N,
@@ -110,6 +111,7 @@ def tile(row: Launch, block_d: int) -> dict[str, int]:
         "STAGES": row.num_stages,
         "num_warps": row.num_warps,
         "num_stages": row.num_stages,
+        "enable_fp_fusion": fixed,
     }
 
 
@@ -137,7 +139,7 @@ def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bo
         launch(
             info_nce_sums_kernel, (groups, splits), a.x, a.labels, c.x, c.labels, temperature, sums, maxima, a.n, c.n,
             a.D, a.x.stride(0), c.x.stride(0), size_x, size_y, groups, SELF=own, NEGATIVES=negatives, FIXED=fixed,
-            EVEN_D=block_d == a.D, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d),
+            EVEN_D=block_d == a.D, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d, fixed),
         )  # fmt: skip
         result[:] = [Sums(sums, maxima)]
 
@@ -173,7 +175,7 @@ def info_nce(
             sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n, a.D, a.x.stride(0), c.x.stride(0),
             sums.sums.shape[0], SELF=own, NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
             EVEN_D=block_d == a.D, PRECISION=precision(a.x.dtype, fixed), SLOTS=16,
-            **tile(row, block_d),
+            **tile(row, block_d, fixed),
         )  # fmt: skip
 
     launch_table.run("sums", architecture(a.x), a.x.element_size(), block_d, start)
@@ -195,7 +197,7 @@ def gradient(
             SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None, NEGATIVES=negatives,
             FIXED=fixed, SORTED=x.source is None, RAW=x.inv_norm is not None, SCALED=largest is not None,
             ALONG=along is not None, EVEN_D=block_d == x.D, PRECISION=precision(x.x.dtype, fixed),
-            **tile(row, block_d),
+            **tile(row, block_d, fixed),
         )  # fmt: skip
 
     launch_table.run("gradient", architecture(x.x), x.x.element_size(), block_d, start)
