@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from ahead_of_time import specialize
 from compiled_triton import WANTED, launching, missing
 
 from fastpixcon.ops import define
@@ -28,7 +27,7 @@ LEFT_OUT = (
 )
 MASK = (True, True, False)  # of test_output_mask: the one that needs a kernel which no Case needs
 # Sizes of tiles follow from dtype and width, by the table of launches.
-NOT_BRANCHES = ("num_warps", "num_stages", "STAGES", "BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION", "enable_fp_fusion")
+NOT_CHOICES = ("STAGES", "BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")
 
 
 def properties(kernel: Any, arguments: Sequence[Any], options: dict[str, Any], constants: set[str]) -> set[Any]:
@@ -36,7 +35,7 @@ def properties(kernel: Any, arguments: Sequence[Any], options: dict[str, Any], c
     name = kernel.__name__
     dtypes = {x.dtype for x in arguments if isinstance(x, torch.Tensor)}
     rows = min(dtypes, key=lambda dtype: (not dtype.is_floating_point, dtype.itemsize, str(dtype)))
-    chosen = sorted((key, value) for key, value in options.items() if key not in NOT_BRANCHES)
+    chosen = sorted((key, value) for key, value in options.items() if key in set(kernel.arg_names) - set(NOT_CHOICES))
     branches = [(key, value) for key, value in chosen if isinstance(value, bool)]
     found: set[Any] = {(name, rows, choice) for choice in chosen}
     found |= {(name, rows.itemsize, pair) for pair in itertools.combinations(branches, 2)}
@@ -55,6 +54,8 @@ class Found(NamedTuple):
 
 @functools.cache
 def found_by_case() -> dict[Any, Found]:
+    from ahead_of_time import specialize  # needs Triton, which need not be here
+
     found: dict[Any, Found] = {}
 
     def look(kernel: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ahead_of_time import compile_launch, specialize
 from global_memory import Traffic, watching
 
 from fastpixcon.ops import backends
@@ -73,6 +72,8 @@ class Emulator:
     launches: list[Launch] = field(default_factory=list)
 
     def __call__(self, kernel: Any, grid: tuple[int, ...], arguments: Sequence[Any], options: dict[str, Any]) -> None:
+        from ahead_of_time import compile_launch, specialize  # needs Triton, which need not be here
+
         launch = specialize(kernel, arguments, options)
         compiled = compile_launch(launch)
         ptx = compiled.asm["ptx"]

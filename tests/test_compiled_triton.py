@@ -130,6 +130,13 @@ def test_an_access_out_of_bounds_is_found(emulator: Emulator) -> None:
         emulator(overlapping_kernel, (1,), (x, y[:511]), {"BLOCK": 512})
 
 
+def test_a_label_that_is_too_large_is_an_assertion_on_the_device(emulator: Emulator) -> None:
+    labels, *others = SelectCase(classes=5).arguments()
+    labels[1, 3, 4] = 5
+    with pytest.raises(compiled_triton.ptxemu().DeviceAssertError, match="neither below num_classes nor ignore_index"):
+        define.OVERLOADS["triton", "select_anchors"](labels, *others)
+
+
 # Schedules
 
 ONE_BY_ONE = {"batch_threads": 1}  # programs after each other; else many run in lockstep
