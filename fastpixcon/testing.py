@@ -372,6 +372,7 @@ def _select_cases() -> list[SelectCase]:
         SelectCase(ignored=1.0),
         SelectCase(classes=1),
         SelectCase(classes=40, B=4, size=(30, 31), max_samples=300),
+        SelectCase(classes=300, size=(30, 31), max_views=2),  # too many for counts in shared memory
         SelectCase(right=0.0),
         SelectCase(right=1.0),
         SelectCase(right=0.95, max_views=9),

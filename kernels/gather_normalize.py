@@ -15,7 +15,7 @@ from torch import Tensor
 @triton.jit
 def pixel_offset(index, h, w, stride_b, stride_h, stride_w):
     """Of the pixels b*h*w + y*w + x, int64 [BLOCK]."""
-    pixels = h.to(tl.int64) * w
+    pixels = tl.cast(h, tl.int64) * w  # h may be the constant 1
     b = index // pixels
     q = index - b * pixels
     y = q // w

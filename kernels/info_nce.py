@@ -250,7 +250,8 @@ def gradient(
     def start(row: Launch) -> None:
         launch(
             info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), x.x, x.labels, x_terms, y.x, y.labels, y_terms,
-            None if in_two_steps else x.source, temperature, largest, d_rows, x.n, y.n, D_OUT=int(d_rows.shape[1]), D=x.D,
+            None if in_two_steps else x.source, temperature, largest, d_rows, x.n, y.n,
+            D_OUT=int(d_rows.shape[1]), D=x.D,
             SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None, NEGATIVES=negatives,
             FIXED=fixed, SORTED=in_two_steps or x.source is None, SCALED=largest is not None,
             PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d, fixed),

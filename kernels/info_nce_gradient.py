@@ -138,8 +138,8 @@ def gradient_tile(
 @triton.jit
 def info_nce_gradient_kernel(
     x_ptr, x_labels_ptr, x_terms_ptr, y_ptr, y_labels_ptr, y_terms_ptr, source_ptr, temperature_ptr, largest_ptr,
-    d_x_ptr, N, M, D_OUT: tl.constexpr, D: tl.constexpr, SELF: tl.constexpr, X_ANCHORS: tl.constexpr, Y_ANCHORS: tl.constexpr,
-    NEGATIVES: tl.constexpr, FIXED: tl.constexpr, SORTED: tl.constexpr, SCALED: tl.constexpr,
+    d_x_ptr, N, M, D_OUT: tl.constexpr, D: tl.constexpr, SELF: tl.constexpr, X_ANCHORS: tl.constexpr,
+    Y_ANCHORS: tl.constexpr, NEGATIVES: tl.constexpr, FIXED: tl.constexpr, SORTED: tl.constexpr, SCALED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED_N: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip

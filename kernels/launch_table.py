@@ -60,7 +60,8 @@ SUMS = {
 }
 # Sums without a fixed shift hold twice the registers.
 ONLINE = {
-    80: {b: Launch(64, 64, 8, 2, 0, 32) for b in (64, 128, 256)} | {512: Launch(32, 32, 4, 2), 1024: Launch(32, 32, 4, 2)},
+    80: {b: Launch(64, 64, 8, 2, 0, 32) for b in (64, 128, 256)}
+    | {512: Launch(32, 32, 4, 2), 1024: Launch(32, 32, 4, 2)},
 }
 GRADIENT = {
     80: {

@@ -301,6 +301,7 @@ def select_anchors(
     launch(
         codes_kernel, (cdiv(pixels, BLOCK), B), labels, predictions, codes, counts, B, H, W, h, w, K, ignore_index,
         *labels.stride(), *strides, LOGITS=logits, BINS=bins if bins <= MOST_BINS else 0, BLOCK=BLOCK, num_warps=4,
+        debug=True, sanitize_overflow=False,  # or the assertion is left out
     )  # fmt: skip
     launch(
         choose_kernel, (1,), counts, seed, keep, below, begin, offset, index, label, total, segments, max_samples,

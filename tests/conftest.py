@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+import compiled_choice
+import compiled_triton
 import hypothesis
 import pytest
 import torch
@@ -16,10 +18,22 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fastpixcon")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the tests on compiled kernels, those that are chosen."""
+    kept, dropped = compiled_choice.choose(items)
+    if dropped:
+        items[:] = kept
+        config.hook.pytest_deselected(items=dropped)
+
+
 @pytest.fixture(params=TESTED_BACKENDS, ids=str)
-def operators(request: pytest.FixtureRequest) -> Backend:
+def operators(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Every backend, to call its operators one by one."""
-    return request.param
+    if request.param.is_emulated and compiled_triton.missing() is None:
+        with compiled_triton.launching(compiled_triton.Emulator()):
+            yield request.param
+    else:
+        yield request.param
 
 
 @pytest.fixture

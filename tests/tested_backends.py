@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import compiled_triton
 import pytest
 import torch
 
@@ -14,6 +15,10 @@ REQUIRED = [name for name in os.environ.get("FASTPIXCON_REQUIRE", "").split(",")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
+if compiled_triton.WANTED:  # conftest.py launches through the emulator
+    backends.TRITON_DEVICES.add("cpu")
+
+
 @dataclass(frozen=True)
 class Backend:
     """A backend on a device; an operator that it lacks skips the test, or fails it where it is required."""
@@ -21,8 +26,13 @@ class Backend:
     name: str
     device: str
 
+    @property
+    def is_emulated(self) -> bool:
+        return compiled_triton.WANTED and (self.name, self.device) == ("triton", "cpu")
+
     def op(self, operator: str, dtype: torch.dtype = torch.float32) -> Callable[..., Any]:
-        why = backends.unsupported(self.name, operator, torch.device(self.device), dtype)
+        why = compiled_triton.missing() if self.is_emulated else None
+        why = why or backends.unsupported(self.name, operator, torch.device(self.device), dtype)
         if why is not None:
             message = f"backend {self.name!r} on {self.device}, {operator}: {why}"
             pytest.fail(message) if self.name in REQUIRED and self.device == "cpu" else pytest.skip(message)

@@ -41,6 +41,7 @@ def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> No
     rows, inv_norm = output
     ctx.save_for_backward(rows, inv_norm, index)
     ctx.mark_non_differentiable(inv_norm)
+    ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
     ctx.size = embeddings.shape
     ctx.channels_last = not embeddings.is_contiguous() and embeddings.is_contiguous(memory_format=torch.channels_last)
 

@@ -89,6 +89,7 @@ def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         anchors, anchor_labels, contrast, contrast_labels, temperature, log_sum, weight, num_positives
     )
     ctx.mark_non_differentiable(log_sum, weight, num_positives)
+    ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
     ctx.how = how
 
 

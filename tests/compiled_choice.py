@@ -1,0 +1,116 @@
+"""Which tests run on compiled kernels: compiling takes seconds a kernel, and the Cases ask for some seven hundred.
+
+Those Cases are chosen that together compile every kernel for every dtype and width, and in every pair of its
+branches, for as little work as can be found greedily; and those of extreme logits.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from compiled_triton import WANTED, launching, missing
+
+from fastpixcon.ops import define
+from fastpixcon.testing import CASES, InfoNCECase, backward_arguments
+
+EVERYTHING = os.environ.get("FASTPIXCON_TEST_PTX") == "all"
+# They are about launchers, about schedules that an emulator has not, or as slow as they are many.
+LEFT_OUT = (
+    "test_opcheck",
+    "test_fake_kernel_tells_shapes_dtypes_and_strides",
+    "test_two_runs_give_the_same_bits",
+    "test_every_backend_selects_the_same_pixels",
+)
+MASK = (True, True, False)  # of test_output_mask: the one that needs a kernel which no Case needs
+# Sizes of tiles follow from dtype and width, by the table of launches.
+NOT_CHOICES = ("STAGES", "BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")
+
+
+def properties(kernel: Any, arguments: Sequence[Any], options: dict[str, Any], constants: set[str]) -> set[Any]:
+    """What a launch tests that others may not: single choices for each dtype, pairs of branches for each size of it."""
+    name = kernel.__name__
+    dtypes = {x.dtype for x in arguments if isinstance(x, torch.Tensor)}
+    rows = min(dtypes, key=lambda dtype: (not dtype.is_floating_point, dtype.itemsize, str(dtype)))
+    chosen = sorted((key, value) for key, value in options.items() if key in set(kernel.arg_names) - set(NOT_CHOICES))
+    branches = [(key, value) for key, value in chosen if isinstance(value, bool)]
+    found: set[Any] = {(name, rows, choice) for choice in chosen}
+    found |= {(name, rows.itemsize, pair) for pair in itertools.combinations(branches, 2)}
+    found |= {(name, dtype) for dtype in dtypes}
+    found |= {(name, "constant", constant) for constant in constants - options.keys()}
+    return found
+
+
+class Found(NamedTuple):
+    """What the launches of a Case show."""
+
+    names: set[str]
+    properties: set[Any]
+    compiled: set[str]
+
+
+@functools.cache
+def found_by_case() -> dict[Any, Found]:
+    from ahead_of_time import specialize  # needs Triton, which need not be here
+
+    found: dict[Any, Found] = {}
+
+    def look(kernel: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
+        source = specialize(kernel, arguments, options).source
+        constants = {kernel.arg_names[i] for (i,) in source.constants}
+        found[case].names.add(kernel.__name__)
+        found[case].properties.update(properties(kernel, arguments, options, constants))
+        found[case].compiled.add(f"{source.hash()} {sorted(options.items())}")
+
+    def run(operator: str, arguments: Sequence[Any]) -> Any:
+        outputs = define.OVERLOADS["triton", operator](*arguments)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    with launching(look):
+        for case in itertools.chain.from_iterable(CASES.values()):
+            found[case] = Found(set(), set(), set())
+            arguments = case.arguments()
+            outputs = run(case.operator, arguments)
+            if f"{case.operator}_backward" in define.OPERATORS:
+                run(f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
+    return found
+
+
+@functools.cache
+def chosen_cases() -> frozenset[Any]:
+    found = found_by_case()
+    # Where the rounding of a logit shows, and so what the compiler makes of a product and a difference.
+    chosen = {case for case in found if isinstance(case, InfoNCECase) and case.largest_logit > 1e6}
+    covered = set().union(*(found[case].properties for case in chosen))
+    compiled = set().union(*(found[case].compiled for case in chosen))
+
+    def worth(case: Any) -> float:
+        work = case.N * (case.M or case.N) * case.D / 3e7 if isinstance(case, InfoNCECase) else 1
+        return len(found[case].properties - covered) / (3 * len(found[case].compiled - compiled) + work + 0.1)
+
+    while best := max((case for case in found if found[case].properties - covered), key=worth, default=None):
+        chosen.add(best)
+        covered |= found[best].properties
+        compiled |= found[best].compiled
+    return frozenset(chosen)
+
+
+def is_chosen(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    backend = parameters.get("operators")
+    if EVERYTHING or backend is None or not backend.is_emulated or missing() is not None:
+        return True
+    if item.originalname == f"test_{getattr(parameters.get('case'), 'operator', None)}":
+        return parameters["case"] in chosen_cases()
+    return item.originalname not in LEFT_OUT and parameters.get("mask", MASK) == MASK
+
+
+def choose(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Those to run and those to leave out."""
+    if not WANTED:
+        return items, []
+    chosen = [is_chosen(item) for item in items]
+    return list(itertools.compress(items, chosen)), [item for item, yes in zip(items, chosen, strict=True) if not yes]

@@ -1,0 +1,92 @@
+"""What one step of the pixel contrast loss launches, on the triton backend and at the scale of the paper."""
+
+import functools
+import importlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from compiled_triton import launching
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fastpixcon as fpc
+from fastpixcon.ops import define
+
+pytest.importorskip("triton")
+
+MOST_LAUNCHES = 10
+# Kernels of torch in the step: zeroing of counts and of the gradient map; the temperature; the mean and what autograd
+# makes of it; the seed.
+TORCH_KERNELS = Counter(
+    {
+        "aten.zero_": 2,
+        "aten.zeros_like": 1,
+        "aten.full": 1,
+        "aten.mul": 2,
+        "aten.sum": 2,
+        "aten.gt": 1,
+        "aten.clamp": 1,
+        "aten.div": 2,
+        "aten.add_": 1,
+        "aten.ones_like": 1,
+    }
+)
+
+
+class TorchKernels(TorchDispatchMode):
+    """Counts the operators of torch that are neither views nor allocations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aliases = [r.alias_info for r in func._schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        if func.namespace == "aten" and not is_view and "empty" not in func._opname:
+            self.ran[f"aten.{func._opname}"] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> TorchKernels:
+    """Sees inside the operators of the triton backend, which a dispatch mode does not by itself."""
+    mode = TorchKernels()
+
+    def seen(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*arguments: Any) -> Any:
+            with mode:
+                return function(*arguments)
+
+        return run
+
+    for (backend, _), where in define.IMPLEMENTATIONS.items():
+        if backend == "triton":
+            module, name = where.split(":")
+            monkeypatch.setattr(f"{module}.{name}", seen(getattr(importlib.import_module(module), name)))
+    return mode
+
+
+@pytest.mark.parametrize("predictions", ["classes", "logits"])
+def test_paper_scale_step_has_few_launches(predictions: str, torch_kernels: TorchKernels) -> None:
+    """[8, 256, 128, 256] embeddings, [8, 512, 1024] labels of 19 classes, 1,024 anchors; nothing is computed."""
+    launches: list[str] = []
+
+    def count(kernel: Any, *_: Any) -> None:
+        launches.append(kernel.__name__)
+
+    embeddings = torch.zeros(8, 256, 128, 256, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.zeros(8, 512, 1024, dtype=torch.int64)
+    shape, dtype = ((8, 128, 256), torch.int64) if predictions == "classes" else ((8, 19, 128, 256), torch.bfloat16)
+    guesses = torch.zeros(shape, dtype=dtype)
+    loss = fpc.PixelContrastLoss(max_samples=1024, num_classes=19)
+    with launching(count), fpc.backend("triton"), torch_kernels:
+        loss(embeddings, labels, guesses).backward()
+    assert embeddings.grad is not None
+    ran = torch_kernels.ran
+    print(f"{len(launches)} launches: {launches}; {ran.total()} kernels of torch: {dict(ran)}")
+    assert len(launches) <= MOST_LAUNCHES, launches
+    assert not ran - TORCH_KERNELS, f"more than before: {ran - TORCH_KERNELS}"
