@@ -307,11 +307,11 @@ def select_anchors(
         max_views, SLACK, CHOOSE=CHOOSE, num_warps=8,
     )  # fmt: skip
     launch(
-        collect_kernel, (cdiv(pixels, BLOCK), B), codes, seed, keep, below, begin, counts, candidates, segments, pixels, SLACK,
-        BLOCK=BLOCK, num_warps=4,
+        collect_kernel, (cdiv(pixels, BLOCK), B), codes, seed, keep, below, begin, counts, candidates, segments,
+        pixels, SLACK, BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
     launch(
-        draw_kernel, (segments,), codes, seed, keep, begin, offset, counts, candidates, index, label, B, segments, pixels,
-        SLACK, BLOCK=BLOCK, CANDIDATES=CANDIDATES, num_warps=4,
+        draw_kernel, (segments,), codes, seed, keep, begin, offset, counts, candidates, index, label, B, segments,
+        pixels, SLACK, BLOCK=BLOCK, CANDIDATES=CANDIDATES, num_warps=4,
     )  # fmt: skip
     return index, label, total
