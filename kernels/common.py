@@ -16,6 +16,9 @@ LN_2 = tl.constexpr(0.6931471805599453)
 MIN_NORM = tl.constexpr(1e-12)  # below it a row has no direction: it is zero and gets no gradient
 SEGMENT_STREAM = tl.constexpr(0x5E6D)  # draws of whole segments use another stream than draws of pixels
 
+# Without them Triton leaves tl.device_assert out of a kernel; torch.compile has them in by itself.
+ASSERTIONS: dict[str, Any] = {} if INTERPRETING else {"debug": True, "sanitize_overflow": False}
+
 Grid = tuple[int, ...]
 
 
@@ -26,7 +29,7 @@ def _triton(kernel: Any, grid: Grid, arguments: Sequence[Any], options: dict[str
         traced[grid](*arguments, **options)
         return
     with torch.cuda.device_of(next(x for x in arguments if isinstance(x, Tensor))):
-        kernel[grid](*arguments, **options)
+        kernel[grid](*arguments, **options, **ASSERTIONS)
 
 
 # Every launch goes through it: tests count launches here, and run compiled kernels without a GPU.
