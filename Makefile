@@ -1,5 +1,6 @@
 # make train [DATA=folder] [ARGS=...]   train with the pixel contrast loss and without, and compare
 # make test  [ARGS=...]                 run every test
+# make gpu-check [ARGS=...]             everything that only a GPU can show, in ten minutes, into runs/gpu-check.md
 # make lint, make format, make bench [ARGS=...], make clean
 # Each does its own set-up in .venv; FASTPIXCON_BUILD=0 leaves the C++ extension out.
 
@@ -10,7 +11,7 @@ CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '
 # Where there is a compiler, a failing build is an error, not an installation without the extension.
 export FASTPIXCON_BUILD ?= $(if $(shell command -v $(or $(filter-out c++ g++,$(CXX)),c++) 2>/dev/null),cpu,auto)
 
-.PHONY: train test lint format bench setup clean
+.PHONY: train test gpu-check lint format bench setup clean
 
 # Waiting threads that spin take the core from whoever else works on the machine, at ten times the price.
 train: export OMP_WAIT_POLICY ?= passive
@@ -24,6 +25,9 @@ PYTEST = OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist
 test: setup
 	FASTPIXCON_REQUIRE=native,train $(PYTEST) $(ARGS)
 	$(if $(ARGS),,FASTPIXCON_REQUIRE=triton TRITON_INTERPRET=1 $(PYTEST) -k triton)
+
+gpu-check: setup
+	$(BIN)/python bench/gpu_check.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Anchor selection and pixel gathering beside their eager implementations, in one run.
 
-python bench/bench_select_gather.py [--repeat 15] [--threads 2] [--dtype float32] [--anchors 1024]
+python bench/bench_select_gather.py [--repeat 15] [--threads 2] [--dtype float32] [--anchors 1024] [--device cpu]
 
 The eager selection is the published one (Wang et al. 2021, section 3.3): a loop over images and classes
 with unique, nonzero and randperm. The eager gather normalises, permutes and indexes the whole map. Rivals
@@ -51,9 +51,9 @@ def with_backward(
     embeddings.grad = None
 
 
-def medians(rivals: dict[str, measure.Call], repeat: int) -> dict[str, float]:
+def medians(rivals: dict[str, measure.Call], repeat: int, device: str) -> dict[str, float]:
     """Seconds by name; the rivals take turns."""
-    return {name: statistics.median(times) for name, times in measure.seconds(rivals, repeat).items()}
+    return {name: statistics.median(times) for name, times in measure.seconds(rivals, repeat, device=device).items()}
 
 
 def report(title: str, seconds: dict[str, float], ours: str) -> None:
@@ -69,13 +69,14 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--anchors", type=int, default=MAX_SAMPLES)
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     dtype = getattr(torch, args.dtype)
-    print(f"torch {torch.__version__}, {args.threads} threads, {args.dtype}, medians of {args.repeat}")
+    print(f"{measure.describe(args.device)}, {args.dtype}, medians of {args.repeat}")
 
-    labels, logits = scenes()
+    labels, logits = (x.to(args.device) for x in scenes())
     logits = logits.to(dtype)
     for title, given in (("logits", logits), ("predictions", logits.argmax(dim=1))):
 
@@ -94,12 +95,13 @@ def main() -> None:
         assert int(select().count) == len(eager_select(labels, given)[0])
         rivals = {"fastpixcon": select, "eager": lambda given=given: eager_select(labels, given)}
         shapes = f"labels {list(labels.shape)} int64, {title} {list(given.shape)}"
-        report(f"select_anchors: {shapes}", medians(rivals, args.repeat), "fastpixcon")
+        report(f"select_anchors: {shapes}", medians(rivals, args.repeat, args.device), "fastpixcon")
 
     for layout in (torch.contiguous_format, torch.channels_last):
-        embeddings = torch.randn(B, D, h, w, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
-        index = torch.randperm(B * h * w)[: args.anchors]
-        d_rows = torch.randn(args.anchors, D, dtype=dtype)
+        embeddings = torch.randn(B, D, h, w, dtype=dtype, device=args.device).contiguous(memory_format=layout)
+        embeddings.requires_grad_()
+        index = torch.randperm(B * h * w, device=args.device)[: args.anchors]
+        d_rows = torch.randn(args.anchors, D, dtype=dtype, device=args.device)
 
         def ours(embeddings: Tensor, index: Tensor) -> Tensor:
             return fpc.functional.gather_normalize(embeddings, index, backend=args.backend)
@@ -112,8 +114,9 @@ def main() -> None:
         zero = {"zeroing the map": lambda e=embeddings: torch.zeros_like(e)}
         title = f"gather_normalize forward and backward: {list(embeddings.shape)}, {layout}, N = {args.anchors}"
         # Two runs: what the eager step leaves behind in memory must not be charged to the others.
-        report(title, medians({"fastpixcon": rivals["fastpixcon"], **zero}, args.repeat), "zeroing the map")
-        report(title, medians(rivals, max(1, args.repeat // 5)), "fastpixcon")
+        zero["fastpixcon"] = rivals["fastpixcon"]
+        report(title, medians(zero, args.repeat, args.device), "zeroing the map")
+        report(title, medians(rivals, max(1, args.repeat // 5), args.device), "fastpixcon")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Timing rivals against each other in one run, and the memory that a call adds at its peak."""
+"""Timing rivals against each other in one run, and the memory that a call adds at its peak; on the CPU or a GPU."""
 
 import ctypes
 import statistics
@@ -11,24 +11,43 @@ import torch
 Call = Callable[[], object]
 
 
-def seconds(calls: dict[str, Call], repeat: int = 5, warm_up: int = 1) -> dict[str, list[float]]:
-    """Wall seconds of every call, the rivals in turn, after the warm-up rounds; ``repeat`` values each."""
+def once(call: Call, device: str = "cpu") -> float:
+    """Seconds of one call: on the CPU of the wall, on a GPU that was idle before, between two events."""
+    if device == "cpu":
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    before.record()
+    call()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after) / 1e3
+
+
+def seconds(
+    calls: dict[str, Call], repeat: int = 5, warm_up: int = 1, device: str = "cpu", until: float = float("inf")
+) -> dict[str, list[float]]:
+    """Seconds of every call, the rivals in turn, after the warm-up rounds; ``repeat`` values each, or fewer if
+    ``time.monotonic()`` passes ``until``, but one."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeat + warm_up):
+        if turn > warm_up and time.monotonic() > until:
+            break
         for name, call in calls.items():
-            start = time.perf_counter()
-            call()
+            value = once(call, device)
             if turn >= warm_up:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(value)
     return times
 
 
-def seconds_alone(calls: dict[str, Call], repeat: int = 5) -> dict[str, list[float]]:
+def seconds_alone(calls: dict[str, Call], repeat: int = 5, device: str = "cpu") -> dict[str, list[float]]:
     """The same, one rival after the other, for calls whose time depends on the pages that the call before gave back
     to the system: in a training loop that is the same call."""
     times: dict[str, list[float]] = {}
     for name, call in calls.items():
-        times |= seconds({name: call}, repeat, warm_up=2)
+        times |= seconds({name: call}, repeat, warm_up=2, device=device)
     return times
 
 
@@ -37,9 +56,9 @@ def ratio(times: dict[str, list[float]], rival: str, ours: str) -> float:
     return statistics.median(r / o for r, o in zip(times[rival], times[ours], strict=True))
 
 
-def matmul(size: int = 2048, dtype: torch.dtype = torch.float32) -> tuple[Call, float]:
+def matmul(size: int = 2048, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Call, float]:
     """A square matrix product, the processor's practical peak, and its FLOP."""
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    a, b = (torch.randn(size, size).to(device, dtype) for _ in range(2))
     return lambda: a @ b, 2.0 * size**3
 
 
@@ -50,8 +69,16 @@ def _status(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}")
 
 
-def peak_extra_bytes(call: Call) -> int:
-    """Resident memory at the highest point of ``call`` over what was resident before (Linux)."""
+def peak_extra_bytes(call: Call, device: str = "cpu") -> int:
+    """Memory at the highest point of ``call`` over what was there before: resident memory (Linux), or what PyTorch
+    has allocated on the GPU."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - allocated
     ctypes.CDLL(None).malloc_trim(0)  # pages kept from earlier calls would hide what this one needs
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _status("VmRSS")
@@ -59,8 +86,10 @@ def peak_extra_bytes(call: Call) -> int:
     return max(0, _status("VmHWM") - before)
 
 
-def describe() -> str:
+def describe(device: str = "cpu") -> str:
     """The machine's line for a report."""
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -10,7 +10,7 @@ def info_nce(rows: Tensor, labels: Tensor, temperature: float = 0.1, denominator
     a = F.normalize(rows, dim=1)
     s = a @ a.T / temperature  # [N, N]
     valid = labels >= 0
-    itself = torch.eye(len(labels), dtype=torch.bool)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     same = labels[:, None] == labels
     both = valid[:, None] & valid
     positives, negatives = same & both & ~itself, both & ~same
@@ -57,7 +57,7 @@ def select_anchors(
         classes.append(large.tolist())
     segments = sum(map(len, classes))
     if segments == 0:
-        empty = torch.empty(0, dtype=torch.int64)
+        empty = y.new_empty(0)
         return empty, empty
     views = min(max_samples // segments, max_views)
     index, label = [], []
@@ -71,10 +71,10 @@ def select_anchors(
                 keep_hard = views - len(easy)
             else:
                 keep_hard = len(hard)
-            hard = hard[torch.randperm(len(hard))[:keep_hard]]
-            easy = easy[torch.randperm(len(easy))[: views - keep_hard]]
+            hard = hard[torch.randperm(len(hard), device=y.device)[:keep_hard]]
+            easy = easy[torch.randperm(len(easy), device=y.device)[: views - keep_hard]]
             index.append(torch.cat([hard, easy]) + b * h * w)
-            label.append(torch.full((views,), c))
+            label.append(y.new_full((views,), c))
     return torch.cat(index), torch.cat(label)
 
 

@@ -159,8 +159,8 @@ class InfoNCECase(_Case):
             raise ValueError(f"labels: got {self.labels!r}")
         return y.to(self.label_dtype)
 
-    def make_rows(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows that lean towards the direction of their class."""
+    def make_rows(self, y: Tensor, generator: torch.Generator, device: str | torch.device) -> Tensor:
+        """Rows that lean towards the direction of their class; strides would not survive a change of device."""
         toward = torch.randn(64, self.D, generator=torch.Generator().manual_seed(self.D))[y % 64]
         x = torch.randn(len(y), self.D, generator=generator) + toward
         x = torch.nn.functional.normalize(x.double())
@@ -168,7 +168,7 @@ class InfoNCECase(_Case):
             x *= self.norm * (0.5 + torch.rand(len(y), 1, generator=generator))
         if self.zero_rows:
             x[::3] = 0
-        return _with_layout(x.to(self.dtype), self.layout)
+        return _with_layout(x.to(device, self.dtype), self.layout)
 
     def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
         generator = self.generator()
@@ -178,7 +178,7 @@ class InfoNCECase(_Case):
                 sides += [None, None]
                 continue
             y = self.make_labels(count, contrast, generator)
-            sides += [self.make_rows(y, generator), y]
+            sides += [self.make_rows(y, generator, device), y]
         tensors = [x if x is None else x.to(device) for x in sides]
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         return [
@@ -222,7 +222,7 @@ class GatherCase(_Case):
         else:
             index = torch.randperm(pixels, generator=generator)[: self.N]
         index[torch.rand(len(index), generator=generator) < self.padding] = -1
-        return [_with_layout(x.to(self.dtype), self.layout).to(device), index.to(device)]
+        return [_with_layout(x.to(device, self.dtype), self.layout), index.to(device)]
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class SelectCase(_Case):
             noise = torch.randn(self.B, self.classes, h, w, generator=generator)
             if self.ties:
                 noise = noise.sign().masked_fill(noise.abs() > 1.5, torch.nan)
-            predictions = _with_layout((one_hot + noise).to(self.predictions), self.layout)
+            predictions = _with_layout((one_hot + noise).to(device, self.predictions), self.layout)
         seed = torch.tensor(self.seed, dtype=torch.int64, device=device)
         sizes = (self.classes, self.max_samples, self.max_views, self.ignore_index)
         return [labels.to(self.label_dtype).to(device), predictions.to(device), seed, *sizes]

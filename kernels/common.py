@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import libdevice
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
 INTERPRETED = tl.constexpr(INTERPRETING)
@@ -16,6 +17,9 @@ LN_2 = tl.constexpr(0.6931471805599453)
 MIN_NORM = tl.constexpr(1e-12)  # below it a row has no direction: it is zero and gets no gradient
 SEGMENT_STREAM = tl.constexpr(0x5E6D)  # draws of whole segments use another stream than draws of pixels
 
+# Triton leaves tl.device_assert out of a kernel that is not launched with these; torch.compile never does.
+ASSERTIONS: dict[str, Any] = {} if INTERPRETING else {"debug": True, "sanitize_overflow": False}
+
 Grid = tuple[int, ...]
 
 
@@ -23,7 +27,7 @@ def _triton(kernel: Any, grid: Grid, arguments: Sequence[Any], options: dict[str
     """Starts the kernel on the device of its tensors; where torch.compile traces, puts it into the graph."""
     traced = torch.library.wrap_triton(kernel)
     if traced is not kernel:
-        traced[grid](*arguments, **options)
+        traced[grid](*arguments, **{k: v for k, v in options.items() if k not in ASSERTIONS})
         return
     with torch.cuda.device_of(next(x for x in arguments if isinstance(x, Tensor))):
         kernel[grid](*arguments, **options)
@@ -85,6 +89,15 @@ def dot(a, b, sum, PRECISION: tl.constexpr):
         return sum + tl.dot(a.to(tl.float64), b.to(tl.float64), out_dtype=tl.float64).to(tl.float32)
     else:
         return tl.dot(a, b, sum, input_precision=PRECISION)
+
+
+@triton.jit
+def rounded_product(a, b):
+    """a b in float32, rounded: in no kernel is it fused with what it is added to, so it is the same in all."""
+    if INTERPRETED:
+        return a * b
+    else:
+        return libdevice.mul_rn(a, b)
 
 
 @triton.jit

@@ -6,7 +6,7 @@ the positives. Memory beyond inputs and outputs: at most 129 partial sums a row,
 unsorted, raw or badly aligned.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -153,9 +153,8 @@ def precision(dtype: torch.dtype, fixed: bool) -> str:
     return "tf32x3" if fixed else "ieee"
 
 
-def tile(row: Launch, block_d: int, fixed: bool) -> dict[str, Any]:
-    """The options of a launch. Without a fixed shift a logit may be so large that its rounding is a factor in e^s: it
-    must be rounded alike in all kernels, not fused into one difference and out of another."""
+def tile(row: Launch, block_d: int) -> dict[str, int]:
+    """The options of a launch."""
     options = {
         "BLOCK_M": row.BLOCK_M,
         "BLOCK_N": row.BLOCK_N,
@@ -166,7 +165,6 @@ def tile(row: Launch, block_d: int, fixed: bool) -> dict[str, Any]:
         "STAGES": row.num_stages,
         "num_warps": row.num_warps,
         "num_stages": row.num_stages,
-        "enable_fp_fusion": fixed,
     }
     return {name: value for name, value in options.items() if value is not None}
 
@@ -195,7 +193,7 @@ def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bo
         launch(
             info_nce_sums_kernel, (splits, groups) if own else (groups, splits), a.x, a.labels, c.x, c.labels,
             temperature, sums, maxima, a.n, c.n, size_x, size_y, groups, D=a.D, SELF=own,
-            NEGATIVES=negatives, FIXED=fixed, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d, fixed),
+            NEGATIVES=negatives, FIXED=fixed, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d),
         )  # fmt: skip
         result[:] = [Sums(sums, maxima)]
 
@@ -230,7 +228,7 @@ def info_nce(
             sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n,
             sums.sums.shape[0], D=a.D, SELF=own, NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
             PRECISION=precision(a.x.dtype, fixed), SLOTS=16,
-            **tile(row, block_d, fixed),
+            **tile(row, block_d),
         )  # fmt: skip
 
     launch_table.run("positives", architecture(a.x), a.x.element_size(), block_d, start)
@@ -254,7 +252,7 @@ def gradient(
             D_OUT=int(d_rows.shape[1]), D=x.D,
             SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None, NEGATIVES=negatives,
             FIXED=fixed, SORTED=in_two_steps or x.source is None, SCALED=largest is not None,
-            PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d, fixed),
+            PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d),
         )  # fmt: skip
 
     launch_table.run("gradient", architecture(x.x), x.x.element_size(), block_d, start)

@@ -2,7 +2,7 @@
 
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import LOG2_E, cast, dot, softplus_sigmoid
+from fastpixcon.kernels.common import LOG2_E, cast, dot, rounded_product, softplus_sigmoid
 from fastpixcon.kernels.info_nce_blocks import (
     left_out,
     load_keys,
@@ -103,7 +103,7 @@ def gradient_tile(
     if FIXED:
         e = tl.exp2(s * (scale * LOG2_E))
     else:
-        x = s * scale
+        x = rounded_product(s, scale)
     weight_j, pull_j, sum_j = terms_of(terms_ptr, offs_j, M, offs_j < y_end, Y_ANCHORS, FIXED, MASKED)
     if X_ANCHORS and Y_ANCHORS and FIXED:
         h = e * (weight_i[:, None] + weight_j[None, :])

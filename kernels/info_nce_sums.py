@@ -2,7 +2,7 @@
 
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import LN_2, LOG2_E, dot, softplus_sigmoid
+from fastpixcon.kernels.common import LN_2, LOG2_E, dot, rounded_product, softplus_sigmoid
 from fastpixcon.kernels.info_nce_blocks import (
     blocks_between,
     left_out,
@@ -54,7 +54,7 @@ def sums_tile(
     if FIXED:
         x = tl.exp2(s * (scale * LOG2_E))
     else:
-        x = s * scale
+        x = rounded_product(s, scale)
     if MASKED:
         keys_j = load_keys(y_labels_ptr, offs_j, y_end)
         keep = (left_out(keys_j) == 0)[:, None] & (left_out(keys_i) == 0)[None, :]
@@ -232,7 +232,7 @@ def info_nce_positives_kernel(
                 x_ptr, i0, x_end, y_ptr, t * BLOCK_N, y_end, D, PRECISION, BLOCK_M, BLOCK_N,
                 BLOCK_K, STAGES,
             )  # fmt: skip
-        x = s * scale
+        x = rounded_product(s, scale)
         keys_j = load_keys(y_labels_ptr, offs_j, M)
         positive = keys_i[:, None] == keys_j[None, :]
         if SELF:

@@ -58,11 +58,6 @@ SUMS = {
         1024: Launch(32, 32, 4, 2),
     },
 }
-# Sums without a fixed shift hold twice the registers.
-ONLINE = {
-    80: {b: Launch(64, 64, 8, 2, 0, 32) for b in (64, 128, 256)}
-    | {512: Launch(32, 32, 4, 2), 1024: Launch(32, 32, 4, 2)},
-}
 GRADIENT = {
     80: {
         64: Launch(128, 64, 8, 3),

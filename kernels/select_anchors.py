@@ -14,7 +14,7 @@ import math
 import torch
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import SEGMENT_STREAM, cdiv, hash32, launch, power_of_two
+from fastpixcon.kernels.common import ASSERTIONS, SEGMENT_STREAM, cdiv, hash32, launch, power_of_two
 from torch import Tensor
 
 BLOCK = 1024  # pixels a program
@@ -301,7 +301,7 @@ def select_anchors(
     launch(
         codes_kernel, (cdiv(pixels, BLOCK), B), labels, predictions, codes, counts, B, H, W, h, w, K, ignore_index,
         *labels.stride(), *strides, LOGITS=logits, BINS=bins if bins <= MOST_BINS else 0, BLOCK=BLOCK, num_warps=4,
-        debug=True, sanitize_overflow=False,  # or the assertion is left out
+        **ASSERTIONS,
     )  # fmt: skip
     launch(
         choose_kernel, (1,), counts, seed, keep, below, begin, offset, index, label, total, segments, max_samples,

@@ -1,5 +1,6 @@
 """One fixture for every backend on every device, and memory that is never accidentally right."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import compiled_choice
@@ -24,6 +25,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if dropped:
         items[:] = kept
         config.hook.pytest_deselected(items=dropped)
+
+
+def has_lost_its_gpu() -> bool:
+    """An illegal access or a failed assertion on the device stays with the process: all that follows would fail."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """A worker that has lost its GPU ends after telling what failed; another takes its place."""
+    if "PYTEST_XDIST_WORKER" in os.environ and has_lost_its_gpu():
+        os._exit(1)
 
 
 @pytest.fixture(params=TESTED_BACKENDS, ids=str)

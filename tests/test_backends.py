@@ -8,8 +8,9 @@ import threading
 from typing import Any
 
 import pytest
+import tested_backends
 import torch
-from tested_backends import ALL_BACKENDS, REQUIRED, Backend, is_here
+from tested_backends import ALL_BACKENDS, Backend, is_here
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -51,9 +52,16 @@ def test_backend_is_here(backend: Backend) -> None:
         device, dtype = torch.device(backend.device), torch.float32
         why = next(filter(None, (backends.unsupported(backend.name, op, device, dtype) for op in define.OPERATORS)))
         message = f"backend {backend.name!r} on {backend.device}: {why}"
-        pytest.fail(message) if backend.name in REQUIRED and backend.device == "cpu" else pytest.skip(message)
+        pytest.fail(message) if backend.is_required else pytest.skip(message)
     for operator in define.OPERATORS:
         backend.op(operator)
+
+
+def test_what_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend by its name on the CPU, with its device elsewhere."""
+    monkeypatch.setattr(tested_backends, "REQUIRED", ["native", "triton-cuda"])
+    required = [(b, d) for b in define.NAMESPACES for d in ("cpu", "cuda") if Backend(b, d).is_required]
+    assert required == [("native", "cpu"), ("triton", "cuda")]
 
 
 def test_backward_runs_on_the_backend_of_its_forward(operators: Backend) -> None:

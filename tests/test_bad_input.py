@@ -1,6 +1,8 @@
 """Bad input raises an error that names the argument, what came and what is wanted, before a kernel runs."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -176,6 +178,27 @@ def test_what_only_the_values_show(backend: Backend) -> None:
     for tau in (0.0, -0.5, float("nan")):
         with pytest.raises(ValueError, match=r"temperature: got .*, want a number > 0"):
             rows(temperature=torch.tensor(tau))
+
+
+BEYOND = """
+import sys, torch, fastpixcon as fpc
+labels, logits = torch.full((2, 6, 10), 3, device="cuda"), torch.zeros(2, 3, 3, 5, device="cuda")
+fpc.functional.select_anchors(labels, logits, backend=sys.argv[1])
+print("no host read", flush=True)
+torch.cuda.synchronize()
+print("went unnoticed")
+"""
+
+
+def test_a_label_beyond_the_classes_is_asserted_on_the_device(backend: Backend) -> None:
+    """In a process of its own, whose GPU context it ends."""
+    if backend.device != "cuda":
+        pytest.skip("a ValueError on the CPU")
+    command = [sys.executable, "-c", BEYOND, backend.name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout == "no host read\n"
+    assert "assert" in done.stderr.lower()
 
 
 def test_a_label_that_is_ignored_may_be_any(backend: Backend) -> None:

@@ -11,8 +11,10 @@ import torch
 
 from fastpixcon.ops import backends, define
 
+# Extras, backends on the CPU, and backends on a device, such as triton-cuda.
 REQUIRED = [name for name in os.environ.get("FASTPIXCON_REQUIRE", "").split(",") if name]
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+HAS_CUDA = torch.cuda.is_available() or any(name.endswith("-cuda") for name in REQUIRED)
+DEVICES = ["cpu", *(["cuda"] if HAS_CUDA else [])]
 
 
 if compiled_triton.WANTED:  # conftest.py launches through the emulator
@@ -30,12 +32,16 @@ class Backend:
     def is_emulated(self) -> bool:
         return compiled_triton.WANTED and (self.name, self.device) == ("triton", "cpu")
 
+    @property
+    def is_required(self) -> bool:
+        return str(self) in REQUIRED or (self.device == "cpu" and self.name in REQUIRED)
+
     def op(self, operator: str, dtype: torch.dtype = torch.float32) -> Callable[..., Any]:
         why = compiled_triton.missing() if self.is_emulated else None
         why = why or backends.unsupported(self.name, operator, torch.device(self.device), dtype)
         if why is not None:
             message = f"backend {self.name!r} on {self.device}, {operator}: {why}"
-            pytest.fail(message) if self.name in REQUIRED and self.device == "cpu" else pytest.skip(message)
+            pytest.fail(message) if self.is_required else pytest.skip(message)
         return define.OVERLOADS[self.name, operator]
 
     def takes(self, dtype: torch.dtype) -> bool:

@@ -39,7 +39,7 @@ def downsample(labels: Tensor, h: int, w: int) -> Tensor:
     """[B, H, W] -> [B, h, w] int64, source index floor(i * H / h)."""
     rows = torch.arange(h, device=labels.device) * labels.shape[1] // h
     columns = torch.arange(w, device=labels.device) * labels.shape[2] // w
-    return labels[:, rows[:, None], columns].to(torch.int64)
+    return labels.to(torch.int64)[:, rows[:, None], columns]  # CUDA may not index unsigned integers of 16 and 32 bits
 
 
 def check_labels(labels: Tensor, counted: Tensor, num_classes: int) -> None:

@@ -64,6 +64,14 @@ def test_both_arms_start_alike(finished_run: Path) -> None:
     assert arms["ce"]["cross_entropy"][-1] != arms["ce+contrast"]["cross_entropy"][-1]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_on_cuda(tmp_path: Path) -> None:
+    assert cli.main(tiny_arguments(tmp_path / "run", "device='cuda'")) == 0
+    arms = json.loads((tmp_path / "run" / "results.json").read_text())["arms"]
+    assert all(0 < loss < 10 for name in ARMS for loss in arms[name]["cross_entropy"])
+    assert all(value >= 0 for value in arms["ce+contrast"]["contrast"][1:])
+
+
 @pytest.mark.parametrize("name", ["curves.png", "predictions.png", "tsne.png"])
 def test_figures_are_not_blank(finished_run: Path, name: str) -> None:
     picture = np.array(Image.open(finished_run / "figures" / name).convert("RGB"))
