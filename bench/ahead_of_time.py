@@ -11,20 +11,18 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import sass
-import torch
 import triton
+from fastpixcon.kernels import common
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
-
-from fastpixcon.kernels import common
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # CUDA programming guide, technical specifications per compute capability: the most a block may use, bytes.
@@ -81,24 +79,6 @@ def record(architecture: int, operator: str, *arguments: Any) -> list[Launch]:
     return launches
 
 
-def record_info_nce(
-    architecture: int, N: int, D: int, dtype: torch.dtype, *, M: int | None = None, denominator: str = "negatives",
-    rows: str = "unit", fixed: bool = True, is_sorted: bool = True, label_dtype: torch.dtype = torch.int32,
-) -> list[Launch]:  # fmt: skip
-    """Forward and backward with every gradient; M None: self contrast."""
-    with torch.device("meta"):
-        sides = [torch.empty(N, D, dtype=dtype), torch.empty(N, dtype=label_dtype), None, None]
-        if M is not None:
-            sides[2:] = torch.empty(M, D, dtype=dtype), torch.empty(M, dtype=label_dtype)
-        known = (denominator, rows, fixed, is_sorted)
-        temperature, d_loss, *statistics = torch.empty(()), *(torch.empty(N) for _ in range(3))
-        count = torch.empty(N, dtype=torch.int32)
-    forward = record(architecture, "info_nce", *sides, temperature, *known)
-    mask = [True, True, True]
-    given = (d_loss, *sides, temperature, *statistics, count, *known, mask)
-    return forward + record(architecture, "info_nce_backward", *given)
-
-
 class Source(NamedTuple):
     ast: ASTSource
     options: Any
@@ -118,16 +98,14 @@ def specialise(launch: Launch) -> Source:
 @dataclass(frozen=True)
 class Compiled:
     launch: Launch
-    cubin: bytes
-    ptx: str
-    ttgir: str
+    listing: str  # SASS, as cuobjdump prints it
     shared: int  # bytes a block asks for; the driver keeps another KiB
     registers: int
     stack: int  # bytes a thread: what did not fit the registers
 
     @functools.cached_property
     def code(self) -> list[sass.Instruction]:
-        return sass.parse(_tool("cuobjdump", self.cubin, "-sass"))
+        return sass.parse(self.listing)
 
     @functools.cached_property
     def spills(self) -> int:
@@ -144,11 +122,15 @@ def _tool(name: str, cubin: bytes, *arguments: str) -> str:
     return done.stdout
 
 
+def tool_version(name: str) -> str:
+    done = subprocess.run([str(TOOLS / name), "--version"], capture_output=True, text=True, check=True)
+    return re.search(r"V([\d.]+)", done.stdout)[1]
+
+
 def compile_launch(launch: Launch) -> Compiled:
     source, options = specialise(launch)
     target = GPUTarget("cuda", launch.architecture, 32)
     kernel = triton.compile(source, target=target, options=options.__dict__)
-    usage = _tool("cuobjdump", kernel.asm["cubin"], "-res-usage")
-    registers, stack = (int(re.search(rf"{word}:(\d+)", usage)[1]) for word in ("REG", "STACK"))
-    asm = kernel.asm
-    return Compiled(launch, asm["cubin"], asm["ptx"], asm["ttgir"], kernel.metadata.shared, registers, stack)
+    listing = _tool("cuobjdump", kernel.asm["cubin"], "-res-usage", "-sass")
+    registers, stack = (int(re.search(rf"{word}:(\d+)", listing)[1]) for word in ("REG", "STACK"))
+    return Compiled(launch, listing, kernel.metadata.shared, registers, stack)

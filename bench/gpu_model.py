@@ -1,8 +1,8 @@
 """How long a kernel should take on a GPU, *predicted* from what its loops execute and published rates.
 
-Nothing here was measured on a GPU. A tile costs every unit of a multiprocessor (SM) some cycles; with enough independent
-warps the busiest unit decides (``overlap``), with one block whose warps wait for each other the products and what lies
-between them add up (``serial``). The truth lies between; ``Prediction`` has both.
+Nothing here was measured on a GPU. A tile costs every unit of a multiprocessor (SM) some cycles; with enough warps that
+do not wait for each other the busiest unit decides (``overlapping``), in one block whose warps do, the products and
+what lies between them add up (``serial``). The truth lies between; ``Prediction`` has both.
 """
 
 import math
@@ -72,7 +72,7 @@ CLASSES = 19  # of the problem that is predicted, all alike; their tiles go thro
 class Tile:
     """What a block of warps executes for one tile."""
 
-    flop: float
+    flop: float  # executed; more than the products need where warps repeat each other's
     instructions: Counter[str]  # of all its warps, by pipe
     shared_bytes: float  # moved by instructions and read by the tensor cores
     operand_bytes: float  # the operands' part of it
@@ -122,8 +122,8 @@ class Tile:
 
 
 def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
-    """The loops over tiles, shortest first: what one warp executes in a pass. The first has no masks, where there are
-    two. Rows in parts of BLOCK_K are a loop inside it, repeated as often as there are parts."""
+    """The loops over tiles, what one warp executes in a pass; the first is the one without masks, where there are two.
+    Rows in parts of BLOCK_K are a loop inside it, repeated as often as there are parts."""
     options = compiled.launch.options
     loops = sass.loops(compiled.code)
     leaves = sass.tensor_leaves(loops)
@@ -133,7 +133,8 @@ def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
         bodies = [loop.own + [x for leaf in loop.inner for x in leaf.body * parts] for loop in outer]
     else:
         bodies = [loop.body for loop in leaves]
-    return sorted(bodies, key=len)
+    # masks cost instructions, and may come with narrower tiles
+    return sorted(bodies, key=lambda body: (-sum(x.flop for x in body), len(body)))
 
 
 def tile_flop(launch: Launch) -> int:
@@ -151,11 +152,11 @@ def tile_of(body: Iterable[sass.Instruction], launch: Launch) -> Tile:
     by_tensor_cores = sum(x.operand_bytes for x in body)
     synchronous = any(x.base == "HMMA" for x in body)
     matrices = [x for x in body if x.base == "LDSM"] if synchronous else []
-    if launch.architecture == 100:  # the operands' shapes are not in SASS: both from shared memory, BLOCK_M rows at once
+    if launch.architecture == 100:  # SASS has no shapes: both operands from shared memory, each once
         o = launch.options
         by_tensor_cores = (o["BLOCK_M"] + o["BLOCK_N"]) * o["BLOCK_D"] * 2 // warps
     return Tile(
-        flop=tile_flop(launch),
+        flop=sum(x.flop for x in body) * warps or tile_flop(launch),  # tcgen05 does not tell
         instructions=Counter({pipe: n * warps for pipe, n in sass.by_pipe(body).items()}),
         shared_bytes=(moved + by_tensor_cores) * warps,
         operand_bytes=(by_tensor_cores + sum(x.bytes for x in matrices)) * warps,
@@ -175,7 +176,7 @@ def resident(compiled: Compiled, gpu: GPU) -> int:
 
 class Prediction(NamedTuple):
     seconds: tuple[float, float]  # if units overlap, and if not
-    flop: float  # executed by tensor cores
+    flop: float  # that the products of its tiles need
     bound: str
 
     def fraction(self, gpu: GPU) -> tuple[float, float]:
@@ -194,8 +195,9 @@ def predict(compiled: Compiled, gpu: GPU, N: int) -> Prediction:
     masked = min(1.0, 1 / CLASSES + (m + n) / N)
     plain_tile, masked_tile = (tile_of(body, launch) for body in tile_loops(compiled))
     fit = resident(compiled, gpu)
-    busy = tiles * ((1 - masked) * plain_tile.overlapping(gpu) + masked * masked_tile.overlapping(gpu))
-    apart = tiles * ((1 - masked) * plain_tile.serial(gpu) + masked * masked_tile.serial(gpu))
+    masked_tiles = masked * plain_tile.flop / masked_tile.flop
+    busy = tiles * ((1 - masked) * plain_tile.overlapping(gpu) + masked_tiles * masked_tile.overlapping(gpu))
+    apart = tiles * ((1 - masked) * plain_tile.serial(gpu) + masked_tiles * masked_tile.serial(gpu))
     start = row_blocks * START * L2_LATENCY
 
     def wave(blocks: int, alone: float) -> float:

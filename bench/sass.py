@@ -88,7 +88,7 @@ def parse(text: str) -> list[Instruction]:
     return found
 
 
-@dataclass
+@dataclass(eq=False)
 class Loop:
     header: int  # address of its first instruction
     blocks: frozenset[int]
@@ -134,7 +134,7 @@ def dominators(edges: dict[int, list[int]], entry: int) -> dict[int, set[int]]:
     """Of every block that can be reached."""
     order, seen, stack = [], {entry}, [(entry, iter(edges[entry]))]
     while stack:  # depth first
-        at, rest = stack[-1]
+        _, rest = stack[-1]
         following = next((t for t in rest if t not in seen), None)
         if following is None:
             order.append(stack.pop()[0])
