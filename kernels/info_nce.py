@@ -176,7 +176,7 @@ def info_nce(
             **tile(row, block_d),
         )  # fmt: skip
 
-    launch_table.run("sums", architecture(a.x), a.x.element_size(), block_d, start)
+    launch_table.run("positives", architecture(a.x), a.x.element_size(), block_d, start)
     return loss, log_sum, weight, num_positives
 
 

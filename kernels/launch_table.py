@@ -31,14 +31,14 @@ SUMS = {
     80: {
         64: Launch(128, 128, 8, 3),
         128: Launch(128, 128, 8, 3),
-        256: Launch(128, 64, 8, 3),
-        512: Launch(64, 32, 4, 3),
+        256: Launch(128, 32, 4, 2),  # two blocks an SM; fat warps load less from shared memory
+        512: Launch(64, 32, 4, 2),
         1024: Launch(32, 32, 4, 2),
     },
     89: {
         64: Launch(128, 128, 8, 3),
         128: Launch(128, 64, 8, 3),
-        256: Launch(64, 64, 4, 2),
+        256: Launch(64, 32, 4, 2),
         512: Launch(32, 32, 8, 2),
         1024: Launch(16, 16, 4, 2),
     },
@@ -47,11 +47,11 @@ SUMS = {
         128: Launch(128, 128, 8, 3),
         256: Launch(128, 64, 8, 3),
         512: Launch(64, 32, 4, 3),
-        1024: Launch(32, 32, 4, 2),
+        1024: Launch(32, 16, 4, 2),
     },
     100: {
         64: Launch(128, 64, 8, 3),
-        128: Launch(128, 64, 8, 3),
+        128: Launch(128, 32, 8, 2),
         256: Launch(128, 64, 8, 3),
         512: Launch(64, 32, 8, 2),
         1024: Launch(32, 32, 4, 2),
@@ -60,13 +60,13 @@ SUMS = {
 GRADIENT = {
     80: {
         64: Launch(128, 64, 8, 3),
-        128: Launch(128, 64, 8, 3),
+        128: Launch(64, 64, 4, 3),
         256: Launch(64, 64, 8, 3),
-        512: Launch(64, 32, 8, 2),
-        1024: Launch(32, 32, 8, 2),
+        512: Launch(32, 32, 8, 3),
+        1024: Launch(16, 16, 8, 2),
     },
     89: {
-        64: Launch(64, 64, 8, 3),
+        64: Launch(64, 32, 4, 3),
         128: Launch(128, 32, 8, 2),
         256: Launch(64, 64, 8, 2),
         512: Launch(32, 32, 8, 2),
@@ -77,18 +77,30 @@ GRADIENT = {
         128: Launch(128, 64, 8, 3),
         256: Launch(128, 64, 8, 3),
         512: Launch(32, 32, 8, 2),
-        1024: Launch(32, 16, 8, 2),
+        1024: Launch(16, 16, 8, 2),
     },
     100: {
         64: Launch(64, 64, 8, 3),
         128: Launch(128, 32, 8, 3),
-        256: Launch(128, 32, 8, 2),
+        256: Launch(128, 16, 8, 2),
         512: Launch(64, 32, 8, 2),
         1024: Launch(16, 16, 8, 2),
     },
 }
+# The positives' tiles are few and full of arithmetic: small ones, to fit the registers.
+POSITIVES = {
+    architecture: {
+        64: Launch(32, 16, 4, 2),
+        128: Launch(64, 32, 4, 2),
+        256: Launch(64, 32, 4, 2),
+        512: Launch(32, 16, 4, 2),
+        1024: Launch(16, 16, 4, 2),
+    }
+    for architecture in SUMS
+}
 # float32 on every architecture: three TF32 products keep two parts of every operand in registers.
-SUMS_FLOAT32 = {block_d: Launch(64, 64, 8, 3, 32) for block_d in (64, 128, 256, 512, 1024)}
+SUMS_FLOAT32 = {block_d: Launch(64, 32, 8, 3, 32) for block_d in (64, 128, 256, 512, 1024)}
+POSITIVES_FLOAT32 = {block_d: Launch(32, 32, 8, 2, 32) for block_d in (64, 128, 256, 512, 1024)}
 GRADIENT_FLOAT32 = {
     64: Launch(32, 32, 8, 2, 32),
     128: Launch(32, 32, 8, 2, 32),
@@ -96,6 +108,8 @@ GRADIENT_FLOAT32 = {
     512: Launch(32, 16, 8, 2, 32),
     1024: Launch(16, 16, 8, 1, 32),
 }
+HALF = {"sums": SUMS, "positives": POSITIVES, "gradient": GRADIENT}
+FLOAT32 = {"sums": SUMS_FLOAT32, "positives": POSITIVES_FLOAT32, "gradient": GRADIENT_FLOAT32}
 
 
 def width(D: int) -> int:
@@ -110,9 +124,9 @@ def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:
     if INTERPRETING:  # a tile costs the same whatever its size
         return Launch(64, 32, 4, 1)
     if itemsize == 4:
-        return {"sums": SUMS_FLOAT32, "gradient": GRADIENT_FLOAT32}[kernel][max(64, block_d)]
+        return FLOAT32[kernel][max(64, block_d)]
     # an architecture that is not listed may have as little shared memory as 89
-    return {"sums": SUMS, "gradient": GRADIENT}[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
+    return HALF[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
 
 
 _tuned: dict[tuple[str, int, int, int], Launch] = {}
