@@ -197,7 +197,8 @@ def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bo
         )  # fmt: skip
         result[:] = [Sums(sums, maxima)]
 
-    launch_table.run("sums", architecture(a.x), a.x.element_size(), launch_table.width(a.D), start)
+    kernel = "sums" if fixed else "online"
+    launch_table.run(kernel, architecture(a.x), a.x.element_size(), launch_table.width(a.D), start)
     return result[0]
 
 

@@ -58,6 +58,7 @@ SUMS = {
         1024: Launch(32, 32, 4, 2),
     },
 }
+ONLINE = SUMS
 GRADIENT = {
     80: {
         64: Launch(128, 64, 8, 3),
@@ -99,15 +100,17 @@ POSITIVES = {
 # float32 on every architecture: three TF32 products keep two parts of every operand in registers.
 FLOAT32 = {
     "sums": {block_d: Launch(64, 64, 8, 3, 32, 32) for block_d in (64, 128, 256, 512, 1024)},
+    "online": {block_d: Launch(64, 32, 8, 3, 32, 32) for block_d in (64, 128, 256, 512, 1024)},
     "positives": {block_d: Launch(32, 32, 4, 2, 32, None) for block_d in (64, 128, 256, 512, 1024)},
     "gradient": {
-        64: Launch(32, 32, 8, 2, 32),
-        128: Launch(32, 32, 8, 2, 32),
-        256: Launch(32, 32, 8, 2, 32),
-        512: Launch(32, 16, 8, 2, 32),
-        1024: Launch(16, 16, 8, 1, 32),
+        64: Launch(32, 32, 4, 2, 32, 32),
+        128: Launch(32, 32, 4, 2, 32, 32),
+        256: Launch(32, 32, 4, 2, 32, 32),
+        512: Launch(32, 16, 8, 2, 32, 16),
+        1024: Launch(16, 16, 8, 1, 32, 16),
     },
 }
+HALF = {"sums": SUMS, "online": ONLINE, "gradient": GRADIENT}
 
 
 def width(D: int) -> int:
@@ -127,7 +130,7 @@ def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:
     if kernel == "positives":
         return POSITIVES[max(64, block_d)]
     # an architecture that is not listed may have as little shared memory as 89
-    return {"sums": SUMS, "gradient": GRADIENT}[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
+    return HALF[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
 
 
 _tuned: dict[tuple[str, int, int, int], Launch] = {}

@@ -313,6 +313,6 @@ def select_anchors(
     )  # fmt: skip
     launch(
         draw_kernel, (segments,), codes, seed, keep, begin, offset, counts, candidates, index, label, B, segments,
-        pixels, SLACK, BLOCK=BLOCK, CANDIDATES=CANDIDATES, num_warps=4,
+        pixels, SLACK, BLOCK=BLOCK, CANDIDATES=CANDIDATES, num_warps=8,
     )  # fmt: skip
     return index, label, total

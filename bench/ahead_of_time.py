@@ -1,0 +1,136 @@
+"""What the library would launch on a GPU, recorded and compiled without one.
+
+The public launchers run on meta tensors with ``kernels.common.launcher`` replaced, so a launch comes out with the very
+arguments, tile sizes and specialisation (types, divisibility by 16, constants) that a GPU of that architecture would
+get, at any N and without memory. ``compile_launch`` then gives its cubin, ``Compiled`` the facts about it.
+"""
+
+import functools
+import importlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sass
+import triton
+from fastpixcon.kernels import common
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import create_function_from_signature
+
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+# CUDA programming guide, technical specifications per compute capability: the most a block may use, bytes.
+SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
+TOOLS = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin"
+
+
+class Launch(NamedTuple):
+    kernel: Any  # the jitted function
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]  # constexprs, num_warps, num_stages
+    architecture: int
+
+    @property
+    def name(self) -> str:
+        return self.kernel.__name__
+
+    def scalar(self, name: str) -> Any:
+        return self.arguments[self.kernel.arg_names.index(name)]
+
+    def __str__(self) -> str:
+        tile = "x".join(str(v) for k, v in self.options.items() if k in ("BLOCK_M", "BLOCK_N", "BLOCK_D", "BLOCK_K"))
+        return f"sm_{self.architecture}-{self.name.removesuffix('_kernel')}-{tile}"
+
+
+@contextmanager
+def recording(architecture: int) -> Iterator[list[Launch]]:
+    """Launches go into the list instead of to a device that claims to be of this architecture."""
+    launches: list[Launch] = []
+    before = common.launcher
+
+    def record(kernel: Any, grid: tuple[int, ...], arguments: Any, options: dict[str, Any]) -> None:
+        launches.append(Launch(kernel, grid, tuple(arguments), dict(options), architecture))
+
+    modules = [m for name, m in sys.modules.items() if name.startswith("fastpixcon.kernels.")]
+    asking = {m: m.architecture for m in modules if hasattr(m, "architecture")}
+    common.launcher = record
+    for module in asking:
+        module.architecture = lambda x: architecture
+    try:
+        yield launches
+    finally:
+        common.launcher = before
+        for module, function in asking.items():
+            module.architecture = function
+
+
+def record(architecture: int, operator: str, *arguments: Any) -> list[Launch]:
+    """Of one operator of ``fastpixcon.kernels``; arguments are meta tensors."""
+    module = importlib.import_module(f"fastpixcon.kernels.{operator.removesuffix('_backward')}")
+    with recording(architecture) as launches:
+        getattr(module, operator)(*arguments)
+    return launches
+
+
+class Source(NamedTuple):
+    ast: ASTSource
+    options: Any
+
+
+def specialise(launch: Launch) -> Source:
+    """The source that Triton's own launcher would compile."""
+    kernel = launch.kernel
+    backend = make_backend(GPUTarget("cuda", launch.architecture, 32))
+    options = {**launch.options, "debug": False, "instrumentation_mode": ""}
+    binder = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, parsed = binder(*launch.arguments, **options)
+    parsed, signature, constants, attributes = kernel._pack_args(backend, options, bound, specialization, parsed)
+    return Source(ASTSource(kernel, signature, constants, attributes), parsed)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    launch: Launch
+    listing: str  # SASS, as cuobjdump prints it
+    shared: int  # bytes a block asks for; the driver keeps another KiB
+    registers: int
+    stack: int  # bytes a thread: what did not fit the registers
+
+    @functools.cached_property
+    def code(self) -> list[sass.Instruction]:
+        return sass.parse(self.listing)
+
+    @functools.cached_property
+    def spills(self) -> int:
+        """Instructions that move registers to and from memory."""
+        return sum(x.pipe == "local" for x in self.code)
+
+
+def _tool(name: str, cubin: bytes, *arguments: str) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(TOOLS / name), *arguments, file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": str(TOOLS)})
+    return done.stdout
+
+
+def tool_version(name: str) -> str:
+    done = subprocess.run([str(TOOLS / name), "--version"], capture_output=True, text=True, check=True)
+    return re.search(r"V([\d.]+)", done.stdout)[1]
+
+
+def compile_launch(launch: Launch) -> Compiled:
+    source, options = specialise(launch)
+    target = GPUTarget("cuda", launch.architecture, 32)
+    kernel = triton.compile(source, target=target, options=options.__dict__)
+    listing = _tool("cuobjdump", kernel.asm["cubin"], "-res-usage", "-sass")
+    registers, stack = (int(re.search(rf"{word}:(\d+)", listing)[1]) for word in ("REG", "STACK"))
+    return Compiled(launch, listing, kernel.metadata.shared, registers, stack)

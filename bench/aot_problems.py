@@ -1,0 +1,146 @@
+"""Problems whose launches are compiled ahead of time: every row of the launch table, every variant of every kernel."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ahead_of_time import ARCHITECTURES, Launch, record
+
+EVERYTHING = os.environ.get("FASTPIXCON_AOT") == "all"
+WIDTHS = (64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """Forward and backward, with the gradient of every set of rows."""
+
+    D: int
+    dtype: torch.dtype = torch.bfloat16
+    N: int = 65536
+    M: int | None = None  # None: self contrast
+    denominator: str = "negatives"
+    rows: str = "unit"
+    fixed: bool = True
+    is_sorted: bool = True
+    labels: torch.dtype = torch.int32
+    d_temperature: bool = False  # whether its gradient is wanted
+    tf32: bool = False  # as torch.backends.cuda.matmul.allow_tf32
+
+    def launches(self, architecture: int) -> list[Launch]:
+        with torch.device("meta"):
+            anchors, labels = torch.empty(self.N, self.D, dtype=self.dtype), torch.empty(self.N, dtype=self.labels)
+            sides: list[Any] = [anchors, labels, None, None]
+            if self.M is not None:
+                sides[2:] = torch.empty(self.M, self.D, dtype=self.dtype), torch.empty(self.M, dtype=self.labels)
+            temperature, d_loss, log_sum, weight = torch.empty(()), *(torch.empty(self.N) for _ in range(3))
+            count = torch.empty(self.N, dtype=torch.int32)
+        known = (self.denominator, self.rows, self.fixed, self.is_sorted)
+        mask = [True, self.M is not None, self.d_temperature]
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        try:
+            forward = record(architecture, "info_nce", *sides, temperature, *known)
+            given = (d_loss, *sides, temperature, log_sum, weight, count, *known, mask)
+            return forward + record(architecture, "info_nce_backward", *given)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    def __str__(self) -> str:
+        words = ["self" if self.M is None else "separate", f"D{self.D}", str(self.dtype)[6:], self.denominator]
+        words += [self.rows, "fixed" if self.fixed else "online"]
+        words += ["d_temperature" if self.d_temperature else ""]
+        words += ["" if self.is_sorted else "unsorted", "tf32" if self.tf32 else "", str(self.labels)[6:]]
+        words += [f"N{self.N}" if self.N != 65536 else ""]
+        return "-".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
+class Gather:
+    D: int
+    dtype: torch.dtype
+    channels_last: bool = False
+
+    def launches(self, architecture: int) -> list[Launch]:
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        with torch.device("meta"):
+            maps = torch.empty(8, self.D, 128, 256, dtype=self.dtype).contiguous(memory_format=layout)
+            index, inv_norm = torch.empty(1024, dtype=torch.int64), torch.empty(1024)
+            rows = torch.empty(1024, self.D, dtype=self.dtype)
+        forward = record(architecture, "gather_normalize", maps, index)
+        given = (rows, rows, inv_norm, index, list(maps.shape), self.channels_last)
+        return forward + record(architecture, "gather_normalize_backward", *given)
+
+    def __str__(self) -> str:
+        return f"gather-D{self.D}-{str(self.dtype)[6:]}" + ("-channels_last" if self.channels_last else "")
+
+
+@dataclass(frozen=True)
+class Select:
+    labels: torch.dtype
+    predictions: torch.dtype  # floating point: logits
+    classes: int = 19
+
+    def launches(self, architecture: int) -> list[Launch]:
+        K, logits = self.classes, self.predictions.is_floating_point
+        with torch.device("meta"):
+            labels = torch.empty(8, 512, 1024, dtype=self.labels)
+            shape = (8, K, 128, 256) if logits else (8, 128, 256)
+            predictions = torch.empty(shape, dtype=self.predictions)
+            seed = torch.empty((), dtype=torch.int64)
+        return record(architecture, "select_anchors", labels, predictions, seed, K, 1024, 100, 255)
+
+    def __str__(self) -> str:
+        return f"select-{str(self.labels)[6:]}-{str(self.predictions)[6:]}-K{self.classes}"
+
+
+Problem = InfoNCE | Gather | Select
+
+# Beside the table's rows: what makes other kernels of the same row.
+VARIANTS = [
+    InfoNCE(256, M=65536),
+    InfoNCE(256, d_temperature=True),
+    InfoNCE(256, M=65536, dtype=torch.float16, denominator="all", rows="any", fixed=False, labels=torch.int64),
+    InfoNCE(256, dtype=torch.float16, denominator="all", rows="raw", is_sorted=False, labels=torch.int64),
+    InfoNCE(256, fixed=False),
+    InfoNCE(100, rows="raw", N=1001),
+    InfoNCE(19, M=77, N=100, dtype=torch.float16, labels=torch.int64),
+    InfoNCE(16, fixed=False, denominator="all"),
+]
+FLOAT32 = [
+    *[InfoNCE(D, torch.float32) for D in (64, 256, 1024)],
+    *[InfoNCE(D, torch.float32, tf32=True, M=M) for D, M in ((128, None), (512, 4096))],
+    InfoNCE(100, torch.float32, fixed=False, rows="any", M=4096),
+    InfoNCE(256, torch.float32, fixed=False, denominator="all"),
+]
+OTHERS = [
+    Gather(256, torch.bfloat16),
+    Gather(19, torch.float32, channels_last=True),
+    Select(torch.int64, torch.int64),
+    Select(torch.uint8, torch.bfloat16, classes=300),
+]
+
+
+def cross_product() -> list[InfoNCE]:
+    found = []
+    for D in (16, 19, 64, 100, 128, 256, 512, 1024):
+        for dtype in (torch.bfloat16, torch.float16, torch.float32):
+            for M in (None, 65536):
+                for denominator in ("negatives", "all"):
+                    for rows, fixed in (("unit", True), ("raw", False)):
+                        common = {"M": M, "denominator": denominator, "rows": rows, "fixed": fixed}
+                        found.append(InfoNCE(D, dtype, is_sorted=fixed, **common))
+                        if dtype == torch.float32:
+                            found.append(InfoNCE(D, dtype, is_sorted=fixed, tf32=True, **common))
+    return found
+
+
+def chosen() -> list[tuple[int, Problem]]:
+    """(architecture, problem): the table everywhere, the rest on one each; all of it everywhere if EVERYTHING."""
+    table = [InfoNCE(D) for D in WIDTHS]
+    rest = [*VARIANTS, *FLOAT32, *OTHERS]
+    if EVERYTHING:
+        problems = dict.fromkeys([*table, *rest, *cross_product()])
+        return [(a, p) for p in problems for a in ARCHITECTURES]
+    turns = [(ARCHITECTURES[i % 6], p) for i, p in enumerate(rest)]
+    return [(a, p) for p in table for a in ARCHITECTURES] + turns

@@ -1,0 +1,219 @@
+"""How long a kernel should take on a GPU, *predicted* from what its loops execute and published rates.
+
+Nothing here was measured on a GPU. A tile costs every unit of a multiprocessor (SM) some cycles; with enough warps that
+do not wait for each other the busiest unit decides (``overlapping``), in one block whose warps do, the products and
+what lies between them add up (``serial``). The truth lies between; ``Prediction`` has both.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import sass
+from ahead_of_time import Compiled, Launch
+
+WARP = 32
+
+
+@dataclass(frozen=True)
+class GPU:
+    name: str
+    architecture: int
+    sms: int
+    clock: float  # Hz, boost
+    tensor: int  # dense bfloat16 FLOP with float32 sums, a cycle and SM
+    fp32: int  # lanes a cycle and SM
+    warps: int  # resident on an SM
+    shared: int  # bytes an SM
+    l2: float  # bytes
+    l2_rate: float  # bytes a cycle, whole chip
+    dram_rate: float  # bytes a second
+    int32: int = 64  # lanes a cycle and SM, integer and logic
+    mufu: int = 16  # lanes a cycle and SM, exp2 and 1/x
+    convert: int = 64
+    shuffle: int = 32
+    shared_rate: int = 128  # bytes a cycle and SM
+    issue: int = 4  # warp instructions a cycle and SM
+    registers: int = 65536
+
+    @property
+    def peak(self) -> float:
+        return self.sms * self.clock * self.tensor
+
+
+# Lanes of float32, integer, MUFU, conversion, shuffle: CUDA C++ programming guide, "Throughput of native arithmetic
+# instructions". Resident warps, shared memory: the same, "Technical specifications per compute capability". L2 rates
+# are not in datasheets, except A100's.
+GPUS = {
+    # A100 whitepaper: 108 SM, 1.41 GHz, 312 TFLOPS = 2048 a cycle and SM; L2 40 MB, 5120 B a cycle, of which public
+    # microbenchmarks see four fifths; 80 GB datasheet: 2039 GB/s.
+    80: GPU("A100", 80, 108, 1.41e9, 2048, 64, 64, 164 << 10, 40e6, 4096, 2039e9),
+    # Ada whitepaper: 128 SM, 2.52 GHz, 165.2 TFLOPS with float32 sums = 512; L2 72 MB; 1008 GB/s. L2: about 5 TB/s in
+    # public microbenchmarks.
+    89: GPU("RTX 4090", 89, 128, 2.52e9, 512, 128, 48, 100 << 10, 72e6, 2048, 1008e9),
+    # H100 SXM datasheet: 989.4 TFLOPS dense, 132 SM at 1.83 GHz = 4096; L2 50 MB; 3352 GB/s. L2: 5.5 TB/s in public
+    # microbenchmarks of the smaller PCIe card, and what plain 128 x 256 matmul tiles need at 600 TFLOPS: 7 TB/s.
+    90: GPU("H100", 90, 132, 1.83e9, 4096, 128, 64, 228 << 10, 50e6, 4096, 3352e9),
+    # HGX B200 datasheet: 2250 TFLOPS dense, 8 TB/s; 148 SM at 1.85 GHz = 8192; L2 126 MB, its rate taken as H100's for
+    # every SM.
+    100: GPU("B200", 100, 148, 1.85e9, 8192, 128, 64, 228 << 10, 126e6, 4600, 8000e9),
+}
+BARRIER = 30  # cycles that a block waits at each, from public microbenchmarks of bar.sync
+L2_LATENCY = 270  # cycles; 200 on A100, 260 to 280 on H100 and 4090 in public microbenchmarks
+START = 8  # trips to L2 one after the other before a block of rows has its first tile, and after its last
+
+
+CLASSES = 19  # of the problem that is predicted, all alike; their tiles go through the masked loops
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a block of warps executes for one tile."""
+
+    flop: float  # executed; more than the products need where warps repeat each other's
+    instructions: Counter[str]  # of all its warps, by pipe
+    shared_bytes: float  # moved by instructions and read by the tensor cores
+    operand_bytes: float  # the operands' part of it
+    operand_loads: int  # instructions that load operands into registers
+    global_bytes: float
+    barriers: int
+    exposed: bool  # the loop waits for the rows that it has just asked for
+
+    @property
+    def issued(self) -> int:
+        return sum(self.instructions.values())
+
+    def cycles(self, gpu: GPU) -> dict[str, float]:
+        """Of an SM, for each of its units."""
+        n = self.instructions
+        both = (n["fma"] + n["imad"]) * WARP / gpu.fp32  # IMAD uses the same lanes, half of them since sm_86
+        return {
+            "tensor": self.flop / gpu.tensor,
+            "exp": n["mufu"] * WARP / gpu.mufu,
+            "issue": self.issued / gpu.issue,
+            "float": max(both, n["imad"] * WARP / 64),
+            "integer": n["alu"] * WARP / gpu.int32,
+            "convert": n["convert"] * WARP / gpu.convert,
+            "shuffle": n["shuffle"] * WARP / gpu.shuffle,
+            "shared": self.shared_bytes / gpu.shared_rate,
+            "L2": self.l2(gpu),
+        }
+
+    def l2(self, gpu: GPU) -> float:
+        return self.global_bytes / min(64, gpu.l2_rate / gpu.sms)
+
+    def busiest(self, gpu: GPU) -> str:
+        cycles = self.cycles(gpu)
+        return max(cycles, key=lambda unit: cycles[unit])
+
+    def overlapping(self, gpu: GPU) -> float:
+        return max(self.cycles(gpu).values())
+
+    def serial(self, gpu: GPU) -> float:
+        """Cycles where the products, with the operands they read, and everything else take turns."""
+        cycles = self.cycles(gpu)
+        products = max(cycles["tensor"], self.operand_bytes / gpu.shared_rate)
+        units = [cycles[unit] for unit in ("exp", "float", "integer", "convert", "shuffle")]
+        between = (self.issued - self.instructions["tensor"] - self.operand_loads) / gpu.issue
+        waiting = self.barriers * BARRIER + (L2_LATENCY + cycles["L2"] if self.exposed else 0)
+        return max(products + max(between, *units) + waiting, cycles["shared"], cycles["L2"])
+
+
+def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
+    """The loops over tiles, what one warp executes in a pass; the first is the one without masks, where there are two.
+    Rows in parts of BLOCK_K are a loop inside it, repeated as often as there are parts."""
+    options = compiled.launch.options
+    loops = sass.loops(compiled.code)
+    leaves = sass.tensor_leaves(loops)
+    if options["BLOCK_K"] < options["BLOCK_D"]:
+        parts = options["BLOCK_D"] // options["BLOCK_K"]
+        outer = [loop for loop in loops if any(leaf in loop.inner for leaf in leaves)]
+        bodies = [loop.own + [x for leaf in loop.inner for x in leaf.body * parts] for loop in outer]
+    else:
+        bodies = [loop.body for loop in leaves]
+    # masks cost instructions, and may come with narrower tiles
+    return sorted(bodies, key=lambda body: (-sum(x.flop for x in body), len(body)))
+
+
+def tile_flop(launch: Launch) -> int:
+    """Of the products of a tile: logits, and in the gradient their product with the rows."""
+    options = launch.options
+    products = 2 if "gradient" in launch.name else 1
+    passes = 3 if options["PRECISION"] == "tf32x3" else 1
+    return 2 * options["BLOCK_M"] * options["BLOCK_N"] * options["BLOCK_D"] * products * passes
+
+
+def tile_of(body: Iterable[sass.Instruction], launch: Launch) -> Tile:
+    body = list(body)
+    warps, stages = launch.options["num_warps"], launch.options["num_stages"]
+    moved = sum(x.bytes for x in body if x.pipe == "shared" or x.base == "LDGSTS")
+    by_tensor_cores = sum(x.operand_bytes for x in body)
+    synchronous = any(x.base == "HMMA" for x in body)
+    matrices = [x for x in body if x.base == "LDSM"] if synchronous else []
+    if launch.architecture == 100:  # SASS has no shapes: both operands from shared memory, each once
+        o = launch.options
+        by_tensor_cores = (o["BLOCK_M"] + o["BLOCK_N"]) * o["BLOCK_D"] * 2 // warps
+    return Tile(
+        flop=sum(x.flop for x in body) * warps or tile_flop(launch),  # tcgen05 does not tell
+        instructions=Counter({pipe: n * warps for pipe, n in sass.by_pipe(body).items()}),
+        shared_bytes=(moved + by_tensor_cores) * warps,
+        operand_bytes=(by_tensor_cores + sum(x.bytes for x in matrices)) * warps,
+        operand_loads=len(matrices) * warps,
+        global_bytes=sum(x.bytes for x in body if x.base in ("LDGSTS", "LDG", "STG")) * warps,
+        barriers=sum(x.base == "BAR" for x in body),
+        exposed=stages < (3 if synchronous else 2),  # Triton keeps stages - 1 tiles, with wgmma one more
+    )
+
+
+def resident(compiled: Compiled, gpu: GPU) -> int:
+    """Blocks on an SM at a time."""
+    warps = compiled.launch.options["num_warps"]
+    registers = -(-compiled.registers // 8) * 8 * WARP * warps
+    return min(gpu.shared // (compiled.shared + 1024), gpu.registers // registers, gpu.warps // warps)
+
+
+class Prediction(NamedTuple):
+    seconds: tuple[float, float]  # if units overlap, and if not
+    flop: float  # that the products of its tiles need
+    bound: str
+
+    def fraction(self, gpu: GPU) -> tuple[float, float]:
+        """Of the dense peak."""
+        return self.flop / self.seconds[0] / gpu.peak, self.flop / self.seconds[1] / gpu.peak
+
+
+def predict(compiled: Compiled, gpu: GPU, N: int) -> Prediction:
+    """Of the sums or the gradient kernel of self contrast, launched for N rows in CLASSES classes of equal size."""
+    launch = compiled.launch
+    options, programs = launch.options, math.prod(launch.grid)
+    m, n = options["BLOCK_M"], options["BLOCK_N"]
+    sums = "sums" in launch.name
+    row_blocks = -(-launch.scalar("size_x") // m) if sums else 1
+    tiles = (N / m) * (N / n) * (0.5 + m / N if sums else 1.0) / programs
+    masked = min(1.0, 1 / CLASSES + (m + n) / N)
+    plain_tile, masked_tile = (tile_of(body, launch) for body in tile_loops(compiled))
+    fit = resident(compiled, gpu)
+    masked_tiles = masked * plain_tile.flop / masked_tile.flop
+    busy = tiles * ((1 - masked) * plain_tile.overlapping(gpu) + masked_tiles * masked_tile.overlapping(gpu))
+    apart = tiles * ((1 - masked) * plain_tile.serial(gpu) + masked_tiles * masked_tile.serial(gpu))
+    start = row_blocks * START * L2_LATENCY
+
+    def wave(blocks: int, alone: float) -> float:
+        """Cycles of so many blocks on an SM."""
+        return max(blocks * busy, alone + start) if blocks else 0.0
+
+    full, rest = divmod(programs, gpu.sms * fit)
+    last = -(-rest // gpu.sms)
+    compute = [(full * wave(fit, alone) + wave(last, alone)) / gpu.clock for alone in (busy, apart)]
+    row_bytes = launch.arguments[0].shape[1] * launch.arguments[0].element_size()
+    if sums and min(gpu.sms * fit, launch.scalar("groups")) * launch.scalar("size_y") * row_bytes > gpu.l2:
+        dram_bytes = tiles * programs * n * row_bytes  # programs side by side read different columns
+    elif sums or N * row_bytes <= gpu.l2:
+        dram_bytes = N * row_bytes
+    else:
+        dram_bytes = (full + 1) * N * row_bytes  # programs of a wave read the same columns at about the same time
+    dram = dram_bytes / gpu.dram_rate
+    bound = "DRAM" if dram > compute[0] else plain_tile.busiest(gpu)
+    return Prediction((max(compute[0], dram), max(compute[1], dram)), tiles * programs * tile_flop(launch), bound)

@@ -1,0 +1,96 @@
+"""Every Triton kernel compiled for every architecture, without a GPU: what must hold of the machine code.
+
+By default every row of the launch table is compiled for every architecture, and each variant for one;
+FASTPIXCON_AOT=all compiles every variant for every architecture, which takes hours.
+"""
+
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET", "0") == "1":
+    pytest.skip("this process interprets Triton", allow_module_level=True)
+
+import ahead_of_time as aot
+import aot_problems
+import gpu_model
+import sass
+import triton_table
+from ahead_of_time import Compiled
+
+TENSOR = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
+# Spills that are known and cost little: outside the loop without masks, in the one row that keeps wgmma busy.
+MOST_SPILLS = {"sm_90-info_nce_gradient-128x64x256x256": 110}
+TILES = ("info_nce_sums_kernel", "info_nce_positives_kernel", "info_nce_gradient_kernel")
+
+
+def complaints(compiled: Compiled) -> list[str]:
+    architecture = compiled.launch.architecture
+    found = []
+    if compiled.spills > MOST_SPILLS.get(str(compiled.launch), 0):
+        found.append(f"spills: {compiled.spills} instructions, {compiled.stack} bytes a thread")
+    if compiled.shared > aot.SHARED_LIMIT[architecture]:
+        found.append(f"shared memory: {compiled.shared} bytes, at most {aot.SHARED_LIMIT[architecture]}")
+    doubles = sorted({x.name for x in compiled.code if sass.FLOAT64.match(x.name)})
+    if doubles:
+        found.append(f"float64: {doubles}")
+    if compiled.launch.name in TILES:
+        found += tile_complaints(compiled)
+    return found
+
+
+def tile_complaints(compiled: Compiled) -> list[str]:
+    """Of kernels whose loops are products of tiles."""
+    launch, options = compiled.launch, compiled.launch.options
+    if options["PRECISION"] == "ieee" and launch.arguments[0].dtype == torch.float32:
+        return []  # no tensor core can
+    names = {x.base for x in compiled.code if x.pipe == "tensor"}
+    wanted = {TENSOR[launch.architecture], "HMMA"}  # tiles of fewer than 64 rows and tf32x3 are mma.sync everywhere
+    if not names or not names <= wanted:
+        return [f"tensor-core instructions: {names}, want {wanted}"]
+    if options["BLOCK_K"] < options["BLOCK_D"]:  # the parts are a loop of their own
+        return wide_loads([loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))], launch, 1)
+    loops = gpu_model.tile_loops(compiled)
+    if len(loops) != (1 if "positives" in launch.name else 2):
+        return [f"{len(loops)} loops over tiles"]
+    found = []
+    want = gpu_model.tile_flop(launch)
+    for number, body in enumerate(loops):
+        flop = sum(x.flop for x in body) * options["num_warps"]
+        part = 1 if number == 0 else max(1, want // flop) if flop else 1  # a masked tile may be narrower
+        most = 1.5 if options["BLOCK_D"] <= 256 else 2.5  # warps that share rows repeat each other's logits
+        if launch.architecture != 100 and not want <= flop * part <= most * want:
+            found.append(f"{flop} FLOP of tensor cores in a tile, want {want}")
+        found += wide_loads([body], launch, part)
+    return found
+
+
+def wide_loads(loops: list[list[sass.Instruction]], launch: aot.Launch, part: int) -> list[str]:
+    """The rows of a tile come 16 bytes at a time, if there are so many for every thread."""
+    options, size = launch.options, launch.arguments[0].element_size()
+    width = options["BLOCK_K"] if options["BLOCK_K"] < options["BLOCK_D"] else options["BLOCK_D"]
+    want = options["BLOCK_N"] * width * size // part
+    if want < 16 * 32 * options["num_warps"]:
+        return []
+    loaded = [
+        sum(x.bytes for x in body if x.base in ("LDG", "LDGSTS") and ".128" in x.name) * options["num_warps"]
+        for body in loops
+    ]
+    return [f"{n} bytes of a tile's {want} are loaded 16 at a time" for n in loaded if n < want]
+
+
+@pytest.mark.parametrize(("architecture", "problem"), aot_problems.chosen(), ids=str)
+def test_machine_code(architecture: int, problem: aot_problems.Problem) -> None:
+    wrong = {}
+    for launch in problem.launches(architecture):
+        found = complaints(aot.compile_launch(launch))
+        if found:
+            wrong[str(launch)] = found
+    assert not wrong
+
+
+def test_the_table_in_docs_is_of_what_is_launched() -> None:
+    """python bench/triton_table.py > docs/triton-kernels.md"""
+    assert triton_table.stale(triton_table.DOCUMENT.read_text()) == []
