@@ -2,6 +2,7 @@
 
     python bench/bench_info_nce.py                       # N = 8,192 and 16,384, D = 256, 19 classes
     python bench/bench_info_nce.py --sizes 1024 --dtypes float32 --repeat 20
+    python bench/bench_info_nce.py --processor-time      # where others work too: one thread, seconds it ran itself
     python bench/bench_info_nce.py --memory              # peak memory, up to N = 131,072
 
 Efficiency is 4 N^2 D FLOP, the least that self contrast needs, over the fp32 matmul of the same run. The rivals: eager,
@@ -11,6 +12,8 @@ processor without bfloat16 units eager PyTorch is hundreds of times slower in bf
 
 import argparse
 import statistics
+import time
+from collections.abc import Callable
 
 import measure
 import rivals
@@ -19,6 +22,7 @@ import torch
 import fastpixcon as fpc
 
 D, CLASSES = 256, 19
+Clock = Callable[[], float]
 
 
 def problem(n: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,12 +39,14 @@ def step(loss, rows: torch.Tensor, labels: torch.Tensor, denominator: str) -> me
     return run
 
 
-def times(n: int, dtype: torch.dtype, denominator: str, repeat: int, eager: list[str], eager_repeat: int) -> None:
+def times(
+    n: int, dtype: torch.dtype, denominator: str, repeat: int, eager: list[str], eager_repeat: int, clock: Clock
+) -> None:
     rows, labels = problem(n, dtype)
     single = rows.detach().float().requires_grad_()
     ours = step(fpc.functional.info_nce, rows, labels, denominator)
     peak, peak_flop = measure.matmul()
-    own = measure.seconds({"ours": ours, "matmul": peak}, repeat)
+    own = measure.seconds({"ours": ours, "matmul": peak}, repeat, clock=clock)
     efficiency = statistics.median(
         (4 * n * n * D / o) / (peak_flop / m) for o, m in zip(own["ours"], own["matmul"], strict=True)
     )
@@ -51,7 +57,7 @@ def times(n: int, dtype: torch.dtype, denominator: str, repeat: int, eager: list
         "lean32": step(rivals.info_nce_lean, single, labels, denominator),
     }
     chosen = {name: call for name, call in rivals_here.items() if name in eager}
-    rounds = measure.seconds(chosen | {"ours": ours}, eager_repeat, warm_up=0)
+    rounds = measure.seconds(chosen | {"ours": ours}, eager_repeat, warm_up=0, clock=clock)
     line = f"{n:>7} {str(dtype)[6:]:>9} {denominator:>9}  {statistics.median(own['ours']):8.4f} s"
     line += f"  efficiency {efficiency:5.2f}"
     for rival in chosen:
@@ -82,8 +88,12 @@ def main() -> None:
         "--rivals", nargs="*", default=["eager", "lean"], choices=["eager", "lean", "eager32", "lean32"]
     )
     parser.add_argument("--eager-repeat", type=int, default=2, help="rounds against the rivals")
+    parser.add_argument("--processor-time", action="store_true", help="one thread, and the time that it ran")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    if arguments.processor_time:
+        torch.set_num_threads(1)
     print(measure.describe())
     fpc.show_config()
     if arguments.memory:
@@ -92,7 +102,8 @@ def main() -> None:
     for name in arguments.dtypes:
         for n in arguments.sizes or [8192, 16384]:
             for denominator in arguments.denominators:
-                times(n, getattr(torch, name), denominator, arguments.repeat, arguments.rivals, arguments.eager_repeat)
+                repeats = arguments.repeat, arguments.rivals, arguments.eager_repeat
+                times(n, getattr(torch, name), denominator, *repeats, clock)
 
 
 if __name__ == "__main__":

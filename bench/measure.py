@@ -11,15 +11,18 @@ import torch
 Call = Callable[[], object]
 
 
-def seconds(calls: dict[str, Call], repeat: int = 5, warm_up: int = 1) -> dict[str, list[float]]:
-    """Wall seconds of every call, the rivals in turn, after the warm-up rounds; ``repeat`` values each."""
+def seconds(
+    calls: dict[str, Call], repeat: int = 5, warm_up: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Wall seconds of every call, or what else ``clock`` counts, the rivals in turn, after the warm-up rounds;
+    ``repeat`` values each."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeat + warm_up):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call()
             if turn >= warm_up:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 
