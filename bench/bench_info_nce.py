@@ -2,6 +2,7 @@
 
     python bench/bench_info_nce.py                       # N = 8,192 and 16,384, D = 256, 19 classes
     python bench/bench_info_nce.py --sizes 1024 --dtypes float32 --repeat 20
+    python bench/bench_info_nce.py --processor-time      # where others work too: one thread, seconds it ran itself
     python bench/bench_info_nce.py --memory              # peak memory, up to N = 131,072
     python bench/bench_info_nce.py --device cuda         # on a GPU; with FASTPIXCON_AUTOTUNE=1 tiles are tuned first
 
@@ -12,6 +13,7 @@ processor without bfloat16 units eager PyTorch is hundreds of times slower in bf
 
 import argparse
 import statistics
+import time
 
 import measure
 import rivals
@@ -85,10 +87,14 @@ def main() -> None:
         "--rivals", nargs="*", default=["eager", "lean"], choices=["eager", "lean", "eager32", "lean32"]
     )
     parser.add_argument("--eager-repeat", type=int, default=2, help="rounds against the rivals")
+    parser.add_argument("--processor-time", action="store_true", help="one thread, and the time that it ran")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     device = arguments.device
+    if arguments.processor_time:
+        measure.clock = time.process_time
+        torch.set_num_threads(1)
     print(measure.describe(device))
     fpc.show_config()
     if arguments.memory:

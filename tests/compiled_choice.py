@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
 @functools.cache
 def found_by_case() -> dict[Any, Found]:
-    from ahead_of_time import specialize  # needs Triton, which need not be here
+    from aot_compile import specialize  # needs Triton, which need not be here
 
     found: dict[Any, Found] = {}
 

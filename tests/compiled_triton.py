@@ -72,7 +72,7 @@ class Emulator:
     launches: list[Launch] = field(default_factory=list)
 
     def __call__(self, kernel: Any, grid: tuple[int, ...], arguments: Sequence[Any], options: dict[str, Any]) -> None:
-        from ahead_of_time import compile_launch, specialize  # needs Triton, which need not be here
+        from aot_compile import compile_launch, specialize  # needs Triton, which need not be here
 
         launch = specialize(kernel, arguments, options)
         compiled = compile_launch(launch)

@@ -193,10 +193,12 @@ def test_the_environment_sets_the_default() -> None:
     assert "backend: got 'numpy', want one of 'auto'" in done.stderr
 
 
+ISAS = ["baseline", "avx2", "avx512", "avx512_bf16", "amx"]
+ISAS += ["avx512_emulated", "avx512_bf16_emulated", "amx_emulated"]
 KERNELS_AND_DETERMINISM = ["tests/test_conformance.py", "-k", "native and (test_info_nce or same_bits or test_gather)"]
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "amx", "avx512_emulated", "amx_emulated"])
+@pytest.mark.parametrize("isa", ISAS)
 def test_conformance_on_every_instruction_set(isa: str, pytestconfig: pytest.Config) -> None:
     """The kernels that this processor would not choose by itself."""
     if backends.missing("native") is not None:

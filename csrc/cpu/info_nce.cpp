@@ -8,9 +8,11 @@
 #include <torch/library.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <type_traits>
 
+#include "cpu/huge_pages.h"
 #include "cpu/schedule.h"
 #include "cpu/sorted_rows.h"
 
@@ -24,14 +26,16 @@ constexpr double kFixedShiftMin = 0.025;  // below it e^((cos - 1) / temperature
 constexpr int64_t kOverhang = 64;         // arrays of row terms are read a vector past their end
 constexpr int64_t kScratch = kTile * kTileStride;
 
-// AMX multiplies bfloat16 only; float16 has more bits than that and is computed with in float.
+// Products of bfloat16 are for bfloat16 rows only; float16 has more bits than that and is computed with in float.
 const TileKernels& tile_kernels(at::ScalarType dtype) {
   const bool bf16 = dtype == at::kBFloat16;
   switch (isa()) {
     case Isa::kAmx: return bf16 ? tile_kernels_amx() : tile_kernels_avx512();
+    case Isa::kAvx512Bf16: return bf16 ? tile_kernels_avx512_bf16() : tile_kernels_avx512();
     case Isa::kAvx512: return tile_kernels_avx512();
     case Isa::kAvx2: return tile_kernels_avx2();
     case Isa::kAmxEmulated: return bf16 ? tile_kernels_amx_emulated() : tile_kernels_avx512_emulated();
+    case Isa::kAvx512Bf16Emulated: return bf16 ? tile_kernels_avx512_bf16_emulated() : tile_kernels_avx512_emulated();
     case Isa::kAvx512Emulated: return tile_kernels_avx512_emulated();
     case Isa::kBaseline: break;
   }
@@ -110,23 +114,26 @@ struct Problem {
   }
 
   // Runs work(view, off the diagonal, first row, first column, what the next tile reads) on the dot products of
-  // every kept tile; products(I, J) is what work itself reads, null if that is little.
+  // every kept tile; products(I, J, I is new, J is new) is what work itself reads of blocks that the tile before did
+  // not have, null if that is little.
   template <class Keep, class Products, class Work>
   void for_tiles(bool columns_own, const Keep& keep, const Products& products, const Work& work) const {
-    schedule(row_blocks, column_blocks, columns_own, keep)
-        .run(kScratch, [&](int64_t I, int64_t J, float* s, int64_t next_I, int64_t next_J) {
+    const int64_t rows = row_blocks.count(), columns = column_blocks.count();
+    schedule(rows, columns, TileSchedule::group(rows), TileSchedule::group(columns), columns_own, keep)
+        .run(kScratch, [&](Place tile, Place before, Place after, float* s) {
+          const auto [I, J] = tile;
           const int64_t i0 = row_blocks.first(I), j0 = column_blocks.first(J);
           Ahead next;
-          if (next_I >= 0) {
-            next.add(anchors.row(row_blocks.first(next_I)), row_blocks.length(next_I) * anchors.operand.stride * 4);
-            next.add(contrast().packed(column_blocks.first(next_J)),
-                     column_blocks.length(next_J) * contrast().operand.depth * 4);
-          }
+          if (after.I >= 0 && after.I != I)
+            kernels.ahead_of(anchors.operand, Part::kLeft, row_blocks.first(after.I), row_blocks.length(after.I), next);
+          if (after.J >= 0 && after.J != J)
+            kernels.ahead_of(contrast().operand, Part::kRight, column_blocks.first(after.J),
+                             column_blocks.length(after.J), next);
           Ahead own;
-          if constexpr (!std::is_null_pointer_v<Products>) own = products(I, J);
+          if constexpr (!std::is_null_pointer_v<Products>) own = products(I, J, before.I != I, before.J != J);
           run_tile(has_positives(I, J), I != J, i0, row_blocks.length(I), j0, column_blocks.length(J), s,
                    std::is_null_pointer_v<Products> ? next : own,
-                   [&](const TileView& tile, bool off, int64_t i, int64_t j) { work(tile, off, i, j, next); });
+                   [&](const TileView& view, bool off, int64_t i, int64_t j) { work(view, off, i, j, next); });
         });
   }
 
@@ -148,7 +155,8 @@ struct Problem {
       return has_positives_between(rows.first(I), rows.first(I) + rows.length(I), columns.first(J),
                                    columns.first(J) + columns.length(J));
     };
-    schedule(rows, columns, false, keep).run(kScratch, [&](int64_t I, int64_t J, float* s, int64_t, int64_t) {
+    const auto tiles = [&](Place tile, Place, Place, float* s) {
+      const auto [I, J] = tile;
       const auto [first, last] = row_range(I, J);
       if (first >= last) return;
       const int64_t j0 = columns.first(J), j1 = j0 + columns.length(J);
@@ -157,14 +165,18 @@ struct Problem {
       const int64_t to = off ? std::min(j1, class_of(last - 1).contrast_last) : j1;
       Ahead nothing;
       if (from < to) run_tile(true, off, first, last - first, from, to - from, s, nothing, work);
-    });
+    };
+    schedule(rows.count(), columns.count(), 1, 1, false, keep).run(kScratch, tiles);
   }
 
  private:
+  using Place = TileSchedule::Place;
+
   template <class Keep>
-  TileSchedule schedule(const Blocks& rows, const Blocks& columns, bool columns_own, const Keep& keep) const {
-    return self ? TileSchedule::triangle(rows.count(), keep)
-                : TileSchedule::rectangle(rows.count(), columns.count(), columns_own, keep);
+  TileSchedule schedule(int64_t rows, int64_t columns, int64_t row_group, int64_t column_group, bool columns_own,
+                        const Keep& keep) const {
+    return self ? TileSchedule::triangle(rows, row_group, keep)
+                : TileSchedule::rectangle(rows, columns, row_group, column_group, columns_own, keep);
   }
 
   template <class Work>
@@ -320,8 +332,12 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const
 
   // Gradients of the sorted rows, in units of largest / temperature.
   const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
-  const Tensor d_rows = at::zeros({wants_anchors ? a.operand.count : 0, a.operand.stride}, options);
-  const Tensor d_columns = at::zeros({wants_contrast ? c.operand.count : 0, c.operand.stride}, options);
+  Tensor d_rows = at::empty({wants_anchors ? a.operand.count : 0, a.operand.stride}, options);
+  Tensor d_columns = at::empty({wants_contrast ? c.operand.count : 0, c.operand.stride}, options);
+  for (Tensor& d : {std::ref(d_rows), std::ref(d_columns)}) {
+    prefer_huge_pages(d.mutable_data_ptr(), d.nbytes());
+    d.zero_();
+  }
   float* d_a = wants_anchors ? d_rows.mutable_data_ptr<float>() : nullptr;
   float* d_c = wants_contrast ? d_columns.mutable_data_ptr<float>() : nullptr;
   const auto gradient = p.online ? p.kernels.gradient_online : p.kernels.gradient_fixed;
@@ -329,14 +345,15 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const
   if (terms.largest != 0 && (wants_anchors || wants_contrast))
     p.for_tiles(
         wants_contrast, [](int64_t, int64_t) { return true; },
-        [&](int64_t I, int64_t J) {
+        [&](int64_t I, int64_t J, bool new_rows, bool new_columns) {
           const int64_t i0 = p.row_blocks.first(I), m = p.row_blocks.length(I);
           const int64_t j0 = p.column_blocks.first(J), n = p.column_blocks.length(J);
           Ahead ahead;
-          if (wants_anchors) ahead.add(c.row(j0), n * c.operand.stride * 4);
-          if (wants_anchors) ahead.add(d_a + i0 * a.operand.stride, m * a.operand.stride * 4);
-          if (p.self && wants_anchors) ahead.add(d_a + j0 * a.operand.stride, n * a.operand.stride * 4);
-          if (wants_contrast) ahead.add(d_c + j0 * c.operand.stride, n * c.operand.stride * 4);
+          if (wants_anchors && new_columns) p.kernels.ahead_of(c.operand, Part::kValues, j0, n, ahead);
+          if (wants_anchors && new_rows) ahead.add(d_a + i0 * a.operand.stride, m * a.operand.stride * 4);
+          if ((p.self || wants_contrast) && new_columns)
+            ahead.add((p.self ? d_a : d_c) + j0 * c.operand.stride, n * c.operand.stride * 4);
+          if ((p.self || wants_contrast) && new_rows) p.kernels.ahead_of(a.operand, Part::kValues, i0, m, ahead);
           return ahead;
         },
         [&](const TileView& tile, bool mirrored, int64_t i0, int64_t j0, Ahead& next) {

@@ -4,7 +4,7 @@
 namespace fastpixcon {
 
 // The emulated ones run the code of their original in AVX2 and software, for tests; never chosen by themselves.
-enum class Isa { kBaseline, kAvx2, kAvx512, kAmx, kAvx512Emulated, kAmxEmulated };
+enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Bf16, kAmx, kAvx512Emulated, kAvx512Bf16Emulated, kAmxEmulated };
 
 // The best this processor has, or what FASTPIXCON_CPU_ISA asks for. Throws on an unknown or missing one.
 Isa isa();

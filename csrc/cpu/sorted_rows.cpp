@@ -9,17 +9,13 @@
 #include <cmath>
 #include <numeric>
 
+#include "cpu/huge_pages.h"
+
 namespace fastpixcon {
 namespace {
 
 constexpr double kMinNorm = 1e-12;  // below it a row has no direction
 constexpr int64_t kLeftOut = -1;
-
-// Rows of padding included, so that 16 floats are a cache line and consecutive rows fall into different sets.
-int64_t padded_stride(int64_t width, int64_t lanes) {
-  const int64_t lines = round_up(width, lanes) / 16 + (round_up(width, lanes) % 16 != 0);
-  return (lines | 1) * 16;
-}
 
 template <class label_t>
 void sort_labels(const label_t* labels, int64_t N, SortedRows& set) {
@@ -32,6 +28,17 @@ void sort_labels(const label_t* labels, int64_t N, SortedRows& set) {
   set.n = static_cast<int64_t>(set.source.size());
   set.label.resize(set.n);
   for (int64_t i = 0; i < set.n; ++i) set.label[i] = labels[set.source[i]];
+}
+
+// In double, so that neither huge nor tiny rows overflow or vanish; eight sums, as additions wait for each other.
+template <class scalar_t>
+double sum_of_squares(const scalar_t* x, int64_t D) {
+  double sums[8] = {}, sum = 0;
+  for (int64_t k = 0; k + 8 <= D; k += 8)
+    for (int64_t l = 0; l < 8; ++l) sums[l] += static_cast<double>(x[k + l]) * static_cast<double>(x[k + l]);
+  for (int64_t k = D / 8 * 8; k < D; ++k) sums[k % 8] += static_cast<double>(x[k]) * static_cast<double>(x[k]);
+  for (double part : sums) sum += part;
+  return sum;
 }
 
 template <class scalar_t>
@@ -47,9 +54,7 @@ void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, bool bf16, Sort
         for (int64_t k = 0; k < D; ++k) row[k] = static_cast<float>(from[k]);
         continue;
       }
-      double squares = 0;  // double: neither huge nor tiny rows overflow or vanish
-      for (int64_t k = 0; k < D; ++k) squares += static_cast<double>(from[k]) * static_cast<double>(from[k]);
-      const double norm = std::sqrt(squares);
+      const double norm = std::sqrt(sum_of_squares(from, D));
       const double inverse = norm >= kMinNorm ? 1 / norm : std::isnan(norm) ? norm : 0;
       set.inv_norm[i] = inverse;
       for (int64_t k = 0; k < D; ++k)
@@ -73,9 +78,10 @@ SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normali
   }
   if (normalize) set.inv_norm.resize(set.n);
 
-  const int64_t count = round_up(set.n, lanes), stride = padded_stride(D, lanes);
+  const int64_t count = round_up(set.n, lanes), stride = odd_lines(round_up(D, lanes));
   set.rows = at::empty({count, stride}, x.options().dtype(at::kFloat));
-  set.columns = at::empty({kernels.pack_size(count, D)}, x.options().dtype(at::kFloat));
+  set.columns = at::empty({kernels.pack_size(count, D, stride)}, x.options().dtype(at::kFloat));
+  for (const at::Tensor& big : {set.rows, set.columns}) prefer_huge_pages(big.mutable_data_ptr(), big.nbytes());
   set.operand = {set.rows.const_data_ptr<float>(), stride, set.columns.const_data_ptr<float>(), D, count};
   const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "sort_rows", [&] {

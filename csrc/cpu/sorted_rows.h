@@ -22,7 +22,6 @@ struct SortedRows {
   Operand operand;
 
   const float* row(int64_t i) const { return operand.rows + i * operand.stride; }
-  const float* packed(int64_t i) const { return operand.columns + i * operand.depth; }
 };
 
 // x [N, D] float32, bfloat16 or float16; labels [N] int32 or int64.

@@ -56,24 +56,36 @@ struct GradientTerms {
 struct Operand {
   const float* rows;     // [count][stride], zeros beyond D and beyond the last row
   int64_t stride;        // of rows
-  const float* columns;  // the rows again, packed: [count / lanes][depth][lanes], or see tile_gemm_amx.h
+  const float* columns;  // the rows again, packed: [count / lanes][depth][lanes], or see tile_gemm_{bf16,amx}.h
   int64_t depth;         // D
   int64_t count;         // rows, up to a multiple of lanes
 };
 
-// Memory that the next product reads, fetched into the second cache line by line while this one computes.
+// What a set of rows is in a product.
+enum class Part { kLeft, kRight, kValues };  // rows of a logits tile, its columns, what a gradient tile multiplies
+
+// Floats up to an odd number of cache lines: rows that far apart fall into different sets.
+inline int64_t odd_lines(int64_t floats) { return ((floats + 15) / 16 | 1) * 16; }
+
+// Memory that the next products read, fetched into the second cache line by line while this one computes.
 class Ahead {
  public:
+  struct Line {
+    const char* at;
+    int64_t step;  // from one prefetch to the next; of a line's size or less
+  };
+
   void add(const void* from, int64_t bytes) {
     areas_[count_++] = {static_cast<const char*>(from), static_cast<const char*>(from) + bytes};
   }
-  void fetch(int64_t lines) {
-    for (; lines > 0 && now_ < count_; --lines) {
-      Area& area = areas_[now_];
-      __builtin_prefetch(area.at, 0, 2);
-      area.at += 64;
-      if (area.at >= area.end) ++now_;
-    }
+  // The next `bytes`, for prefetches `step` bytes apart. Past the end of an area they fetch what follows it.
+  Line take(int64_t bytes, int64_t step) {
+    if (now_ == count_) return {reinterpret_cast<const char*>(this), 0};
+    Area& area = areas_[now_];
+    const Line line{area.at, step};
+    area.at += bytes;
+    if (area.at >= area.end) ++now_;
+    return line;
   }
 
  private:
@@ -85,12 +97,14 @@ class Ahead {
 };
 
 struct TileKernels {
-  bool bf16;                                           // the rows must be bfloat16 values
-  int64_t lanes;                                       // blocks start at multiples of this
-  int64_t block;                                       // rows and columns of a tile that suit the caches
-  int64_t (*pack_size)(int64_t count, int64_t depth);  // of operand.columns, in floats
+  bool bf16;      // the rows must be bfloat16 values
+  int64_t lanes;  // blocks start at multiples of this
+  int64_t block;  // rows and columns of a tile that suit the caches
+  int64_t (*pack_size)(int64_t count, int64_t depth, int64_t stride);  // of operand.columns, in floats
   // Packs operand.columns from operand.rows, panels [first, last).
   void (*pack)(const Operand& operand, float* columns, int64_t first, int64_t last);
+  // Adds what products read of rows [row, row + count).
+  void (*ahead_of)(const Operand& operand, Part part, int64_t row, int64_t count, Ahead& ahead);
   // s [m][kTileStride] = rows [i0, i0 + m) of a times rows [j0, j0 + n) of c, transposed.
   void (*logits)(const Operand& a, int64_t i0, int64_t m, const Operand& c, int64_t j0, int64_t n, float* s,
                  Ahead& ahead);
@@ -111,9 +125,11 @@ struct TileKernels {
 const TileKernels& tile_kernels_baseline();
 const TileKernels& tile_kernels_avx2();
 const TileKernels& tile_kernels_avx512();
+const TileKernels& tile_kernels_avx512_bf16();
 const TileKernels& tile_kernels_amx();
 // The same code in narrower vectors and software tiles, for tests on processors without them.
 const TileKernels& tile_kernels_avx512_emulated();
+const TileKernels& tile_kernels_avx512_bf16_emulated();
 const TileKernels& tile_kernels_amx_emulated();
 
 }  // namespace fastpixcon

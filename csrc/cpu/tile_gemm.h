@@ -1,64 +1,17 @@
-// Products of tiles: C [m][n] += A [m][k] B [k][n] in registers of FASTPIXCON_TILE_ROWS x kLanes.
+// Products of tiles in float.
 #pragma once
 
 #include <cstdint>
 
 #include "cpu/tile.h"
-#include "cpu/vec.h"
+#include "cpu/tile_micro.h"
 
 namespace fastpixcon {
 namespace {
 
-constexpr int kRows = FASTPIXCON_TILE_ROWS;        // rows held in registers
-constexpr int kVectors = FASTPIXCON_TILE_VECTORS;  // vectors a row
-constexpr int64_t kLanes = kVectors * kWidth;
-constexpr int64_t kLinesAhead = 24;  // fetched ahead before every block of registers
-constexpr int64_t kDepth = 384;      // a panel [kDepth][kLanes] of B stays in the first-level cache
+constexpr bool kBf16 = false;
 
-// A is read as a[m * stride + k] (kRowMajor) or a[k * stride + m]; B as b[k * b_stride + lane].
-template <int M, bool kRowMajor, bool kAccumulate>
-inline void micro(int64_t k, const float* a, int64_t stride, const float* b, int64_t b_stride, float* c,
-                  int64_t c_stride) {
-  Vec sum[M][kVectors];
-  for (int i = 0; i < M; ++i)
-    for (int v = 0; v < kVectors; ++v) sum[i][v] = kAccumulate ? load(c + i * c_stride + v * kWidth) : Vec{};
-  for (int64_t l = 0; l < k; ++l) {
-    Vec row[kVectors];
-    for (int v = 0; v < kVectors; ++v) row[v] = load(b + l * b_stride + v * kWidth);
-    for (int i = 0; i < M; ++i) {
-      const float x = kRowMajor ? a[i * stride + l] : a[l * stride + i];
-      for (int v = 0; v < kVectors; ++v) sum[i][v] += x * row[v];
-    }
-  }
-  for (int i = 0; i < M; ++i)
-    for (int v = 0; v < kVectors; ++v) store(c + i * c_stride + v * kWidth, sum[i][v]);
-}
-
-// The same for the last m < M rows.
-template <int M, bool kRowMajor, bool kAccumulate>
-inline void micro_tail(int64_t m, int64_t k, const float* a, int64_t stride, const float* b, int64_t b_stride, float* c,
-                       int64_t c_stride) {
-  if constexpr (M > 0) {
-    if (m == M) return micro<M, kRowMajor, kAccumulate>(k, a, stride, b, b_stride, c, c_stride);
-    micro_tail<M - 1, kRowMajor, kAccumulate>(m, k, a, stride, b, b_stride, c, c_stride);
-  }
-}
-
-// One panel of kLanes columns of C.
-template <bool kRowMajor, bool kAccumulate>
-inline void panel(int64_t m, int64_t k, const float* a, int64_t stride, const float* b, int64_t b_stride, float* c,
-                  int64_t c_stride, Ahead& ahead) {
-  const int64_t row_step = kRowMajor ? stride : 1;
-  int64_t i = 0;
-  for (; i + kRows <= m; i += kRows) {
-    ahead.fetch(kLinesAhead);
-    micro<kRows, kRowMajor, kAccumulate>(k, a + i * row_step, stride, b, b_stride, c + i * c_stride, c_stride);
-  }
-  micro_tail<kRows - 1, kRowMajor, kAccumulate>(m - i, k, a + i * row_step, stride, b, b_stride, c + i * c_stride,
-                                                c_stride);
-}
-
-int64_t pack_size(int64_t count, int64_t depth) { return count * depth; }
+int64_t pack_size(int64_t count, int64_t depth, int64_t) { return count * depth; }
 
 void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
   for (int64_t p = first; p < last; ++p) {
@@ -66,6 +19,14 @@ void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
     float* out = columns + p * operand.depth * kLanes;
     for (int64_t k = 0; k < operand.depth; ++k)
       for (int64_t r = 0; r < kLanes; ++r) out[k * kLanes + r] = rows[r * operand.stride + k];
+  }
+}
+
+void ahead_of(const Operand& operand, Part part, int64_t row, int64_t count, Ahead& ahead) {
+  if (part == Part::kRight) {
+    ahead.add(operand.columns + row * operand.depth, count * operand.depth * 4);
+  } else {
+    ahead.add(operand.rows + row * operand.stride, count * operand.stride * 4);
   }
 }
 

@@ -16,12 +16,13 @@
 namespace fastpixcon {
 namespace {
 
+constexpr bool kBf16 = true;
 constexpr int64_t kLanes = 32;
 constexpr int64_t kAmxWords = 512;  // bfloat16 in a tile
 
 inline int64_t amx_depth(int64_t depth) { return (depth + 31) / 32 * 32; }
 
-inline int64_t pack_size(int64_t count, int64_t depth) { return 3 * count * amx_depth(depth) / 2; }
+inline int64_t pack_size(int64_t count, int64_t depth, int64_t) { return 3 * count * amx_depth(depth) / 2; }
 
 struct AmxOperand {
   explicit AmxOperand(const Operand& operand)
@@ -59,6 +60,8 @@ void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
     }
   }
 }
+
+void ahead_of(const Operand&, Part, int64_t, int64_t, Ahead&) {}  // nothing is fetched while tiles multiply
 
 // c [32][32] (+)= a b over `steps` tiles; a's and b's second tiles stand a_next and b_next words on.
 template <bool kAccumulate>

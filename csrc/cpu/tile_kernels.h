@@ -1,7 +1,9 @@
 // The table of tile kernels of one instruction set, for the translation units tile_<isa>.cpp.
 #include "cpu/tile.h"
-#ifdef FASTPIXCON_TILE_AMX
+#if defined(FASTPIXCON_TILE_AMX)
 #include "cpu/tile_gemm_amx.h"
+#elif defined(FASTPIXCON_TILE_BF16)
+#include "cpu/tile_gemm_bf16.h"
 #else
 #include "cpu/tile_gemm.h"
 #endif
@@ -11,13 +13,9 @@ namespace fastpixcon {
 
 const TileKernels& FASTPIXCON_TILE_KERNELS() {
   static constexpr TileKernels kernels = {
-#ifdef FASTPIXCON_TILE_AMX
-      true,
-#else
-      false,
-#endif
-      kLanes,    FASTPIXCON_TILE_BLOCK, pack_size,      pack, logits, add_rows, add_columns, sum_fixed, sum_online,
-      positives, gradient_fixed,        gradient_online};
+      kBf16,          kLanes,         FASTPIXCON_TILE_BLOCK, pack_size, pack,       ahead_of,
+      logits,         add_rows,       add_columns,           sum_fixed, sum_online, positives,
+      gradient_fixed, gradient_online};
   return kernels;
 }
 

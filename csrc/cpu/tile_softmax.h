@@ -22,10 +22,11 @@ class Lanes {
         n_(tile.n),
         negatives_(tile.negatives) {}
 
-  // All lanes are in the sum, and no positives.
-  bool plain(int64_t v) const {
-    return v + kWidth <= n_ && (v >= hi_ || v + kWidth <= lo_) && (self_ < v || self_ >= v + kWidth);
+  // All lanes of the vectors in columns [v, end) are in the sum, and no positives.
+  bool plain(int64_t v, int64_t end) const {
+    return end <= n_ && (v >= hi_ || end <= lo_) && (self_ < v || self_ >= end);
   }
+  bool plain(int64_t v) const { return plain(v, v + kWidth); }
   IntVec positive(int64_t v) const { return lanes_between(lo_ - v, hi_ - v) & ~is_self(v); }
   IntVec in_sum(int64_t v) const {
     const IntVec here = lanes_between(0, n_ - v) & ~is_self(v);
@@ -45,19 +46,38 @@ inline Vec logit(const TileView& tile, int64_t i, int64_t v) {
   return load(tile.s + i * kTileStride + v) * tile.scale - tile.shift;
 }
 
+constexpr int kGroup = 4;  // vectors whose exponentials are computed step by step together
+
+// use(e^s, v) of the vectors of columns [0, n) of row i.
+template <class Use>
+inline void exponentials(const TileView& tile, int64_t i, const Use& use) {
+  int64_t v = 0;
+  for (; v + kGroup * kWidth <= tile.n; v += kGroup * kWidth) {
+    Vec e[kGroup];
+    for (int g = 0; g < kGroup; ++g) e[g] = logit(tile, i, v + g * kWidth);
+    exp2(e);
+    for (int g = 0; g < kGroup; ++g) use(e[g], v + g * kWidth);
+  }
+  for (; v < tile.n; v += kWidth) use(exp2(logit(tile, i, v)), v);
+}
+
 void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
-  float column_sum[kTileStride] = {};
+  float row_sum[kTile][kWidth], column_sum[kTileStride] = {};
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
-    Vec row_sum{};
-    for (int64_t v = 0; v < tile.n; v += kWidth) {
-      Vec e = exp2(logit(tile, i, v));
-      if (!lanes.plain(v)) e = select(lanes.in_sum(v), e, Vec{});
-      row_sum += e;
+    Vec sum{};
+    const auto add = [&](Vec e, int64_t v) {
+      sum += e;
       store(column_sum + v, load(column_sum + v) + e);
+    };
+    if (lanes.plain(0, (tile.n + kWidth - 1) / kWidth * kWidth)) {
+      exponentials(tile, i, add);
+    } else {
+      exponentials(tile, i, [&](Vec e, int64_t v) { add(select(lanes.in_sum(v), e, Vec{}), v); });
     }
-    rows.sum[i] += sum_lanes(row_sum);
+    store(row_sum[i], sum);
   }
+  for (int64_t i = 0; i < tile.m; ++i) rows.sum[i] += sum_lanes(load(row_sum[i]));
   if (columns.sum == nullptr) return;
   for (int64_t j = 0; j < tile.n; ++j) columns.sum[j] += column_sum[j];
 }
@@ -147,10 +167,16 @@ void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms colu
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
     float* s = tile.s + i * kTileStride;
-    for (int64_t v = 0; v < tile.n; v += kWidth) {
-      const Vec e = exp2(logit(tile, i, v));
-      const Vec weight = both ? rows.weight[i] + load(columns.weight + v) : splat(rows.weight[i]);
-      Vec h = e * weight;
+    const Vec row_weight = splat(rows.weight[i]);
+    const auto weighted = [&](Vec e, int64_t v) {
+      return e * (both ? row_weight + load(columns.weight + v) : row_weight);
+    };
+    if (lanes.plain(0, (tile.n + kWidth - 1) / kWidth * kWidth)) {
+      exponentials(tile, i, [&](Vec e, int64_t v) { store(s + v, weighted(e, v)); });
+      continue;
+    }
+    exponentials(tile, i, [&](Vec e, int64_t v) {
+      Vec h = weighted(e, v);
       if (!lanes.plain(v)) {
         h = select(lanes.in_sum(v), h, Vec{});
         Vec pull = splat(rows.pull[i]), pull_columns = both ? load(columns.pull + v) : Vec{};
@@ -161,7 +187,7 @@ void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms colu
         h = select(lanes.positive(v), h - (pull + pull_columns), h);
       }
       store(s + v, h);
-    }
+    });
   }
 }
 

@@ -44,20 +44,31 @@ inline float max_lanes(Vec v) {
   return best;
 }
 
-// 2^x for x <= 127, 2^-126 for all x below -126. Relative error below 1.2e-7.
-inline Vec exp2(Vec x) {
-  x = maximum(splat(-126.0f), x);
+// 2^x for x <= 127, 2^-126 for all x below -126. Relative error below 1.2e-7. Step by step for several vectors: the
+// steps of one wait for each other.
+template <int kCount>
+inline void exp2(Vec (&x)[kCount]) {
   const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const Vec t = x + magic;
-  const Vec f = x - (t - magic);  // [-1/2, 1/2]
-  Vec p = splat(0.000153458124f);
-  p = p * f + 0.00133999309f;
-  p = p * f + 0.00961848907f;
-  p = p * f + 0.0555032864f;
-  p = p * f + 0.240226462f;
-  p = p * f + 0.693147182f;
-  p = p * f + 1.0f;
-  return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(p) + (reinterpret_cast<IntVec>(t) << 23));
+  Vec t[kCount], p[kCount];
+#define FASTPIXCON_EACH(statement) \
+  _Pragma("GCC unroll 8") for (int i = 0; i < kCount; ++i) { statement; }
+  FASTPIXCON_EACH(x[i] = maximum(splat(-126.0f), x[i]))
+  FASTPIXCON_EACH(t[i] = x[i] + magic)
+  FASTPIXCON_EACH(x[i] -= t[i] - magic)  // [-1/2, 1/2]
+  FASTPIXCON_EACH(p[i] = splat(0.000153458124f) * x[i] + 0.00133999309f)
+  FASTPIXCON_EACH(p[i] = p[i] * x[i] + 0.00961848907f)
+  FASTPIXCON_EACH(p[i] = p[i] * x[i] + 0.0555032864f)
+  FASTPIXCON_EACH(p[i] = p[i] * x[i] + 0.240226462f)
+  FASTPIXCON_EACH(p[i] = p[i] * x[i] + 0.693147182f)
+  FASTPIXCON_EACH(p[i] = p[i] * x[i] + 1.0f)
+  FASTPIXCON_EACH(x[i] = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(p[i]) + (reinterpret_cast<IntVec>(t[i]) << 23)))
+#undef FASTPIXCON_EACH
+}
+
+inline Vec exp2(Vec x) {
+  Vec one[1] = {x};
+  exp2(one);
+  return one[0];
 }
 
 // log(1 + t) for 0 <= t <= 1, relative error below 2e-7: t times a polynomial, so that it is exact at 0.

@@ -1,0 +1,30 @@
+// The tile kernels for AVX512_BF16 with its instructions in software: the same code, for tests.
+#include "cpu/tile.h"
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+#define FASTPIXCON_TILE_BF16
+#define FASTPIXCON_BF16_EMULATED
+#define FASTPIXCON_VECTOR_BYTES 64
+#define FASTPIXCON_TILE_ROWS 12
+#define FASTPIXCON_TILE_VECTORS 2
+#define FASTPIXCON_TILE_BLOCK 192
+#define FASTPIXCON_TILE_KERNELS tile_kernels_avx512_bf16_emulated
+#include "cpu/tile_kernels.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#else
+namespace fastpixcon {
+const TileKernels& tile_kernels_avx512_bf16_emulated() { return tile_kernels_baseline(); }
+}  // namespace fastpixcon
+#endif
