@@ -121,6 +121,11 @@ class Tile:
         return max(products + max(between, *units) + waiting, cycles["shared"], cycles["L2"])
 
 
+def rows_loaded(body: list[sass.Instruction]) -> int:
+    """Bytes of rows, 16 a thread at a time; tcgen05 does not tell its FLOP."""
+    return sum(x.bytes for x in body if x.base in ("LDG", "LDGSTS") and ".128" in x.name)
+
+
 def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
     """The loops over tiles, what one warp executes in a pass; the first is the one without masks, where there are two.
     Rows in parts of BLOCK_K are a loop inside it, repeated as often as there are parts."""
@@ -134,7 +139,7 @@ def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
     else:
         bodies = [loop.body for loop in leaves]
     # masks cost instructions, and may come with narrower tiles
-    return sorted(bodies, key=lambda body: (-sum(x.flop for x in body), len(body)))
+    return sorted(bodies, key=lambda body: (-sum(x.flop for x in body), -rows_loaded(body), len(body)))
 
 
 def tile_flop(launch: Launch) -> int:

@@ -197,7 +197,7 @@ def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bo
         )  # fmt: skip
         result[:] = [Sums(sums, maxima)]
 
-    kernel = "sums" if fixed else "online"
+    kernel = "sums_online" if not fixed else "sums" if own and negatives else "sums_any"
     launch_table.run(kernel, architecture(a.x), a.x.element_size(), launch_table.width(a.D), start)
     return result[0]
 
@@ -256,7 +256,8 @@ def gradient(
             PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d),
         )  # fmt: skip
 
-    launch_table.run("gradient", architecture(x.x), x.x.element_size(), block_d, start)
+    kernel = "gradient" if fixed else "gradient_online"
+    launch_table.run(kernel, architecture(x.x), x.x.element_size(), block_d, start)
     if in_two_steps:
         block_n = max(1, 4096 // block_d)
         launch(

@@ -30,87 +30,141 @@ FAMILY = {80: 80, 86: 89, 87: 80, 89: 89, 90: 90, 100: 100, 103: 100, 120: 89, 1
 # Half precision: architecture -> BLOCK_D -> Launch; 89 stands for all with 99 KiB.
 SUMS = {
     80: {
-        64: Launch(128, 128, 8, 3),
-        128: Launch(128, 128, 8, 3),
-        256: Launch(128, 64, 8, 3),
-        512: Launch(64, 32, 4, 3),
-        1024: Launch(32, 32, 4, 2),
-    },
-    89: {
-        64: Launch(128, 128, 8, 3),
-        128: Launch(128, 64, 8, 3),
-        256: Launch(64, 64, 4, 2),
-        512: Launch(32, 32, 8, 2),
-        1024: Launch(16, 16, 4, 2),
-    },
-    90: {
-        64: Launch(128, 128, 8, 3),
-        128: Launch(128, 128, 8, 3),
-        256: Launch(128, 64, 8, 3),
-        512: Launch(64, 32, 4, 3),
-        1024: Launch(32, 32, 4, 2),
-    },
-    100: {
-        64: Launch(128, 64, 8, 3),
-        128: Launch(128, 64, 8, 3),
-        256: Launch(128, 64, 8, 3),
-        512: Launch(64, 32, 8, 2),
-        1024: Launch(32, 32, 4, 2),
-    },
-}
-ONLINE = SUMS
-GRADIENT = {
-    80: {
-        64: Launch(128, 64, 8, 3),
-        128: Launch(128, 64, 8, 3),
-        256: Launch(64, 64, 8, 3),
-        512: Launch(64, 32, 8, 2),
+        64: Launch(128, 64, 4, 3, 0, 32),
+        128: Launch(128, 64, 4, 3, 0, 32),
+        256: Launch(128, 64, 8, 3, 0, 32),
+        512: Launch(64, 64, 8, 2, 0, 32),
         1024: Launch(32, 32, 8, 2),
     },
     89: {
-        64: Launch(64, 64, 8, 3),
-        128: Launch(128, 32, 8, 2),
+        64: Launch(128, 128, 8, 3, 0, 32),
+        128: Launch(128, 64, 4, 2, 0, 32),
+        256: Launch(128, 32, 8, 2),
+        512: Launch(32, 32, 4, 2),
+        1024: Launch(16, 16, 4, 2),
+    },
+    90: {
+        64: Launch(128, 64, 4, 3, 0, 64),
+        128: Launch(128, 64, 4, 3, 0, 64),
+        256: Launch(256, 64, 8, 2, 0, 64),
+        512: Launch(64, 64, 8, 2, 0, 64),
+        1024: Launch(32, 32, 4, 2),
+    },
+    100: {
+        64: Launch(128, 64, 8, 3, 0, 64),
+        128: Launch(128, 64, 8, 3, 0, 64),
+        256: Launch(128, 64, 8, 3, 0, 64),
+        512: Launch(64, 32, 8, 2, 0, 32),
+        1024: Launch(32, 32, 4, 2),
+    },
+}
+# Sums of separate contrast or of "all": other masks, other registers.
+SUMS_ANY = {
+    80: SUMS[80],
+    89: SUMS[89],
+    90: SUMS[90] | {128: Launch(128, 64, 8, 3, 0, 64), 256: Launch(128, 64, 8, 3, 0, 32)},
+    100: SUMS[100],
+}
+# Without a fixed shift every sum has a maximum beside it.
+SUMS_ONLINE = {
+    80: {
+        64: Launch(64, 64, 4, 2, 0, 32),
+        128: Launch(64, 64, 4, 2, 0, 32),
+        256: Launch(64, 32, 4, 2),
+        512: Launch(64, 16, 4, 2),
+        1024: Launch(16, 16, 4, 2),
+    },
+    89: {
+        64: Launch(64, 64, 4, 2, 0, 32),
+        128: Launch(64, 64, 4, 2, 0, 32),
+        256: Launch(64, 32, 4, 2),
+        512: Launch(64, 16, 4, 2),
+        1024: Launch(32, 16, 4, 2),
+    },
+    90: {
+        64: Launch(64, 64, 4, 2, 0, 64),
+        128: Launch(64, 64, 4, 2, 0, 64),
+        256: Launch(128, 64, 8, 2, 0, 64),
+        512: Launch(64, 16, 4, 2),
+        1024: Launch(32, 16, 4, 2),
+    },
+    100: {
+        64: Launch(64, 64, 4, 2, 0, 32),
+        128: Launch(64, 64, 4, 2, 0, 32),
+        256: Launch(64, 64, 8, 2, 0, 32),
+        512: Launch(64, 16, 4, 2),
+        1024: Launch(32, 16, 4, 2),
+    },
+}
+GRADIENT = {
+    80: {
+        64: Launch(128, 64, 4, 3, 0, 32),
+        128: Launch(64, 128, 4, 2),
+        256: Launch(64, 64, 4, 2),
+        512: Launch(64, 32, 8, 2),
+        1024: Launch(32, 16, 8, 2),
+    },
+    89: {
+        64: Launch(64, 64, 4, 3, 0, 32),
+        128: Launch(64, 64, 4, 3),
         256: Launch(64, 64, 8, 2),
         512: Launch(32, 32, 8, 2),
         1024: Launch(16, 16, 8, 2),
     },
     90: {
-        64: Launch(128, 64, 8, 3),
-        128: Launch(128, 64, 8, 3),
-        256: Launch(128, 64, 8, 3),
+        64: Launch(128, 64, 4, 3, 0, 32),
+        128: Launch(64, 128, 4, 2),
+        256: Launch(128, 64, 8, 3, 0, 32),
         512: Launch(32, 32, 8, 2),
         1024: Launch(32, 16, 8, 2),
     },
     100: {
         64: Launch(64, 64, 8, 3),
-        128: Launch(128, 32, 8, 3),
-        256: Launch(128, 32, 8, 2),
+        128: Launch(128, 64, 8, 3, 0, 32),
+        256: Launch(128, 64, 8, 2),
         512: Launch(64, 32, 8, 2),
         1024: Launch(16, 16, 8, 2),
     },
 }
-# Positives on every architecture: 1 / classes of the tiles.
+GRADIENT_ONLINE = {
+    80: GRADIENT[80] | {256: Launch(64, 32, 4, 2)},
+    89: GRADIENT[89] | {512: Launch(16, 16, 4, 2)},
+    90: GRADIENT[90],
+    100: GRADIENT[100] | {128: Launch(128, 32, 8, 3)},
+}
+# Positives, on every architecture: 1 / classes of the tiles.
 POSITIVES = {
-    64: Launch(64, 64, 4, 2, MASKED_N=None),
-    128: Launch(64, 64, 4, 2, MASKED_N=None),
+    64: Launch(64, 32, 4, 2, MASKED_N=None),
+    128: Launch(32, 32, 4, 2, MASKED_N=None),
     256: Launch(64, 32, 4, 2, MASKED_N=None),
-    512: Launch(32, 32, 4, 2, MASKED_N=None),
+    512: Launch(32, 16, 4, 2, MASKED_N=None),
     1024: Launch(16, 16, 4, 2, MASKED_N=None),
 }
-# float32 on every architecture: three TF32 products keep two parts of every operand in registers.
-FLOAT32 = {
-    "sums": {block_d: Launch(64, 64, 8, 3, 32, 32) for block_d in (64, 128, 256, 512, 1024)},
-    "online": {block_d: Launch(64, 32, 8, 3, 32, 32) for block_d in (64, 128, 256, 512, 1024)},
-    "positives": {block_d: Launch(32, 32, 4, 2, 32, None) for block_d in (64, 128, 256, 512, 1024)},
-    "gradient": {
-        64: Launch(32, 32, 4, 2, 32, 32),
-        128: Launch(32, 32, 4, 2, 32, 32),
-        256: Launch(32, 32, 4, 2, 32, 32),
-        512: Launch(32, 16, 8, 2, 32, 16),
-        1024: Launch(16, 16, 8, 1, 32, 16),
-    },
+HALF = {
+    "sums": SUMS,
+    "sums_any": SUMS_ANY,
+    "sums_online": SUMS_ONLINE,
+    "positives": dict.fromkeys(SUMS, POSITIVES),
+    "gradient": GRADIENT,
+    "gradient_online": GRADIENT_ONLINE,
 }
-HALF = {"sums": SUMS, "online": ONLINE, "gradient": GRADIENT}
+# float32, on every architecture: three TF32 products keep two parts of every operand in registers.
+WIDTHS = (64, 128, 256, 512, 1024)
+GRADIENT_FLOAT32 = {
+    64: Launch(32, 32, 8, 2, 32, 32),
+    128: Launch(32, 32, 8, 2, 32, 32),
+    256: Launch(32, 32, 8, 2, 32, 32),
+    512: Launch(32, 16, 8, 2, 16, 16),
+    1024: Launch(16, 16, 8, 2, 16, 16),
+}
+FLOAT32 = {
+    "sums": dict.fromkeys(WIDTHS, Launch(64, 64, 8, 3, 32, 32)),
+    "sums_any": dict.fromkeys(WIDTHS, Launch(64, 64, 8, 3, 32, 32)),
+    "sums_online": dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32)),
+    "positives": dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None)),
+    "gradient": GRADIENT_FLOAT32,
+    "gradient_online": GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)},
+}
 
 
 def width(D: int) -> int:
@@ -122,13 +176,11 @@ def width(D: int) -> int:
 
 
 def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:
-    narrow = None if kernel == "positives" else 16
+    """Of one of the kernels of HALF."""
     if INTERPRETING:  # a tile costs the same whatever its size
-        return Launch(64, 32, 4, 1, MASKED_N=narrow)
+        return Launch(64, 32, 4, 1, MASKED_N=None if kernel == "positives" else 16)
     if itemsize == 4:
         return FLOAT32[kernel][max(64, block_d)]
-    if kernel == "positives":
-        return POSITIVES[max(64, block_d)]
     # an architecture that is not listed may have as little shared memory as 89
     return HALF[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
 
