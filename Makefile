@@ -21,10 +21,11 @@ train: setup
 # Two processes of one thread each; tests that need more threads set them. malloc'd memory is filled with a pattern.
 PYTEST = OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Then the same tests on the Triton kernels: a process either interprets or compiles them.
+# Then the same tests on the Triton kernels, interpreted, and compiled and executed without a GPU; a process does either.
 test: setup
 	FASTPIXCON_REQUIRE=native,train $(PYTEST) $(ARGS)
 	$(if $(ARGS),,FASTPIXCON_REQUIRE=triton TRITON_INTERPRET=1 $(PYTEST) -k triton)
+	$(if $(ARGS),,FASTPIXCON_TEST_PTX=1 $(PYTEST) tests/test_conformance.py -k triton)
 
 gpu-check: setup
 	$(BIN)/python bench/gpu_check.py $(ARGS)

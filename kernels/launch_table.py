@@ -178,7 +178,7 @@ def width(D: int) -> int:
 def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:
     """Of one of the kernels of HALF."""
     if INTERPRETING:  # a tile costs the same whatever its size
-        return Launch(64, 32, 4, 1, MASKED_N=None if kernel == "positives" else 16)
+        return Launch(64, 64, 4, 1, MASKED_N=None if kernel == "positives" else 32)
     if itemsize == 4:
         return FLOAT32[kernel][max(64, block_d)]
     # an architecture that is not listed may have as little shared memory as 89

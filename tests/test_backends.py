@@ -91,6 +91,8 @@ def test_auto_prefers_kernels(operators: Backend) -> None:
         info_nce(x, y)
     (ran,) = recorder.ran
     order = backends.AUTO_ORDER[operators.device]
+    if operators.name not in order:
+        pytest.skip("Triton runs on the CPU for tests only: nothing chooses it there by itself")
     assert order.index(ran.split()[0]) <= order.index(operators.name)
 
 

@@ -166,8 +166,8 @@ def test_names_the_argument_what_came_and_what_is_wanted(
 
 def test_what_only_the_values_show(backend: Backend) -> None:
     """Found by the kernels: on the CPU a ValueError, elsewhere an assertion on the device."""
-    if backend.device != "cpu":
-        pytest.skip("a failed assertion on the device ends its context")
+    if backend.device != "cpu" or backend.name == "triton":
+        pytest.skip("a failed assertion on the device ends its context; Triton's launchers read nothing anywhere")
     with pytest.raises(ValueError, match=r"labels: got label 3, want .*3"):
         select(torch.full((2, 6, 10), 3))
     with pytest.raises(ValueError, match=r"labels: got label 7, want .*5"):
