@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aot_compile
 import sass
 import triton
 from fastpixcon.kernels import common
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, make_backend
-from triton.runtime.jit import create_function_from_signature
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # CUDA programming guide, technical specifications per compute capability: the most a block may use, bytes.
@@ -79,22 +77,6 @@ def record(architecture: int, operator: str, *arguments: Any) -> list[Launch]:
     return launches
 
 
-class Source(NamedTuple):
-    ast: ASTSource
-    options: Any
-
-
-def specialise(launch: Launch) -> Source:
-    """The source that Triton's own launcher would compile."""
-    kernel = launch.kernel
-    backend = make_backend(GPUTarget("cuda", launch.architecture, 32))
-    options = {**launch.options, "debug": False, "instrumentation_mode": ""}
-    binder = create_function_from_signature(kernel.signature, kernel.params, backend)
-    bound, specialization, parsed = binder(*launch.arguments, **options)
-    parsed, signature, constants, attributes = kernel._pack_args(backend, options, bound, specialization, parsed)
-    return Source(ASTSource(kernel, signature, constants, attributes), parsed)
-
-
 @dataclass(frozen=True)
 class Compiled:
     launch: Launch
@@ -128,9 +110,8 @@ def tool_version(name: str) -> str:
 
 
 def compile_launch(launch: Launch) -> Compiled:
-    source, options = specialise(launch)
-    target = GPUTarget("cuda", launch.architecture, 32)
-    kernel = triton.compile(source, target=target, options=options.__dict__)
+    special = aot_compile.specialize(launch.kernel, launch.arguments, launch.options, launch.architecture)
+    kernel = aot_compile.compile_launch(special, cubin=True)
     listing = _tool("cuobjdump", kernel.asm["cubin"], "-res-usage", "-sass")
     registers, stack = (int(re.search(rf"{word}:(\d+)", listing)[1]) for word in ("REG", "STACK"))
     return Compiled(launch, listing, kernel.metadata.shared, registers, stack)

@@ -1,8 +1,8 @@
 """How the tiles of info_nce are launched: one table, a row for each kind of GPU, width and size of an element.
 
-A row is (BLOCK_M rows, BLOCK_N columns, num_warps, num_stages, BLOCK_K, MASKED_N). BLOCK_N divides BLOCK_M, MASKED_N
-divides BLOCK_N. Rows fit the registers and the shared memory of their architectures: 163 KiB on sm_80, 227 KiB on sm_90
-and sm_100, 99 KiB on sm_86, sm_89 and sm_120. With FASTPIXCON_AUTOTUNE=1 the first call of each row times its
+A row is (BLOCK_M rows, BLOCK_N columns, num_warps, num_stages, BLOCK_K, MASKED_N). In sums BLOCK_N divides BLOCK_M;
+MASKED_N divides BLOCK_N. Rows fit the registers and the shared memory of their architectures: 163 KiB on sm_80, 227 KiB
+on sm_90 and sm_100, 99 KiB on sm_86, sm_89 and sm_120. With FASTPIXCON_AUTOTUNE=1 the first call of each row times its
 neighbours and prints the best one, to be copied here.
 """
 
@@ -189,15 +189,20 @@ _tuned: dict[tuple[str, int, int, int], Launch] = {}
 
 
 def neighbours(launch: Launch) -> list[Launch]:
-    shapes = [(m, n) for m in (16, 32, 64, 128, 256) for n in (16, 32, 64, 128) if m % n == 0]
-    near = [
-        (m, n) for m, n in shapes if launch.BLOCK_M / 2 <= m <= launch.BLOCK_M * 2 and abs(n - launch.BLOCK_N) <= 64
-    ]
+    near = [m for m in (16, 32, 64, 128, 256) if launch.BLOCK_M / 2 <= m <= launch.BLOCK_M * 2]
     return [
-        launch._replace(BLOCK_M=m, BLOCK_N=n, num_warps=w, num_stages=s)
-        for m, n in near
-        for w in (4, 8)
-        for s in (1, 2, 3, 4)
+        launch._replace(
+            BLOCK_M=m,
+            BLOCK_N=n,
+            num_warps=warps,
+            num_stages=stages,
+            MASKED_N=None if launch.MASKED_N is None else min(launch.MASKED_N, n),
+        )
+        for m in near
+        for n in (16, 32, 64, 128)
+        if m % n == 0 and abs(n - launch.BLOCK_N) <= 64
+        for warps in (4, 8)
+        for stages in (1, 2, 3, 4)
     ]
 
 
@@ -212,7 +217,7 @@ def run(kernel: str, architecture: int, itemsize: int, block_d: int, start: Call
 def _tune(kernel: str, architecture: int, itemsize: int, block_d: int, start: Callable[[Launch], None]) -> Launch:
     import triton
 
-    key = (kernel, architecture, itemsize, block_d)
+    key = (kernel, architecture, itemsize, max(64, block_d))
     if key not in _tuned:
         times: dict[Launch, float] = {}
         for launch in [row(*key), *neighbours(row(*key))]:
@@ -222,5 +227,5 @@ def _tune(kernel: str, architecture: int, itemsize: int, block_d: int, start: Ca
             except (triton.runtime.errors.OutOfResources, triton.CompilationError):
                 continue
         _tuned[key] = min(times, key=lambda launch: times[launch])
-        print(f"sm_{architecture} {kernel!r} {itemsize} bytes: {block_d}: {_tuned[key]}  # {times[_tuned[key]]:.4f} ms")
+        print(f"sm_{architecture} {kernel!r} {itemsize} bytes: {key[-1]}: {_tuned[key]}  # {times[_tuned[key]]:.4f} ms")
     return _tuned[key]
