@@ -1,37 +1,83 @@
 """Builds the optional C++ extension fastpixcon._C; everything else is in pyproject.toml.
 
-FASTPIXCON_BUILD=auto  build it if torch and a C++ compiler are here, else install the reference only (default)
+FASTPIXCON_BUILD=auto  build what torch, a C++ compiler and nvcc are here for, else install less (default)
                  0     do not build it
-                 cpu   build it; a failure is fatal
+                 cpu   build it without CUDA; a failure is fatal
+                 cuda  build it with CUDA, whether a GPU is here or not; a failure is fatal
+TORCH_CUDA_ARCH_LIST and MAX_JOBS are honoured.
 """
 
 import os
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 MODE = os.environ.get("FASTPIXCON_BUILD", "auto")
-MODES = ("auto", "0", "cpu")
+MODES = ("auto", "0", "cpu", "cuda")
 if MODE not in MODES:
     raise SystemExit(f"FASTPIXCON_BUILD: got {MODE!r}, want one of {', '.join(MODES)}")
+ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+HERE = Path(__file__).parent
 
 
 def say(message: str) -> None:
     print(f"fastpixcon: {message}", file=sys.stderr, flush=True)
 
 
+def find_cuda() -> None:
+    """Sets CUDA_HOME by the nvcc on the path, which says where it lies: torch takes a link or script for it."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or "CUDA_HOME" in os.environ:
+        return
+    steps = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True).stderr
+    here = re.search(r"^#\$ _HERE_=(.+)$", steps, re.MULTILINE)
+    if here is not None:
+        os.environ["CUDA_HOME"] = str(Path(here[1]).parent)
+
+
+def no_cuda() -> str | None:
+    """Why CUDA sources can't be built; None if they can. A GPU is not needed."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    nvcc = Path(CUDA_HOME or "/usr/local/cuda") / "bin" / "nvcc"
+    if not nvcc.is_file():
+        return f"no nvcc at {nvcc} (CUDA_HOME names its folder)"
+    found = re.search(r"release (\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout)
+    wanted = torch.version.cuda.split(".")[0]
+    if found is None or found[1] != wanted:
+        return f"{nvcc} is of CUDA {found[1] if found else 'unknown'}, torch was built with CUDA {wanted}"
+    return None
+
+
+def sources(*patterns: str) -> list[str]:
+    return sorted(str(p.relative_to(HERE)) for pattern in patterns for p in HERE.glob(pattern))
+
+
 def extension() -> dict[str, object]:
     """The arguments of setup() that build the extension; {} where it can't or shall not be built."""
     if MODE == "0":
         return {}
+    find_cuda()
     try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
     except ImportError as error:  # an isolated build has no torch
         if MODE != "auto":
             raise
         say(f"building without the C++ extension: {error}; use --no-build-isolation with torch installed")
         return {}
+    why = "FASTPIXCON_BUILD=cpu" if MODE == "cpu" else no_cuda()
+    if why is not None:
+        if MODE == "cuda":
+            raise SystemExit(f"FASTPIXCON_BUILD=cuda: {why}")
+        say(f"building without CUDA kernels: {why}")
+    has_cuda = why is None
 
     class Build(BuildExtension):
         def build_extensions(self) -> None:
@@ -45,16 +91,21 @@ def extension() -> dict[str, object]:
 
     # No -march here: instruction sets are chosen at run time (csrc/cpu/isa.h).
     flags = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
-    here = Path(__file__).parent
-    sources = sorted(str(p.relative_to(here)) for p in (here / "csrc").glob("*.cpp"))
-    sources += sorted(str(p.relative_to(here)) for p in (here / "csrc" / "cpu").glob("*.cpp"))
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
-    module = CppExtension(
+    compile_args = {"cxx": flags + openmp}
+    macros = []
+    if has_cuda:
+        architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+        macros = [("FASTPIXCON_CUDA_ARCHITECTURES", f'"{architectures.replace(";", " ")}"')]
+        # Kernels of templates keep the symbols by which launch.cpp names them.
+        compile_args["nvcc"] = ["-O3", "-static-global-template-stub=false", "-device-entity-has-hidden-visibility=false"]
+    module = (CUDAExtension if has_cuda else CppExtension)(
         "fastpixcon._C",
-        sources,
-        include_dirs=[str(here / "csrc")],
-        depends=[str(p.relative_to(here)) for p in (here / "csrc").rglob("*.h")],
-        extra_compile_args={"cxx": flags + openmp},
+        sources("csrc/*.cpp", "csrc/cpu/*.cpp", *(["csrc/cuda/host/*.cpp", "csrc/cuda/*.cu"] if has_cuda else [])),
+        include_dirs=[str(HERE / "csrc")],
+        depends=sources("csrc/**/*.h", "csrc/**/*.cuh"),
+        define_macros=macros,
+        extra_compile_args=compile_args,
         extra_link_args=openmp,
     )
     return {"ext_modules": [module], "cmdclass": {"build_ext": Build}}
