@@ -32,16 +32,22 @@ def _folders() -> list[Path]:
 
 
 @functools.cache
+def no_ptxemu() -> str | None:
+    """Why PTX can't be executed here; None if it can."""
+    for folder in _folders():
+        if (folder / "ptxemu" / "__init__.py").is_file():
+            return None
+    return f"no ptxemu in {' or '.join(map(str, _folders()))}; PTXEMU names its folder"
+
+
+@functools.cache
 def missing() -> str | None:
     """Why compiled kernels can't run here; None if they can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if INTERPRETING:
         return "Triton interprets in this process (TRITON_INTERPRET=1)"
-    for folder in _folders():
-        if (folder / "ptxemu" / "__init__.py").is_file():
-            return None
-    return f"no ptxemu in {' or '.join(map(str, _folders()))}; PTXEMU names its folder"
+    return no_ptxemu()
 
 
 @functools.cache

@@ -1,0 +1,70 @@
+// Kernels of info_nce, for their host code. Rows are sorted by label, those left out (label -1) last, dense and padded
+// with zeros to whole panels of 128 bytes.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/dtype.h"
+#include "cuda/precision.h"
+
+namespace fastpixcon {
+
+// Rows in sorted order, unit if inv_norm, [N, D_pad], and their labels. values: the labels in order, which are then
+// ranked as 2 * (how many of the n_classes classes are less), odd for those among the classes.
+using PrepareRowsKernel = void (*)(const void* x, const int32_t* labels, const int64_t* source, const int64_t* values,
+                                   const int64_t* classes, void* rows, int32_t* row_labels, float* inv_norm, int N,
+                                   int n_classes, int D, int D_pad, int64_t stride_n, int64_t stride_d);
+PrepareRowsKernel prepare_rows_kernel(Dtype dtype);
+
+// sums and maxima [slots, N]; rows in groups of size_x, columns in groups of size_y.
+using InfoNCESumsKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
+                                   const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes,
+                                   int size_x, int size_y, int groups, bool self, bool negatives, bool resident);
+InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed);
+
+// Results [N], at the places where the rows came from.
+using InfoNCEPositivesKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
+                                        const int64_t* source, const float* temperature, const float* sums,
+                                        const float* maxima, float* loss, float* log_sum, float* weight,
+                                        int32_t* num_positives, int N, int M, int slots, int row_bytes, bool self,
+                                        bool negatives, bool resident);
+InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed);
+
+// How both of them cut: blocks of kSweepRows rows, tiles of kSweepColumns columns.
+constexpr int kSweepRows = 64, kSweepColumns = 128, kSweepThreads = 128;
+int sweep_shared_bytes(int row_bytes, bool resident);
+
+// Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (fixed) or of e^(s - log Z) in dL/ds, the pull
+// of each positive, and 1 / Z (fixed) or log Z. d_loss is float32; largest: of |d_loss|, which is then scaled to 4096.
+using InfoNCETermsKernel = void (*)(const float* d_loss, const float* log_sum, const float* weight,
+                                    const int32_t* num_positives, const int64_t* source, const float* largest,
+                                    float* terms, int N, int64_t stride_d, bool negatives, bool fixed);
+InfoNCETermsKernel info_nce_terms_kernel();
+
+// d_x: the gradient of the rows of x, at the places where they came from [N, D]; or, partial, of a split of the columns
+// in sorted order, float32 [splits, N, D_pad].
+using InfoNCEGradientKernel = void (*)(const void* x, const int32_t* x_labels, const float* x_terms, const void* y,
+                                       const int32_t* y_labels, const float* y_terms, const int64_t* source,
+                                       const float* temperature, const float* largest, void* d_x, int N, int M, int D,
+                                       int row_bytes, int tiles_per_split, bool self, bool negatives, bool partial);
+struct GradientLaunch {
+  InfoNCEGradientKernel kernel;  // null: rows too wide
+  int rows, columns;             // of a tile
+  int threads;
+  int shared;  // bytes
+};
+constexpr int kGradientMaxWidth = 512;
+// The largest tiles that fit into so many bytes of shared memory.
+GradientLaunch info_nce_gradient_launch_half(Precision precision, bool fixed, int row_bytes, int shared);
+GradientLaunch info_nce_gradient_launch_float(Precision precision, int row_bytes);
+
+// From the partial gradients those of the rows as they came, [N, D], of raw rows through their normalisation
+// (inv_norm); and of every row the product with its gradient, whose sum is the temperature's (along).
+using InfoNCEProjectKernel = void (*)(const float* d_rows, const void* x, const int64_t* source, const float* inv_norm,
+                                      void* d_x, float* along, int N, int D, int D_pad, int splits);
+InfoNCEProjectKernel info_nce_project_kernel(Dtype dtype);
+
+// Threads a block and rows a block of the kernels that take a warp a row.
+constexpr int kRowwiseThreads = 256, kRowwiseRows = 8;
+
+}  // namespace fastpixcon

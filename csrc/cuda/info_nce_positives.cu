@@ -1,0 +1,109 @@
+// log Z of a block of rows from its partial sums, then the means over their positives: a sweep over the tiles of their
+// classes only.
+#include "cuda/info_nce.h"
+#include "cuda/partial_sum.cuh"
+#include "cuda/sorted_labels.cuh"
+#include "cuda/sweep.cuh"
+
+namespace fastpixcon {
+
+int sweep_shared_bytes(int row_bytes, bool resident) { return Sweep::shared_bytes(row_bytes, resident); }
+static_assert(kSweepRows == Sweep::kRows && kSweepColumns == Sweep::kColumns && kSweepThreads == Sweep::kThreads);
+
+template <Precision kPrecision, bool kFixed>
+__global__ void __launch_bounds__(Sweep::kThreads, 2)
+    info_nce_positives(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
+                       const int64_t* source, const float* temperature, const float* sums, const float* maxima,
+                       float* loss, float* log_sum, float* weight, int32_t* num_positives, int N, int M, int slots,
+                       int row_bytes, bool self, bool negatives, bool resident) {
+  constexpr int kRows = Sweep::kRows, kColumns = Sweep::kColumns, kM = Sweep::kM;
+  extern __shared__ __align__(128) char shared[];
+  __shared__ float log_sums[kRows];
+  __shared__ float losses[2][kRows], weights[2][kRows];
+  __shared__ int32_t counts[2][kRows];
+  const Sweep sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
+  const int i0 = blockIdx.x * kRows, tid = threadIdx.x;
+  const int row_valid = count_less(x_labels, N, kLeftOut);
+
+  if (tid < kRows) {
+    PartialSum<kFixed> sum = PartialSum<kFixed>::empty();
+    for (int slot = 0; i0 + tid < N && slot < slots; ++slot)
+      sum.add(PartialSum<kFixed>::load(sums, maxima, static_cast<int64_t>(slot) * N + i0 + tid));
+    const bool empty = sum.total == 0 || i0 + tid >= row_valid;
+    log_sums[tid] = empty ? -INFINITY : sum.log();
+  }
+
+  int begin = 0, end = 0, column_valid = 0;
+  if (i0 < row_valid) {
+    const uint32_t first = key_of(x_labels[i0]), last = key_of(x_labels[min(i0 + kRows, row_valid) - 1]);
+    column_valid = count_less(y_labels, M, kLeftOut);
+    begin = count_less(y_labels, column_valid, first) / kColumns;
+    end = (count_less(y_labels, column_valid, last + 1) + kColumns - 1) / kColumns;
+  }
+  float row_losses[kM][2] = {}, row_weights[kM][2] = {};
+  int32_t row_counts[kM][2] = {};
+  const float scale = 1.0f / *temperature;
+  sweep.run<kPrecision>(
+      i0, min(i0 + kRows, row_valid), 0, column_valid, begin, end, [](int) {},
+      [&](int tile, const float (&s)[kM][Sweep::kN][4]) {
+#pragma unroll
+        for (int n = 0; n < Sweep::kN; ++n)
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const int column = tile * kColumns + sweep.column(n, e);
+            if (column >= column_valid) continue;
+            const int32_t label = y_labels[column];
+#pragma unroll
+            for (int m = 0; m < kM; ++m)
+#pragma unroll
+              for (int i = 0; i < 2; ++i) {
+                const int row = i0 + sweep.row(m, i);
+                if (row >= row_valid || x_labels[row] != label || (self && row == column)) continue;
+                const float logit = __fmul_rn(s[m][n][2 * i + e], scale);
+                ++row_counts[m][i];
+                if (negatives) {
+                  float softplus, share;
+                  softplus_sigmoid(log_sums[sweep.row(m, i)] - logit, softplus, share);
+                  row_losses[m][i] += softplus;
+                  row_weights[m][i] += share;
+                } else {
+                  row_losses[m][i] += logit;
+                }
+              }
+          }
+      });
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float loss_sum = sum_over_lanes(row_losses[m][i], 3), weight_sum = sum_over_lanes(row_weights[m][i], 3);
+      const int32_t count = sum_over_lanes(row_counts[m][i], 3);
+      if (tid % 4 != 0) continue;
+      const int half = sweep.first_column / 64, row = sweep.row(m, i);
+      losses[half][row] = loss_sum, weights[half][row] = weight_sum, counts[half][row] = count;
+    }
+  __syncthreads();
+  if (tid >= kRows || i0 + tid >= N) return;
+  const int64_t to = source == nullptr ? i0 + tid : source[i0 + tid];
+  const int32_t count = counts[0][tid] + counts[1][tid];
+  const float mean = 1.0f / static_cast<float>(max(count, 1));
+  const float average = (losses[0][tid] + losses[1][tid]) * mean;
+  loss[to] = count == 0 ? 0.0f : negatives ? average : log_sums[tid] - average;
+  log_sum[to] = log_sums[tid];
+  weight[to] = count == 0 ? 0.0f : (weights[0][tid] + weights[1][tid]) * mean;
+  num_positives[to] = count;
+}
+
+InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed) {
+  switch (precision) {
+    case Precision::kBFloat16:
+      return fixed ? &info_nce_positives<Precision::kBFloat16, true> : &info_nce_positives<Precision::kBFloat16, false>;
+    case Precision::kHalf:
+      return fixed ? &info_nce_positives<Precision::kHalf, true> : &info_nce_positives<Precision::kHalf, false>;
+    case Precision::kTf32: return &info_nce_positives<Precision::kTf32, true>;
+    case Precision::kTf32x3: return &info_nce_positives<Precision::kTf32x3, true>;
+    default: return &info_nce_positives<Precision::kFloat, false>;
+  }
+}
+
+}  // namespace fastpixcon

@@ -1,0 +1,129 @@
+// What info_nce does with rows one by one, a warp a row: before the products of the forward, and around those of the
+// backward.
+#include "cuda/convert.cuh"
+#include "cuda/info_nce.h"
+#include "cuda/math.cuh"
+#include "cuda/sorted_labels.cuh"
+
+namespace fastpixcon {
+
+constexpr float kMinNorm = 1e-12f;  // below it a row has no direction: it is zero and gets no gradient
+constexpr float kLargestScaled = 4096;
+
+template <typename scalar_t>
+__global__ void __launch_bounds__(kRowwiseThreads)
+    prepare_rows(const void* x_, const int32_t* labels, const int64_t* source, const int64_t* values,
+                 const int64_t* classes, void* rows_, int32_t* row_labels, float* inv_norms, int N, int n_classes,
+                 int D, int D_pad, int64_t stride_n, int64_t stride_d) {
+  const int n = blockIdx.x * kRowwiseRows + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (n >= N) return;
+  const int64_t from = source == nullptr ? n : source[n];
+  const scalar_t* const x = static_cast<const scalar_t*>(x_) + from * stride_n;           // [D]
+  scalar_t* const row = static_cast<scalar_t*>(rows_) + static_cast<int64_t>(n) * D_pad;  // [D_pad]
+
+  float unit = 1, direction = 1;  // their product is 1 / |x|; neither huge nor tiny rows overflow or vanish
+  if (inv_norms != nullptr) {
+    float largest = 0;
+    for (int d = lane; d < D; d += 32) largest = fmaxf(largest, fabsf(to_float(x[d * stride_d])));
+    for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
+    unit = largest == 0 ? 0 : 1 / largest;
+    float sum = 0;
+    for (int d = lane; d < D; d += 32) {
+      const float scaled = to_float(x[d * stride_d]) * unit;
+      sum = fmaf(scaled, scaled, sum);
+    }
+    const float norm = sqrtf(sum_over_lanes(sum));
+    direction = largest * norm < kMinNorm ? 0 : 1 / norm;
+    if (lane == 0) inv_norms[n] = unit * direction;
+  }
+  for (int d = lane; d < D_pad; d += 32) {
+    const float value = d < D ? to_float(x[d * stride_d]) : 0;
+    row[d] = from_float<scalar_t>(value * unit * direction);
+  }
+
+  int32_t label;
+  if (values == nullptr) {
+    label = labels[from];
+  } else {
+    const int64_t value = values[n];
+    const int rank = count_less(n_classes, [&](int i) { return classes[i] < value; });
+    const bool known = rank < n_classes && classes[rank] == value;
+    label = value == INT64_MAX ? -1 : 2 * rank + known;
+  }
+  if (lane == 0) row_labels[n] = label;
+}
+
+__global__ void __launch_bounds__(kRowwiseThreads)
+    info_nce_terms(const float* d_losses, const float* log_sums, const float* weights, const int32_t* num_positives,
+                   const int64_t* source, const float* largest, float* terms, int N, int64_t stride_d, bool negatives,
+                   bool fixed) {
+  const int n = blockIdx.x * kRowwiseThreads + threadIdx.x;
+  if (n >= N) return;
+  const int64_t from = source == nullptr ? n : source[n];
+  const float log_sum = log_sums[from];
+  const int32_t count = num_positives[from];
+  const bool counts = count > 0 && log_sum != -INFINITY;
+  float d_loss = d_losses[from * stride_d];
+  if (largest != nullptr) {  // float16 has no exponents for means over many anchors
+    d_loss = *largest > 0 ? d_loss * (kLargestScaled / *largest) : 0;
+  }
+  const float inv_sum = fixed && counts ? exp2f(-log_sum * kLog2E) : 0;
+  float weight = negatives ? d_loss * weights[from] : d_loss;
+  if (fixed) weight *= inv_sum;
+  terms[n] = counts ? weight : 0;
+  terms[static_cast<int64_t>(N) + n] = counts ? d_loss / static_cast<float>(count) : 0;
+  terms[2 * static_cast<int64_t>(N) + n] = fixed ? inv_sum : counts ? log_sum : INFINITY;
+}
+
+template <typename scalar_t>
+__global__ void __launch_bounds__(kRowwiseThreads)
+    info_nce_project(const float* d_rows, const void* x_, const int64_t* source, const float* inv_norms, void* d_x_,
+                     float* along, int N, int D, int D_pad, int splits) {
+  const int n = blockIdx.x * kRowwiseRows + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (n >= N) return;
+  const float* const d_row = d_rows + static_cast<int64_t>(n) * D_pad;  // [splits, .., D_pad]
+  const scalar_t* const x = static_cast<const scalar_t*>(x_) + static_cast<int64_t>(n) * D_pad;
+  const int64_t to = source == nullptr ? n : source[n];
+  scalar_t* const d_x = static_cast<scalar_t*>(d_x_) + to * D;
+  const auto gradient = [&](int d) {
+    float sum = 0;
+    for (int split = 0; split < splits; ++split) sum += d_row[static_cast<int64_t>(split) * N * D_pad + d];
+    return sum;
+  };
+
+  float product = 0;
+  if (along != nullptr || inv_norms != nullptr) {
+    for (int d = lane; d < D; d += 32) {
+      const float value = gradient(d);
+      product += value == 0 ? 0 : value * to_float(x[d]);  // a row left out may hold anything
+    }
+    product = sum_over_lanes(product);
+    if (along != nullptr && lane == 0) along[n] = product;
+  }
+  const float inv_norm = inv_norms == nullptr ? 1 : inv_norms[n];
+  for (int d = lane; d < D; d += 32) {
+    float value = gradient(d);
+    if (inv_norms != nullptr && value != 0) value -= product * to_float(x[d]);
+    d_x[d] = from_float<scalar_t>(value * inv_norm);
+  }
+}
+
+PrepareRowsKernel prepare_rows_kernel(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kBFloat16: return &prepare_rows<__nv_bfloat16>;
+    case Dtype::kHalf: return &prepare_rows<__half>;
+    default: return &prepare_rows<float>;
+  }
+}
+
+InfoNCETermsKernel info_nce_terms_kernel() { return &info_nce_terms; }
+
+InfoNCEProjectKernel info_nce_project_kernel(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kBFloat16: return &info_nce_project<__nv_bfloat16>;
+    case Dtype::kHalf: return &info_nce_project<__half>;
+    default: return &info_nce_project<float>;
+  }
+}
+
+}  // namespace fastpixcon

@@ -1,0 +1,74 @@
+// The forward's loop: a block of 64 rows against tiles of 128 rows, panel by panel.
+//
+// 4 warps, of 32 rows by 64 columns each. The rows stay in shared memory, or come along with the columns where they are
+// too wide for that; three panels of columns are on their way or in use. A warp reads 192 bytes of shared memory a
+// product of 16 x 8 x 32 bytes: three quarters of what an SM of sm_80 can give in the time of its tensor cores.
+#pragma once
+
+#include "cuda/tile.cuh"
+
+namespace fastpixcon {
+
+struct Sweep {
+  static constexpr int kRows = 64, kColumns = 128, kThreads = 128, kStages = 3;
+  static constexpr int kM = 2, kN = 8;  // of 16 rows, of 8 columns, a warp
+
+  const char *x, *y;  // [.., row_bytes]
+  int row_bytes;      // a multiple of kPanel
+  bool resident;      // the rows stay
+  char* shared;
+
+  static constexpr int shared_bytes(int row_bytes, bool resident) {
+    return (resident ? kRows * row_bytes : kStages * kRows * kPanel) + kStages * kColumns * kPanel;
+  }
+
+  int warp = threadIdx.x / 32;
+  int first_row = warp / 2 * 32, first_column = warp % 2 * 64;  // of this warp's part of a tile
+
+  // Of s[m][n][2 i + e]: the row of (m, i) in the block, the column of (n, e) in the tile.
+  __device__ int row(int m, int i) const { return first_row + 16 * m + 8 * i + Lane().g; }
+  __device__ int column(int n, int e) const { return first_column + 8 * n + 2 * Lane().t + e; }
+
+  // Calls before(tile), then after(tile, s [kM][kN][4]) with the products of rows i0.. and those of the tiles
+  // begin <= tile < end, which are the rows j0 + tile * kColumns.. of y; rows from x_end and y_end on are zeros.
+  template <Precision kPrecision, typename Before, typename After>
+  __device__ void run(int i0, int x_end, int j0, int y_end, int begin, int end, const Before& before,
+                      const After& after) const {
+    const int panels = row_bytes / kPanel;
+    const int stage_bytes = (kColumns + (resident ? 0 : kRows)) * kPanel;
+    char* const stages = shared + (resident ? kRows * row_bytes : 0);
+    int load_tile = begin, load_panel = 0, load_stage = 0, stage = 0;
+    const auto load = [&] {
+      if (load_tile < end) {
+        char* const to = stages + load_stage * stage_bytes;
+        copy_panel<kColumns, kThreads>(to, y, row_bytes, load_panel, j0 + load_tile * kColumns, y_end);
+        if (!resident) copy_panel<kRows, kThreads>(to + kColumns * kPanel, x, row_bytes, load_panel, i0, x_end);
+        load_stage = load_stage + 1 == kStages ? 0 : load_stage + 1;
+        if (++load_panel == panels) load_panel = 0, ++load_tile;
+      }
+      copy_async_commit();
+    };
+
+    __syncthreads();  // nobody reads what is there any more
+    if (resident && begin < end)
+      for (int panel = 0; panel < panels; ++panel)
+        copy_panel<kRows, kThreads>(shared + panel * kRows * kPanel, x, row_bytes, panel, i0, x_end);
+    for (int i = 0; i < kStages - 1; ++i) load();
+    for (int tile = begin; tile < end; ++tile) {
+      before(tile);
+      float s[kM][kN][4] = {};
+      for (int panel = 0; panel < panels; ++panel) {
+        copy_async_wait<kStages - 2>();
+        __syncthreads();
+        load();
+        const char* const columns = stages + stage * stage_bytes;
+        const char* const rows = resident ? shared + panel * kRows * kPanel : columns + kColumns * kPanel;
+        multiply_panels<kPrecision>(s, rows, first_row, columns, first_column);
+        stage = stage + 1 == kStages ? 0 : stage + 1;
+      }
+      after(tile, s);
+    }
+  }
+};
+
+}  // namespace fastpixcon
