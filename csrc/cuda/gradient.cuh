@@ -38,17 +38,16 @@ struct Terms {
   float weight, pull, sum;
 };
 
-// dL/ds of one logit: what it is pushed with as one of a sum, less what it is pulled with as a positive. `sum` is 1 / Z
-// and e = e^s if kFixed, else log Z and e = s.
-template <bool kFixed>
-__device__ float push(float e, float weight, float sum) {
-  return kFixed ? e * weight : weight * exp2_fast((e - sum) * kLog2E);
-}
+// weight * e^s / Z.
+__device__ inline float push(float s, float weight, float log_z) { return weight * exp2_fast((s - log_z) * kLog2E); }
 
+// What a positive's logit is pulled by: pull * Z / (Z + e^s), or pull. `sum` is 1 / Z and e = e^s if kFixed, else log Z
+// and e = s.
 template <bool kFixed>
-__device__ float pull(float e, const Terms& anchor, bool negatives) {
-  if (!negatives) return anchor.pull;
-  return kFixed ? anchor.pull / fmaf(e, anchor.sum, 1.0f) : anchor.pull * sigmoid(anchor.sum - e);
+__device__ float pull(float e, float pull, float sum, bool negatives) {
+  if (!negatives) return pull;
+  // e^s / Z <= e^80, far from where __fdividef gives up.
+  return kFixed ? __fdividef(pull, fmaf(e, sum, 1.0f)) : pull * sigmoid(sum - e);
 }
 
 // Where piece `piece` of row `row` of H is: rows of 64 bytes share a panel's row by two.
@@ -177,9 +176,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const auto load = [&](int tile) {
     if (tile < end) {
       const int stage = tile % kStages, j0 = tile * kColumns;
-      for (int panel = 0; panel < panels; ++panel)
-        copy_panel<kColumns, kThreads>(stages + stage * stage_bytes + panel * kColumns * kPanel, y, row_bytes, panel,
-                                       j0, column_valid);
+      copy_panels<kColumns, kThreads>(stages + stage * stage_bytes, y, row_bytes, 0, panels, j0, column_valid);
       if (tid < kColumns) {
         float* const to = column_terms + stage * Shape::kTerms * kColumns + tid;
         const bool here = j0 + tid < column_valid;
@@ -192,9 +189,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     copy_async_commit();
   };
 
-  if (begin < end)
-    for (int panel = 0; panel < panels; ++panel)
-      copy_panel<kRows, kThreads>(shared + panel * kRows * kPanel, x, row_bytes, panel, i0, x_end);
+  if (begin < end) copy_panels<kRows, kThreads>(shared, x, row_bytes, 0, panels, i0, x_end);
   for (int i = 0; i < kStages - 1; ++i) load(begin + i);
   float gradient[kGM][2 * Shape::kPairs][4] = {};
   for (int tile = begin; tile < end; ++tile) {
@@ -211,51 +206,57 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                                     8 * logit_n);
       const int32_t* const labels = reinterpret_cast<const int32_t*>(terms);
       const auto fill_h = [&](auto masked) {
+        float column_weights[kN][2], column_sums[kN][2];
 #pragma unroll
-        for (int n = 0; n < kN; ++n) {
-          float pair[kM][2][2];
+        for (int n = 0; n < kN; ++n)
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             const int column = 8 * (logit_n + n) + 2 * l.t + e;
-            Terms of_column{0, 0, INFINITY};
-            if (y_terms != nullptr) {
-              of_column.weight = terms[kColumns + column];
-              if (!kFixed || masked) of_column.sum = terms[3 * kColumns + column];
-              if (masked) of_column.pull = terms[2 * kColumns + column];
-            }
-#pragma unroll
-            for (int m = 0; m < kM; ++m)
-#pragma unroll
-              for (int i = 0; i < 2; ++i) {
-                const float product = s[m][n][2 * i + e];
-                const float logit = kFixed ? exp2_fast(product * (scale * kLog2E)) : __fmul_rn(product, scale);
-                float value;
-                if constexpr (kFixed) {
-                  value = logit * (weights[m][i] + of_column.weight);
-                } else {
-                  value = push<kFixed>(logit, weights[m][i], sums[m][i]) +
-                          push<kFixed>(logit, of_column.weight, of_column.sum);
-                }
-                if (masked) {
-                  const int row = i0 + logit_m + 16 * m + 8 * i + l.g;
-                  const bool here = row < x_end && j0 + column < column_valid && !(self && row == j0 + column);
-                  if (here && x_labels[row] == labels[column]) {
-                    float pulled = y_terms != nullptr ? pull<kFixed>(logit, of_column, negatives) : 0;
-                    if (x_terms != nullptr) pulled += pull<kFixed>(logit, terms_of(x_terms, N, row), negatives);
-                    value = negatives ? -pulled : value - pulled;
-                  }
-                  value = here ? value : 0;
-                }
-                pair[m][i][e] = value;
-              }
+            column_weights[n][e] = y_terms != nullptr ? terms[kColumns + column] : 0;
+            column_sums[n][e] = !kFixed && y_terms != nullptr ? terms[3 * kColumns + column] : INFINITY;
           }
 #pragma unroll
-          for (int m = 0; m < kM; ++m)
+        for (int m = 0; m < kM; ++m)
 #pragma unroll
-            for (int i = 0; i < 2; ++i)
-              store_h<kPrecision, kHBytes>(h, logit_m + 16 * m + 8 * i + l.g, logit_n + n, l.t, pair[m][i][0],
-                                           pair[m][i][1]);
-        }
+          for (int i = 0; i < 2; ++i) {
+            const int row = logit_m + 16 * m + 8 * i + l.g;
+            const bool row_here = i0 + row < x_end;
+            int32_t row_label = 0;
+            Terms of_row{0, 0, 0};
+            if (masked && row_here) {
+              row_label = x_labels[i0 + row];
+              if (x_terms != nullptr) of_row = terms_of(x_terms, N, i0 + row);
+            }
+#pragma unroll
+            for (int n = 0; n < kN; ++n) {
+              float values[2];
+#pragma unroll
+              for (int e = 0; e < 2; ++e) {
+                const float product = s[m][n][2 * i + e];
+                const float logit = kFixed ? exp2_fast(product * (scale * kLog2E)) : __fmul_rn(product, scale);
+                if constexpr (kFixed) {
+                  values[e] = logit * (weights[m][i] + column_weights[n][e]);
+                } else {
+                  values[e] =
+                      push(logit, weights[m][i], sums[m][i]) + push(logit, column_weights[n][e], column_sums[n][e]);
+                }
+                if (masked) {
+                  const int column = 8 * (logit_n + n) + 2 * l.t + e;
+                  if (row_here && row_label == labels[column]) {
+                    float pulled = 0;
+                    if (x_terms != nullptr) pulled += pull<kFixed>(logit, of_row.pull, of_row.sum, negatives);
+                    if (y_terms != nullptr)
+                      pulled +=
+                          pull<kFixed>(logit, terms[2 * kColumns + column], terms[3 * kColumns + column], negatives);
+                    values[e] = negatives ? -pulled : values[e] - pulled;
+                  }
+                  const bool here = row_here && j0 + column < column_valid && !(self && i0 + row == j0 + column);
+                  values[e] = here ? values[e] : 0;
+                }
+              }
+              store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);
+            }
+          }
       };
       const int last = min(kColumns, column_valid - j0) - 1;
       const bool apart = key_of(labels[last]) < rows.first || rows.last < key_of(labels[0]);
@@ -266,20 +267,28 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
       }
     }
     __syncthreads();  // H is there
+    const auto add_products = [&](auto all) {
 #pragma unroll
-    for (int step = 0; step < kHBytes / 32; ++step) {
-      uint32_t a[kGM][4];
+      for (int step = 0; step < kHBytes / 32; ++step) {
+        uint32_t a[kGM][4];
 #pragma unroll
-      for (int m = 0; m < kGM; ++m)
-        load_matrices(a[m], h + h_piece_at<kHBytes>(gradient_m + 16 * m + l.lane % 16, 2 * step + l.lane / 16));
+        for (int m = 0; m < kGM; ++m)
+          load_matrices(a[m], h + h_piece_at<kHBytes>(gradient_m + 16 * m + l.lane % 16, 2 * step + l.lane / 16));
 #pragma unroll
-      for (int pair = 0; pair < Shape::kPairs; ++pair) {
-        const int q = gradient_n + Shape::kGradientN * pair;
-        if (16 * kElement * q >= row_bytes) break;
-        uint32_t b[2][2];
-        load_columns<kPrecision, kColumns>(b, columns, step, q);
-        multiply_add_all<kProducts>(gradient, a, b, 2 * pair);
+        for (int pair = 0; pair < Shape::kPairs; ++pair) {
+          const int q = gradient_n + Shape::kGradientN * pair;
+          if (!all && 16 * kElement * q >= row_bytes) break;
+          uint32_t b[2][2];
+          load_columns<kPrecision, kColumns>(b, columns, step, q);
+          multiply_add_all<kProducts>(gradient, a, b, 2 * pair);
+        }
       }
+    };
+    // A choice inside would keep the loads of a product from being begun during the one before.
+    if (row_bytes == 16 * kElement * Shape::kGradientN * Shape::kPairs) {
+      add_products(std::true_type{});
+    } else {
+      add_products(std::false_type{});
     }
   }
 

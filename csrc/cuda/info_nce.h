@@ -55,8 +55,9 @@ struct GradientLaunch {
 };
 constexpr int kGradientMaxWidth = 512;
 // The largest tiles that fit into so many bytes of shared memory.
-GradientLaunch info_nce_gradient_launch_half(Precision precision, bool fixed, int row_bytes, int shared);
-GradientLaunch info_nce_gradient_launch_float(Precision precision, int row_bytes);
+GradientLaunch info_nce_gradient_bfloat16(bool fixed, int row_bytes, int shared);
+GradientLaunch info_nce_gradient_float16(bool fixed, int row_bytes, int shared);
+GradientLaunch info_nce_gradient_float32(Precision precision, int row_bytes);
 
 // From the partial gradients those of the rows as they came, [N, D], of raw rows through their normalisation
 // (inv_norm); and of every row the product with its gradient, whose sum is the temperature's (along).

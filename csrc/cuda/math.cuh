@@ -27,12 +27,12 @@ __device__ inline float log1p_unit(float t) {
 __device__ inline void softplus_sigmoid(float margin, float& softplus, float& sigmoid) {
   const float t = exp2_fast(-fabsf(margin) * kLog2E);
   softplus = fmaxf(margin, 0.0f) + log1p_unit(t);
-  sigmoid = (margin >= 0 ? 1.0f : t) / (1.0f + t);
+  sigmoid = __fdividef(margin >= 0 ? 1.0f : t, 1.0f + t);
 }
 
 __device__ inline float sigmoid(float margin) {
   const float t = exp2_fast(-fabsf(margin) * kLog2E);
-  return (margin >= 0 ? 1.0f : t) / (1.0f + t);
+  return __fdividef(margin >= 0 ? 1.0f : t, 1.0f + t);
 }
 
 // Sum over the lanes that differ in the given bits; all of them get it, in the same order.

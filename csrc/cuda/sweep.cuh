@@ -41,8 +41,8 @@ struct Sweep {
     const auto load = [&] {
       if (load_tile < end) {
         char* const to = stages + load_stage * stage_bytes;
-        copy_panel<kColumns, kThreads>(to, y, row_bytes, load_panel, j0 + load_tile * kColumns, y_end);
-        if (!resident) copy_panel<kRows, kThreads>(to + kColumns * kPanel, x, row_bytes, load_panel, i0, x_end);
+        copy_panels<kColumns, kThreads>(to, y, row_bytes, load_panel, 1, j0 + load_tile * kColumns, y_end);
+        if (!resident) copy_panels<kRows, kThreads>(to + kColumns * kPanel, x, row_bytes, load_panel, 1, i0, x_end);
         load_stage = load_stage + 1 == kStages ? 0 : load_stage + 1;
         if (++load_panel == panels) load_panel = 0, ++load_tile;
       }
@@ -50,9 +50,7 @@ struct Sweep {
     };
 
     __syncthreads();  // nobody reads what is there any more
-    if (resident && begin < end)
-      for (int panel = 0; panel < panels; ++panel)
-        copy_panel<kRows, kThreads>(shared + panel * kRows * kPanel, x, row_bytes, panel, i0, x_end);
+    if (resident && begin < end) copy_panels<kRows, kThreads>(shared, x, row_bytes, 0, panels, i0, x_end);
     for (int i = 0; i < kStages - 1; ++i) load();
     for (int tile = begin; tile < end; ++tile) {
       before(tile);

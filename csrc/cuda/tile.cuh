@@ -133,17 +133,20 @@ __device__ void multiply_panels(float (&d)[kM][kN][4], const char* a, int first_
   }
 }
 
-// Starts to copy a panel of the rows first.. of x [.., row_bytes], zeros from row `end` on.
+// Starts to copy `panels` panels of the rows first.. of x [.., row_bytes], from panel `panel` on; zeros from row `end`
+// on.
 template <int kRows, int kThreads>
-__device__ void copy_panel(char* to, const char* x, int row_bytes, int panel, int first, int end) {
-  static_assert(kRows * (kPanel / kPiece) % kThreads == 0);
+__device__ void copy_panels(char* to, const char* x, int row_bytes, int panel, int panels, int first, int end) {
+  constexpr int kPieces = kPanel / kPiece;
+  static_assert(kRows * kPieces % kThreads == 0 && kThreads % kPieces == 0);
+  const int piece = threadIdx.x % kPieces;
 #pragma unroll
-  for (int i = 0; i < kRows * (kPanel / kPiece) / kThreads; ++i) {
-    const int at = i * kThreads + static_cast<int>(threadIdx.x);
-    const int row = at / (kPanel / kPiece), piece = at % (kPanel / kPiece);
+  for (int i = 0; i < kRows * kPieces / kThreads; ++i) {
+    const int row = (i * kThreads + static_cast<int>(threadIdx.x)) / kPieces;
     const bool here = first + row < end;
     const char* from = x + static_cast<int64_t>(here ? first + row : 0) * row_bytes + panel * kPanel + piece * kPiece;
-    copy_async_16(to + piece_at(row, piece), from, here);
+    char* at = to + piece_at(row, piece);
+    for (int k = 0; k < panels; ++k, from += kPanel, at += kRows * kPanel) copy_async_16(at, from, here);
   }
 }
 

@@ -198,13 +198,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
   return {loss, log_sum, weight, num_positives};
 }
 
+GradientLaunch gradient_launch(const Problem& p) {
+  switch (p.precision) {
+    case Precision::kBFloat16: return info_nce_gradient_bfloat16(p.fixed, p.row_bytes(), p.limits.shared);
+    case Precision::kHalf: return info_nce_gradient_float16(p.fixed, p.row_bytes(), p.limits.shared);
+    default: return info_nce_gradient_float32(p.precision, p.row_bytes());
+  }
+}
+
 // Gradient of the rows that x was prepared from, [n, D]; of anchors, of contrast rows, or of both if x is y.
 Tensor gradient(const Problem& p, const Rows& x, const Rows& y, const std::optional<Tensor>& x_terms,
                 const std::optional<Tensor>& y_terms, const std::optional<Tensor>& largest, int64_t D,
                 const std::optional<Tensor>& along) {
-  const GradientLaunch how = is_half(p.precision)
-                                 ? info_nce_gradient_launch_half(p.precision, p.fixed, p.row_bytes(), p.limits.shared)
-                                 : info_nce_gradient_launch_float(p.precision, p.row_bytes());
+  const GradientLaunch how = gradient_launch(p);
   const int64_t n = x.n(), D_pad = x.x.size(1), blocks = ceil_div<int64_t>(n, how.rows);
   const int64_t tiles = std::max<int64_t>(1, ceil_div<int64_t>(y.n(), how.columns));
   // Where there are fewer blocks than multiprocessors, several share the columns of one.
@@ -214,8 +220,8 @@ Tensor gradient(const Problem& p, const Rows& x, const Rows& y, const std::optio
   Tensor d_x = at::empty({n, D}, x.x.options());
   Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;
   launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, x_terms, y.x, y.labels,
-         y_terms, x.source, p.temperature, largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self,
-         p.negatives, partial);
+         y_terms, x.source, p.temperature, largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self, p.negatives,
+         partial);
   if (partial)
     launch(info_nce_project_kernel(dtype_of("anchors", x.x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
            dim3(kRowwiseThreads), 0, d_rows, x.x, x.source, x.inv_norm, d_x, along, n, D, D_pad, splits);
