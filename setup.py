@@ -98,7 +98,11 @@ def extension() -> dict[str, object]:
         architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
         macros = [("FASTPIXCON_CUDA_ARCHITECTURES", f'"{architectures.replace(";", " ")}"')]
         # Kernels of templates keep the symbols by which launch.cpp names them.
-        compile_args["nvcc"] = ["-O3", "-static-global-template-stub=false", "-device-entity-has-hidden-visibility=false"]
+        compile_args["nvcc"] = [
+            "-O3",
+            "-static-global-template-stub=false",
+            "-device-entity-has-hidden-visibility=false",
+        ]
     module = (CUDAExtension if has_cuda else CppExtension)(
         "fastpixcon._C",
         sources("csrc/*.cpp", "csrc/cpu/*.cpp", *(["csrc/cuda/host/*.cpp", "csrc/cuda/*.cu"] if has_cuda else [])),

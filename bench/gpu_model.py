@@ -8,7 +8,7 @@ what lies between them add up (``serial``). The truth lies between; ``Prediction
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import sass
@@ -150,33 +150,45 @@ def tile_flop(launch: Launch) -> int:
     return 2 * options["BLOCK_M"] * options["BLOCK_N"] * options["BLOCK_D"] * products * passes
 
 
-def tile_of(body: Iterable[sass.Instruction], launch: Launch) -> Tile:
+def synchronous_tile(body: Iterable[sass.Instruction], warps: int, exposed: bool) -> Tile:
+    """Of products whose operands come through registers (mma.sync)."""
     body = list(body)
-    warps, stages = launch.options["num_warps"], launch.options["num_stages"]
     moved = sum(x.bytes for x in body if x.pipe == "shared" or x.base == "LDGSTS")
-    by_tensor_cores = sum(x.operand_bytes for x in body)
-    synchronous = any(x.base == "HMMA" for x in body)
-    matrices = [x for x in body if x.base == "LDSM"] if synchronous else []
-    if launch.architecture == 100:  # SASS has no shapes: both operands from shared memory, each once
-        o = launch.options
-        by_tensor_cores = (o["BLOCK_M"] + o["BLOCK_N"]) * o["BLOCK_D"] * 2 // warps
+    matrices = [x for x in body if x.base == "LDSM"]
     return Tile(
-        flop=sum(x.flop for x in body) * warps or tile_flop(launch),  # tcgen05 does not tell
+        flop=sum(x.flop for x in body) * warps,
         instructions=Counter({pipe: n * warps for pipe, n in sass.by_pipe(body).items()}),
-        shared_bytes=(moved + by_tensor_cores) * warps,
-        operand_bytes=(by_tensor_cores + sum(x.bytes for x in matrices)) * warps,
+        shared_bytes=moved * warps,
+        operand_bytes=sum(x.bytes for x in matrices) * warps,
         operand_loads=len(matrices) * warps,
         global_bytes=sum(x.bytes for x in body if x.base in ("LDGSTS", "LDG", "STG")) * warps,
         barriers=sum(x.base == "BAR" for x in body),
-        exposed=stages < (3 if synchronous else 2),  # Triton keeps stages - 1 tiles, with wgmma one more
+        exposed=exposed,
     )
 
 
-def resident(compiled: Compiled, gpu: GPU) -> int:
-    """Blocks on an SM at a time."""
-    warps = compiled.launch.options["num_warps"]
-    registers = -(-compiled.registers // 8) * 8 * WARP * warps
-    return min(gpu.shared // (compiled.shared + 1024), gpu.registers // registers, gpu.warps // warps)
+def tile_of(body: list[sass.Instruction], launch: Launch) -> Tile:
+    warps, stages = launch.options["num_warps"], launch.options["num_stages"]
+    if any(x.base == "HMMA" for x in body):
+        return synchronous_tile(body, warps, exposed=stages < 3)  # Triton keeps stages - 1 tiles
+    by_tensor_cores = sum(x.operand_bytes for x in body)
+    if launch.architecture == 100:  # SASS has no shapes: both operands from shared memory, each once
+        o = launch.options
+        by_tensor_cores = (o["BLOCK_M"] + o["BLOCK_N"]) * o["BLOCK_D"] * 2 // warps
+    tile = synchronous_tile(body, warps, exposed=stages < 2)  # with wgmma one tile more
+    return replace(
+        tile,
+        flop=tile.flop or tile_flop(launch),  # tcgen05 does not tell
+        shared_bytes=tile.shared_bytes + by_tensor_cores * warps,
+        operand_bytes=by_tensor_cores * warps,
+        operand_loads=0,
+    )
+
+
+def resident(gpu: GPU, registers: int, shared: int, warps: int) -> int:
+    """Blocks on an SM at a time; the driver keeps a KiB of shared memory for each."""
+    a_block = -(-registers // 8) * 8 * WARP * warps
+    return min(gpu.shared // (shared + 1024), gpu.registers // a_block, gpu.warps // warps)
 
 
 class Prediction(NamedTuple):
@@ -189,36 +201,74 @@ class Prediction(NamedTuple):
         return self.flop / self.seconds[0] / gpu.peak, self.flop / self.seconds[1] / gpu.peak
 
 
+class Grid(NamedTuple):
+    """Blocks that meet so many tiles each, some of them masked."""
+
+    blocks: int
+    resident: int  # on an SM at a time
+    tiles: float  # of a block
+    masked: float  # fraction of them
+    row_blocks: int = 1  # that a block takes one after the other
+    masked_tiles: float = 1.0  # that a tile is cut into where masks are needed
+
+
+def seconds(gpu: GPU, grid: Grid, plain: Tile, masked: Tile) -> tuple[float, float]:
+    """If the units of an SM overlap, and if not."""
+
+    def tiles(one: float, other: float) -> float:
+        return grid.tiles * ((1 - grid.masked) * one + grid.masked * grid.masked_tiles * other)
+
+    busy = tiles(plain.overlapping(gpu), masked.overlapping(gpu))
+    apart = tiles(plain.serial(gpu), masked.serial(gpu))
+    start = grid.row_blocks * START * L2_LATENCY
+
+    def wave(blocks: int, alone: float) -> float:
+        """Cycles of so many blocks on an SM."""
+        return max(blocks * busy, alone + start) if blocks else 0.0
+
+    full, rest = divmod(grid.blocks, gpu.sms * grid.resident)
+    last = -(-rest // gpu.sms)
+    overlapping, serial = (
+        (full * wave(grid.resident, alone) + wave(last, alone)) / gpu.clock for alone in (busy, apart)
+    )
+    return overlapping, serial
+
+
+def masked_fraction(N: int, m: int, n: int) -> float:
+    """Of the tiles [m, n] of self contrast."""
+    return min(1.0, 1 / CLASSES + (m + n) / N)
+
+
+def dram_bytes(gpu: GPU, N: int, row_bytes: int, waves: int, group_bytes: float | None, tile_bytes: float) -> float:
+    """That a kernel reads: of sums, blocks side by side read `group_bytes` of different columns (None: a gradient, whose
+    blocks of a wave read the same columns at about the same time); `tile_bytes` are those of all tiles."""
+    if group_bytes is not None and group_bytes > gpu.l2:
+        return tile_bytes
+    if group_bytes is not None or N * row_bytes <= gpu.l2:
+        return N * row_bytes
+    return waves * N * row_bytes
+
+
 def predict(compiled: Compiled, gpu: GPU, N: int) -> Prediction:
     """Of the sums or the gradient kernel of self contrast, launched for N rows in CLASSES classes of equal size."""
     launch = compiled.launch
     options, programs = launch.options, math.prod(launch.grid)
     m, n = options["BLOCK_M"], options["BLOCK_N"]
     sums = "sums" in launch.name
-    row_blocks = -(-launch.scalar("size_x") // m) if sums else 1
-    tiles = (N / m) * (N / n) * (0.5 + m / N if sums else 1.0) / programs
-    masked = min(1.0, 1 / CLASSES + (m + n) / N)
-    plain_tile, masked_tile = (tile_of(body, launch) for body in tile_loops(compiled))
-    fit = resident(compiled, gpu)
-    masked_tiles = masked * plain_tile.flop / masked_tile.flop
-    busy = tiles * ((1 - masked) * plain_tile.overlapping(gpu) + masked_tiles * masked_tile.overlapping(gpu))
-    apart = tiles * ((1 - masked) * plain_tile.serial(gpu) + masked_tiles * masked_tile.serial(gpu))
-    start = row_blocks * START * L2_LATENCY
-
-    def wave(blocks: int, alone: float) -> float:
-        """Cycles of so many blocks on an SM."""
-        return max(blocks * busy, alone + start) if blocks else 0.0
-
-    full, rest = divmod(programs, gpu.sms * fit)
-    last = -(-rest // gpu.sms)
-    compute = [(full * wave(fit, alone) + wave(last, alone)) / gpu.clock for alone in (busy, apart)]
+    plain, masked = (tile_of(body, launch) for body in tile_loops(compiled))
+    grid = Grid(
+        blocks=programs,
+        resident=resident(gpu, compiled.registers, compiled.shared, options["num_warps"]),
+        tiles=(N / m) * (N / n) * (0.5 + m / N if sums else 1.0) / programs,
+        masked=masked_fraction(N, m, n),
+        row_blocks=-(-launch.scalar("size_x") // m) if sums else 1,
+        masked_tiles=plain.flop / masked.flop,
+    )
+    compute = seconds(gpu, grid, plain, masked)
     row_bytes = launch.arguments[0].shape[1] * launch.arguments[0].element_size()
-    if sums and min(gpu.sms * fit, launch.scalar("groups")) * launch.scalar("size_y") * row_bytes > gpu.l2:
-        dram_bytes = tiles * programs * n * row_bytes  # programs side by side read different columns
-    elif sums or N * row_bytes <= gpu.l2:
-        dram_bytes = N * row_bytes
-    else:
-        dram_bytes = (full + 1) * N * row_bytes  # programs of a wave read the same columns at about the same time
-    dram = dram_bytes / gpu.dram_rate
-    bound = "DRAM" if dram > compute[0] else plain_tile.busiest(gpu)
-    return Prediction((max(compute[0], dram), max(compute[1], dram)), tiles * programs * tile_flop(launch), bound)
+    side_by_side = gpu.sms * grid.resident
+    group_bytes = min(side_by_side, launch.scalar("groups")) * launch.scalar("size_y") * row_bytes if sums else None
+    waves = programs // side_by_side + 1
+    dram = dram_bytes(gpu, N, row_bytes, waves, group_bytes, grid.tiles * programs * n * row_bytes) / gpu.dram_rate
+    bound = "DRAM" if dram > compute[0] else plain.busiest(gpu)
+    return Prediction((max(compute[0], dram), max(compute[1], dram)), grid.tiles * programs * tile_flop(launch), bound)

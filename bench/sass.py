@@ -108,7 +108,9 @@ def basic_blocks(code: list[Instruction]) -> tuple[dict[int, list[Instruction]],
     heads = {code[0].address}
     leave: dict[int, list[int]] = {}  # of a branch: its targets
     for x, following in zip(code, [*code[1:], None], strict=True):
-        target = BRANCH.search(x.operands) if x.base == "BRA" and ".DIV" not in x.name else None
+        # ptxas also jumps by calls that are not returned from
+        jumps = (x.base == "BRA" and ".DIV" not in x.name) or (x.base == "CALL" and x.predicate)
+        target = BRANCH.search(x.operands) if jumps else None
         ends = target is not None or x.base in ("EXIT", "RET", "BRX")
         if not ends:
             continue

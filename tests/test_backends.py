@@ -90,10 +90,31 @@ def test_auto_prefers_kernels(operators: Backend) -> None:
     with Recorder() as recorder, fpc.backend("auto"):
         info_nce(x, y)
     (ran,) = recorder.ran
-    order = backends.AUTO_ORDER[operators.device]
+    order = backends.auto_order("info_nce", operators.device)
     if operators.name not in order:
         pytest.skip("Triton runs on the CPU for tests only: nothing chooses it there by itself")
     assert order.index(ran.split()[0]) <= order.index(operators.name)
+
+
+@pytest.mark.parametrize("operator", define.OPERATORS)
+def test_auto_on_a_gpu_takes_products_to_triton_and_the_rest_to_native(operator: str) -> None:
+    first, second, last = backends.auto_order(operator, "cuda")
+    assert (first == "triton") == operator.startswith("info_nce")
+    assert {first, second} == {"triton", "native"}
+    assert last == "reference"
+
+
+def test_wide_rows_are_not_for_the_native_kernels_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(extension.build, "devices", "CPU,CUDA")
+    if backends.missing("native") is not None:
+        pytest.skip(backends.missing("native"))
+    widths = {
+        device: [backends.unsupported("native", "info_nce", torch.device(device), torch.float32, D) for D in (512, 513)]
+        for device in ("cpu", "cuda")
+    }
+    assert widths["cpu"] == [None, None]
+    assert widths["cuda"][0] is None
+    assert "at most 512 features, not 513" in widths["cuda"][1]
 
 
 def test_nesting_and_leaving() -> None:

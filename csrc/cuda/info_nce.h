@@ -20,7 +20,8 @@ PrepareRowsKernel prepare_rows_kernel(Dtype dtype);
 using InfoNCESumsKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                                    const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes,
                                    int size_x, int size_y, int groups, bool self, bool negatives, bool resident);
-InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed);
+// For blocks of 64 rows or, of 16-bit numbers, of 128; of 2 threads a row.
+InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows);
 
 // Results [N], at the places where the rows came from.
 using InfoNCEPositivesKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
@@ -30,9 +31,10 @@ using InfoNCEPositivesKernel = void (*)(const void* x, const int32_t* x_labels, 
                                         bool negatives, bool resident);
 InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed);
 
-// How both of them cut: blocks of kSweepRows rows, tiles of kSweepColumns columns.
-constexpr int kSweepRows = 64, kSweepColumns = 128, kSweepThreads = 128;
-int sweep_shared_bytes(int row_bytes, bool resident);
+// Columns of a tile of both of them, rows of a block of the latter, which has 2 threads a row; and the shared memory of
+// blocks of so many rows.
+constexpr int kSweepColumns = 128, kPositivesRows = 64;
+int sweep_shared_bytes(int rows, int row_bytes, bool resident);
 
 // Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (fixed) or of e^(s - log Z) in dL/ds, the pull
 // of each positive, and 1 / Z (fixed) or log Z. d_loss is float32; largest: of |d_loss|, which is then scaled to 4096.

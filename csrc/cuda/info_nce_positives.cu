@@ -7,21 +7,24 @@
 
 namespace fastpixcon {
 
-int sweep_shared_bytes(int row_bytes, bool resident) { return Sweep::shared_bytes(row_bytes, resident); }
-static_assert(kSweepRows == Sweep::kRows && kSweepColumns == Sweep::kColumns && kSweepThreads == Sweep::kThreads);
+int sweep_shared_bytes(int rows, int row_bytes, bool resident) {
+  return rows == 128 ? Sweep<128>::shared_bytes(row_bytes, resident) : Sweep<64>::shared_bytes(row_bytes, resident);
+}
+static_assert(kSweepColumns == Sweep<64>::kColumns);
+using Tiles = Sweep<64>;
 
 template <Precision kPrecision, bool kFixed>
-__global__ void __launch_bounds__(Sweep::kThreads, 2)
+__global__ void __launch_bounds__(Tiles::kThreads, 2)
     info_nce_positives(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                        const int64_t* source, const float* temperature, const float* sums, const float* maxima,
                        float* loss, float* log_sum, float* weight, int32_t* num_positives, int N, int M, int slots,
                        int row_bytes, bool self, bool negatives, bool resident) {
-  constexpr int kRows = Sweep::kRows, kColumns = Sweep::kColumns, kM = Sweep::kM;
+  constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, kM = Tiles::kM;
   extern __shared__ __align__(128) char shared[];
   __shared__ float log_sums[kRows];
   __shared__ float losses[2][kRows], weights[2][kRows];
   __shared__ int32_t counts[2][kRows];
-  const Sweep sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
+  const Tiles sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
   const int i0 = blockIdx.x * kRows, tid = threadIdx.x;
   const int row_valid = count_less(x_labels, N, kLeftOut);
 
@@ -45,9 +48,9 @@ __global__ void __launch_bounds__(Sweep::kThreads, 2)
   const float scale = 1.0f / *temperature;
   sweep.run<kPrecision>(
       i0, min(i0 + kRows, row_valid), 0, column_valid, begin, end, [](int) {},
-      [&](int tile, const float (&s)[kM][Sweep::kN][4]) {
+      [&](int tile, const float (&s)[kM][Tiles::kN][4]) {
 #pragma unroll
-        for (int n = 0; n < Sweep::kN; ++n)
+        for (int n = 0; n < Tiles::kN; ++n)
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             const int column = tile * kColumns + sweep.column(n, e);

@@ -26,16 +26,17 @@ __device__ void halve(Sum (&v)[kCount], int bit) {
   }
 }
 
-template <Precision kPrecision, bool kFixed>
-__global__ void __launch_bounds__(Sweep::kThreads, 2)
+template <int kRows, Precision kPrecision, bool kFixed>
+__global__ void __launch_bounds__(2 * kRows, 128 / kRows)
     info_nce_sums(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                   const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes, int size_x,
                   int size_y, int groups, bool self, bool negatives, bool resident) {
-  constexpr int kRows = Sweep::kRows, kColumns = Sweep::kColumns;
+  using Tiles = Sweep<kRows>;
+  constexpr int kColumns = Tiles::kColumns, kM = Tiles::kM, kN = Tiles::kN;
   using Sum = PartialSum<kFixed>;
   extern __shared__ __align__(128) char shared[];
-  __shared__ Sum parts[2][kColumns];  // of the columns, by two warps each; then of the rows
-  const Sweep sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
+  __shared__ Sum parts[kRows / 32][kColumns];  // of the columns, by the rows of a warp; then of the rows
+  const Tiles sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
   const int p = blockIdx.x, c = blockIdx.y, tid = threadIdx.x;
   const int group = self ? (c - p + groups) % groups : p;
   const int64_t row_slot = static_cast<int64_t>(self ? p : c) * N;
@@ -47,7 +48,7 @@ __global__ void __launch_bounds__(Sweep::kThreads, 2)
   const float scale = 1.0f / *temperature;
 
   // The sum of every column is begun here, visited or not; each is of one thread.
-  for (int j = column_start + tid; self && j < column_end; j += kColumns)
+  for (int j = column_start + tid; self && tid < kColumns && j < column_end; j += kColumns)
     Sum::empty().store(sums, maxima, column_slot + j);
 
   for (int i0 = row_start; i0 < row_end; i0 += kRows) {
@@ -55,48 +56,50 @@ __global__ void __launch_bounds__(Sweep::kThreads, 2)
     // Of the group with itself, the square on the diagonal is all rows.
     const int begin = self && group == c ? (i0 - row_start) / kColumns : 0;
     const int end = i0 < row_valid ? (column_valid - column_start + kColumns - 1) / kColumns : begin;
-    Sum row_sums[Sweep::kM][2], before = Sum::empty();
+    Sum row_sums[kM][2], before = Sum::empty();
 #pragma unroll
-    for (int m = 0; m < Sweep::kM; ++m) row_sums[m][0] = row_sums[m][1] = Sum::empty();
+    for (int m = 0; m < kM; ++m) row_sums[m][0] = row_sums[m][1] = Sum::empty();
     Block columns = rows;
 
-    sweep.run<kPrecision>(
+    sweep.template run<kPrecision>(
         i0, min(i0 + kRows, row_valid), column_start, column_valid, begin, end,
         [&](int tile) {
           const int j0 = column_start + tile * kColumns;
           columns = Block(y_labels, j0, kColumns, column_valid, column_valid);
-          if (self && j0 + tid < column_end) before = Sum::load(sums, maxima, column_slot + j0 + tid);
+          if (self && tid < kColumns && j0 + tid < column_end) before = Sum::load(sums, maxima, column_slot + j0 + tid);
         },
-        [&](int tile, const float (&s)[Sweep::kM][Sweep::kN][4]) {
+        [&](int tile, const float (&s)[kM][kN][4]) {
           const int j0 = column_start + tile * kColumns;
-          Sum column_sums[2 * Sweep::kN];
+          Sum column_sums[2 * kN];
 #pragma unroll
-          for (int i = 0; i < 2 * Sweep::kN; ++i) column_sums[i] = Sum::empty();
+          for (int i = 0; i < 2 * kN; ++i) column_sums[i] = Sum::empty();
           const auto add_up = [&](auto masked) {
-            uint32_t row_keys[Sweep::kM][2];
+            uint32_t row_keys[kM][2];
 #pragma unroll
-            for (int m = 0; m < Sweep::kM; ++m)
+            for (int m = 0; m < kM; ++m)
 #pragma unroll
               for (int i = 0; i < 2; ++i) {
                 const int row = i0 + sweep.row(m, i);
                 row_keys[m][i] = decltype(masked)::value && row < row_valid ? key_of(x_labels[row]) : kLeftOut;
               }
 #pragma unroll
-            for (int n = 0; n < Sweep::kN; ++n)
+            for (int n = 0; n < kN; ++n)
 #pragma unroll
               for (int e = 0; e < 2; ++e) {
                 const int column = j0 + sweep.column(n, e);
                 uint32_t column_key = kLeftOut;
                 if (decltype(masked)::value && column < column_valid) column_key = key_of(y_labels[column]);
 #pragma unroll
-                for (int m = 0; m < Sweep::kM; ++m)
+                for (int m = 0; m < kM; ++m)
 #pragma unroll
                   for (int i = 0; i < 2; ++i) {
                     float value = s[m][n][2 * i + e];
                     value = kFixed ? exp2_fast(value * (scale * kLog2E)) : __fmul_rn(value, scale);
                     if (decltype(masked)::value) {
-                      bool keep = row_keys[m][i] != kLeftOut && column_key != kLeftOut;
-                      keep &= negatives ? row_keys[m][i] != column_key : !self || i0 + sweep.row(m, i) != column;
+                      const bool other = row_keys[m][i] != column_key;
+                      const bool not_itself = !self | (i0 + sweep.row(m, i) != column);
+                      const bool keep = (row_keys[m][i] != kLeftOut) & (column_key != kLeftOut) &
+                                        ((negatives & other) | (!negatives & not_itself));
                       value = keep ? value : kFixed ? 0.0f : kNoLogit;
                     }
                     row_sums[m][i].add(value);
@@ -118,16 +121,16 @@ __global__ void __launch_bounds__(Sweep::kThreads, 2)
           parts[sweep.first_row / 32][at] = column_sums[0];
           parts[sweep.first_row / 32][at + 1] = column_sums[1];
           __syncthreads();
-          if (j0 + tid < column_end) {
-            before.add(parts[0][tid]);
-            before.add(parts[1][tid]);
+          if (tid < kColumns && j0 + tid < column_end) {
+#pragma unroll
+            for (int i = 0; i < kRows / 32; ++i) before.add(parts[i][tid]);
             before.store(sums, maxima, column_slot + j0 + tid);
           }
         });
 
     __syncthreads();  // the columns have been read
 #pragma unroll
-    for (int m = 0; m < Sweep::kM; ++m)
+    for (int m = 0; m < kM; ++m)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         row_sums[m][i].add(row_sums[m][i].from_lane(1));
@@ -143,15 +146,20 @@ __global__ void __launch_bounds__(Sweep::kThreads, 2)
   }
 }
 
-InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed) {
+template <int kRows, Precision kPrecision>
+InfoNCESumsKernel half_kernel(bool fixed) {
+  return fixed ? &info_nce_sums<kRows, kPrecision, true> : &info_nce_sums<kRows, kPrecision, false>;
+}
+
+InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows) {
   switch (precision) {
     case Precision::kBFloat16:
-      return fixed ? &info_nce_sums<Precision::kBFloat16, true> : &info_nce_sums<Precision::kBFloat16, false>;
+      return rows == 128 ? half_kernel<128, Precision::kBFloat16>(fixed) : half_kernel<64, Precision::kBFloat16>(fixed);
     case Precision::kHalf:
-      return fixed ? &info_nce_sums<Precision::kHalf, true> : &info_nce_sums<Precision::kHalf, false>;
-    case Precision::kTf32: return &info_nce_sums<Precision::kTf32, true>;
-    case Precision::kTf32x3: return &info_nce_sums<Precision::kTf32x3, true>;
-    default: return &info_nce_sums<Precision::kFloat, false>;
+      return rows == 128 ? half_kernel<128, Precision::kHalf>(fixed) : half_kernel<64, Precision::kHalf>(fixed);
+    case Precision::kTf32: return &info_nce_sums<64, Precision::kTf32, true>;
+    case Precision::kTf32x3: return &info_nce_sums<64, Precision::kTf32x3, true>;
+    default: return &info_nce_sums<64, Precision::kFloat, false>;
   }
 }
 

@@ -1,16 +1,18 @@
-// The forward's loop: a block of 64 rows against tiles of 128 rows, panel by panel.
+// The forward's loop: a block of 64 or 128 rows against tiles of 128 rows, panel by panel.
 //
-// 4 warps, of 32 rows by 64 columns each. The rows stay in shared memory, or come along with the columns where they are
-// too wide for that; three panels of columns are on their way or in use. A warp reads 192 bytes of shared memory a
-// product of 16 x 8 x 32 bytes: three quarters of what an SM of sm_80 can give in the time of its tensor cores.
+// A warp for 32 rows by 64 columns. The rows stay in shared memory, or come along with the columns where they are too
+// wide for that; three panels of columns are on their way or in use. A warp reads 192 bytes of shared memory a product
+// of 16 x 8 x 32 bytes: three quarters of what an SM of sm_80 can give in the time of its tensor cores. Of L2 a block
+// of 64 rows asks for 32 bytes a cycle there, which is nearly all there is, one of 128 for half of that.
 #pragma once
 
 #include "cuda/tile.cuh"
 
 namespace fastpixcon {
 
+template <int kRows_>
 struct Sweep {
-  static constexpr int kRows = 64, kColumns = 128, kThreads = 128, kStages = 3;
+  static constexpr int kRows = kRows_, kColumns = 128, kThreads = 2 * kRows, kStages = 3;
   static constexpr int kM = 2, kN = 8;  // of 16 rows, of 8 columns, a warp
 
   const char *x, *y;  // [.., row_bytes]

@@ -9,7 +9,14 @@ from torch._ops import OpOverload
 
 from fastpixcon.ops import define, extension
 
-AUTO_ORDER = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
+# On GPUs CUDA C++ takes the irregular work, where it has histograms in shared memory and nothing to compile at the
+# first step; Triton takes the products, for which it knows the tensor cores of every architecture.
+AUTO_ORDER = {
+    "cpu": ("native", "reference"),
+    "cuda": ("native", "triton", "reference"),
+    "cuda info_nce": ("triton", "native", "reference"),
+}
+CUDA_MAX_WIDTH = 512  # D of the native info_nce on GPUs, whose gradient stays in registers
 TRITON_DEVICES = {"cuda", *(["cpu"] if define.INTERPRETING else [])}
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -60,8 +67,17 @@ def missing(name: str) -> str | None:
     return f"this version of fastpixcon has no operators for {name}"
 
 
-def unsupported(name: str, operator: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why backend ``name`` can't run ``operator`` on such tensors; None if it can."""
+def auto_order(operator: str, device_type: str) -> tuple[str, ...]:
+    """The backends that "auto" tries, in order."""
+    operator = operator.removesuffix("_backward")
+    return AUTO_ORDER.get(f"{device_type} {operator}") or AUTO_ORDER.get(device_type, ("reference",))
+
+
+def unsupported(
+    name: str, operator: str, device: torch.device, dtype: torch.dtype, width: int | None = None
+) -> str | None:
+    """Why backend ``name`` can't run ``operator`` on such tensors, of so many features if that matters; None if it
+    can."""
     if (name, operator) not in define.OVERLOADS:
         return missing(name) or f"it has no {operator}"
     if name == "native":
@@ -69,6 +85,8 @@ def unsupported(name: str, operator: str, device: torch.device, dtype: torch.dty
             return f"it was not built for {device.type} tensors"
         if dtype.is_floating_point and dtype not in KERNEL_DTYPES:
             return f"it takes float32, bfloat16 and float16, not {dtype}; the reference takes any"
+        if device.type == "cuda" and operator.startswith("info_nce") and width is not None and width > CUDA_MAX_WIDTH:
+            return f"on GPUs it takes at most {CUDA_MAX_WIDTH} features, not {width}; triton takes more"
     if name == "triton" and device.type not in TRITON_DEVICES:
         return f"it takes CUDA tensors, not {device.type} ones, except where Triton interprets (TRITON_INTERPRET=1)"
     if name == "triton" and dtype.is_floating_point and dtype not in KERNEL_DTYPES:
@@ -77,19 +95,20 @@ def unsupported(name: str, operator: str, device: torch.device, dtype: torch.dty
 
 
 def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
-    """The overload of ``operator`` to call on tensors like ``tensor`` (device and dtype decide).
+    """The overload of ``operator`` to call on tensors like ``tensor``: its device, dtype and, of rows, width decide.
 
     What was asked for by name and can't be had raises with the reason; only "auto" falls back.
     """
     if name == "auto":
         name = _default
+    width = tensor.shape[1] if tensor.dim() == 2 else None
     if name == "auto":
-        for candidate in AUTO_ORDER.get(tensor.device.type, ("reference",)):
-            if unsupported(candidate, operator, tensor.device, tensor.dtype) is None:
+        for candidate in auto_order(operator, tensor.device.type):
+            if unsupported(candidate, operator, tensor.device, tensor.dtype, width) is None:
                 return define.OVERLOADS[candidate, operator]
     else:
         checked(name)
-        why = unsupported(name, operator, tensor.device, tensor.dtype)
+        why = unsupported(name, operator, tensor.device, tensor.dtype, width)
         if why is None:
             return define.OVERLOADS[name, operator]
         raise RuntimeError(f"backend {name!r} can't run {operator}: {why}")

@@ -32,7 +32,7 @@ using at::Tensor;
 constexpr int64_t kPanel = 128;              // bytes; rows are padded to whole ones
 constexpr int64_t kMostGroups = 127;         // of rows; odd
 constexpr int64_t kMostSplits = 32;          // of a separate contrast set
-constexpr int64_t kMostPartialRows = 16384;  // of gradients in parts
+constexpr int64_t kMostPartialRows = 32768;  // of gradients in parts
 constexpr int kStaticShared = 4096;          // bytes; more than any kernel has beside its dynamic ones
 
 // A set of rows as the kernels want it.
@@ -146,7 +146,8 @@ struct Problem {
   }
 
   // Whether a block keeps its rows in shared memory while columns go by.
-  bool resident() const { return sweep_shared_bytes(row_bytes(), true) + kStaticShared <= limits.shared; }
+  bool resident(int rows) const { return sweep_shared_bytes(rows, row_bytes(), true) + kStaticShared <= limits.shared; }
+  int shared(int rows) const { return sweep_shared_bytes(rows, row_bytes(), resident(rows)); }
   int row_bytes() const { return static_cast<int>(a.row_bytes()); }
 };
 
@@ -157,7 +158,8 @@ struct Sums {
 
 Sums partial_sums(const Problem& p) {
   const int64_t N = p.a.n(), M = p.c.n();
-  int64_t size_x = kSweepRows, size_y = 0, groups = ceil_div(N, size_x), slots = 0;
+  const int rows = is_half(p.precision) && p.resident(128) ? 128 : 64;  // a block
+  int64_t size_x = rows, size_y = 0, groups = ceil_div(N, size_x), slots = 0;
   dim3 grid;
   if (p.self) {
     size_x = size_y = round_up<int64_t>(ceil_div(N, kMostGroups), kSweepColumns);
@@ -171,9 +173,9 @@ Sums partial_sums(const Problem& p) {
   }
   const auto options = p.a.x.options().dtype(at::kFloat);
   Sums out{at::empty({slots, N}, options), p.fixed ? std::nullopt : std::optional(at::empty({slots, N}, options))};
-  launch(info_nce_sums_kernel(p.precision, p.fixed), grid, dim3(kSweepThreads),
-         sweep_shared_bytes(p.row_bytes(), p.resident()), p.a.x, p.a.labels, p.c.x, p.c.labels, p.temperature, out.sums,
-         out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self, p.negatives, p.resident());
+  launch(info_nce_sums_kernel(p.precision, p.fixed, rows), grid, dim3(2 * rows), p.shared(rows), p.a.x, p.a.labels,
+         p.c.x, p.c.labels, p.temperature, out.sums, out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self,
+         p.negatives, p.resident(rows));
   return out;
 }
 
@@ -191,10 +193,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
   Tensor num_positives = at::empty({N}, options.dtype(at::kInt));
   if (N == 0) return {loss, log_sum, weight, num_positives};
   const Sums sums = partial_sums(p);
-  launch(info_nce_positives_kernel(p.precision, p.fixed), dim3(ceil_div<int64_t>(N, kSweepRows)), dim3(kSweepThreads),
-         sweep_shared_bytes(p.row_bytes(), p.resident()), p.a.x, p.a.labels, p.c.x, p.c.labels, p.a.source,
+  launch(info_nce_positives_kernel(p.precision, p.fixed), dim3(ceil_div<int64_t>(N, kPositivesRows)),
+         dim3(2 * kPositivesRows), p.shared(kPositivesRows), p.a.x, p.a.labels, p.c.x, p.c.labels, p.a.source,
          p.temperature, sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, p.c.n(), sums.sums.size(0),
-         p.row_bytes(), p.self, p.negatives, p.resident());
+         p.row_bytes(), p.self, p.negatives, p.resident(kPositivesRows));
   return {loss, log_sum, weight, num_positives};
 }
 
@@ -206,6 +208,17 @@ GradientLaunch gradient_launch(const Problem& p) {
   }
 }
 
+// In how many parts the columns are taken, each of them by blocks of its own, so that no multiprocessor stands idle for
+// long: rounds of blocks times the tiles of a block are the time.
+int64_t best_splits(int64_t blocks, int64_t tiles, int64_t rows, int64_t multiprocessors) {
+  int64_t best = 1, least = ceil_div(blocks, multiprocessors) * tiles;
+  for (int64_t splits = 2; splits <= std::min(tiles, kMostPartialRows / rows); ++splits) {
+    const int64_t time = ceil_div(blocks * splits, multiprocessors) * ceil_div(tiles, splits);
+    if (10 * time < 9 * least) best = splits, least = time;  // partial results cost something, too
+  }
+  return best;
+}
+
 // Gradient of the rows that x was prepared from, [n, D]; of anchors, of contrast rows, or of both if x is y.
 Tensor gradient(const Problem& p, const Rows& x, const Rows& y, const std::optional<Tensor>& x_terms,
                 const std::optional<Tensor>& y_terms, const std::optional<Tensor>& largest, int64_t D,
@@ -213,9 +226,8 @@ Tensor gradient(const Problem& p, const Rows& x, const Rows& y, const std::optio
   const GradientLaunch how = gradient_launch(p);
   const int64_t n = x.n(), D_pad = x.x.size(1), blocks = ceil_div<int64_t>(n, how.rows);
   const int64_t tiles = std::max<int64_t>(1, ceil_div<int64_t>(y.n(), how.columns));
-  // Where there are fewer blocks than multiprocessors, several share the columns of one.
-  const int64_t wanted = std::min({p.limits.multiprocessors / blocks, kMostPartialRows / n, tiles});
-  const int64_t per_split = ceil_div(tiles, std::max<int64_t>(1, wanted)), splits = ceil_div(tiles, per_split);
+  const int64_t per_split = ceil_div(tiles, best_splits(blocks, tiles, n, p.limits.multiprocessors));
+  const int64_t splits = ceil_div(tiles, per_split);
   const bool partial = splits > 1 || along.has_value() || x.inv_norm.has_value();
   Tensor d_x = at::empty({n, D}, x.x.options());
   Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;

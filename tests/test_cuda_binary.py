@@ -1,0 +1,110 @@
+"""The CUDA kernels as they were built, for every architecture, without a GPU: what must hold of the machine code."""
+
+import importlib.util
+import math
+import re
+import shutil
+from typing import Any
+
+import pytest
+import torch
+
+from fastpixcon.ops import define, extension
+
+if "CUDA" not in extension.build.get("devices", "").split(","):
+    pytest.skip(extension.reason or "fastpixcon._C was built without CUDA kernels", allow_module_level=True)
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("cuobjdump comes with Triton, which is not installed", allow_module_level=True)
+
+import compiled_cuda
+import cuda_binary
+import cuda_emulated
+import cuda_model
+import gpu_model
+import sass
+
+ARCHITECTURES = sorted(
+    {int(a.replace(".", "")) for a in re.findall(r"\d+\.\d+", extension.build["cuda architectures"])}
+)
+TILES = ("info_nce_sums", "info_nce_positives", "info_nce_gradient")
+
+
+def kernels(architecture: int) -> list[cuda_binary.Kernel]:
+    return [k for k in cuda_binary.kernels() if k.architecture == architecture]
+
+
+def test_every_kernel_is_there_for_every_architecture() -> None:
+    names = {a: {k.symbol for k in kernels(a)} for a in ARCHITECTURES}
+    assert {k.architecture for k in cuda_binary.kernels()} == set(ARCHITECTURES)
+    assert all(there == names[ARCHITECTURES[0]] for there in names.values())
+    assert any(name in k.name for name in TILES for k in cuda_binary.kernels())
+    if "+PTX" in extension.build["cuda architectures"]:
+        assert f"sm_{ARCHITECTURES[-1]}" in cuda_binary.embedded_ptx()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_kernel_spills(architecture: int) -> None:
+    assert {k.name: k.stack for k in kernels(architecture) if k.stack} == {}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_machine_code(architecture: int) -> None:
+    """No float64; where tiles are multiplied tensor cores, fed 16 bytes a thread."""
+    wrong = {}
+    for kernel in kernels(architecture):
+        code = cuda_binary.code(kernel)
+        found = sorted({x.name for x in code if sass.FLOAT64.match(x.name)})
+        if any(name in kernel.name for name in TILES):
+            names = {x.base for x in code}
+            without_tensor_cores = "Precision)4" in kernel.name and "gradient" not in kernel.name
+            if ("HMMA" in names) == without_tensor_cores:
+                found.append("tensor cores" if without_tensor_cores else "no tensor cores")
+            if not any(x.base == "LDGSTS" and ".128" in x.name for x in code):
+                found.append("no copies of 16 bytes")
+        if found:
+            wrong[kernel.name] = found
+    assert not wrong
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda dtype: str(dtype)[6:])
+def test_shared_memory_is_within_the_limit(architecture: int, dtype: torch.dtype) -> None:
+    """Static and dynamic, of every launch at every width, both with a fixed shift and without."""
+    limit = cuda_binary.SHARED_LIMIT[architecture]
+    static = {k.symbol: k.shared for k in kernels(architecture)}
+    recorder = cuda_emulated.Recorder(shared=limit)
+    with compiled_cuda.launching(recorder):
+        for D in (1, 16, 64, 100, 128, 192, 256, 320, 512):
+            x, labels = torch.zeros(300, D, dtype=dtype), torch.zeros(300, dtype=torch.int32)
+            for fixed in (False, True):
+                how = (torch.tensor(0.1), "negatives", "unit", fixed, True)
+                loss, *outputs = define.OVERLOADS["native", "info_nce"](x, labels, None, None, *how)
+                backward = define.OVERLOADS["native", "info_nce_backward"]
+                backward(loss, x, labels, None, None, how[0], *outputs, *how[1:], [True, False, True])
+    asked = {call[0]: call[3] + static[call[0]] for call in recorder.calls}
+    assert {name: n for name, n in asked.items() if n > limit} == {}
+    assert any("gradient" in name for name in asked)
+    assert all(math.prod(call[2]) <= 1024 for call in recorder.calls)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the path")
+@pytest.mark.parametrize("make", [cuda_model.sums_kernel, cuda_model.gradient_kernel])
+def test_predicted_to_reach_three_fifths_of_the_peak(make: Any) -> None:
+    gpu = gpu_model.GPUS[80]
+    prediction = cuda_model.predict(make(256, gpu), gpu, 256, 65536)
+    assert min(prediction.fraction(gpu)) >= 0.6, prediction
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the path")
+@pytest.mark.parametrize("make", [cuda_model.sums_kernel, cuda_model.gradient_kernel])
+def test_the_model_counts_what_was_executed(make: Any) -> None:
+    """A tile in the model is as much as the emulator executes: products, matrices loaded, exponentials, copies."""
+    kernel = make(256, gpu_model.GPUS[80])
+    tile = cuda_model.tile(kernel, 80, 256, masked=False)
+    executed = cuda_emulated.executed_tile(kernel.name)
+    assert tile.flop == executed["flop"]
+    assert tile.instructions["tensor"] == executed["mma"]
+    assert tile.operand_loads == executed["ldmatrix"]
+    assert tile.instructions["mufu"] == executed["ex2"]
+    assert tile.instructions["shuffle"] == executed["shfl"]
+    assert executed["cp.async"] <= tile.instructions["global"] <= 1.6 * executed["cp.async"]
