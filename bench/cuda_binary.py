@@ -82,9 +82,7 @@ def compile_source(text: str, architecture: int, edits: dict[str, str], symbol: 
         shutil.copytree(SOURCES / "cuda", copy, ignore=shutil.ignore_patterns("host"))
         shutil.copytree(SOURCES / "common", Path(folder) / "common")
         for old, new in edits.items():
-            (place,) = [
-                path for path in copy.iterdir() if old in path.read_text() and path.name in includes(text, copy)
-            ]
+            (place,) = [copy / name for name in includes(text, copy) if old in (copy / name).read_text()]
             assert place.read_text().count(old) == 1, f"{old} in {place.name}"
             place.write_text(place.read_text().replace(old, new))
         source, cubin = Path(folder) / "one.cu", Path(folder) / "one.cubin"

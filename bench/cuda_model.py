@@ -48,9 +48,8 @@ def sums_kernel(D: int, gpu: GPU) -> Kernel:
     keeps = rows * row_bytes + stages <= limit
     shared = (rows * row_bytes if keeps else 3 * rows * PANEL) + stages + rows // 32 * SUMS_COLUMNS * 4
     source = '#include "cuda/info_nce_sums.cu"\n'
-    return Kernel(
-        "sums", source, f"ILi{rows}ELNS_9PrecisionE0ELb1E", rows, SUMS_COLUMNS, rows // 16, shared, keeps, "add_up({});"
-    )
+    symbol = f"ILi{rows}ELNS_9PrecisionE0ELb1E"
+    return Kernel("sums", source, symbol, rows, SUMS_COLUMNS, rows // 16, shared, keeps, "add_up({});")
 
 
 def gradient_kernel(D: int, gpu: GPU) -> Kernel:
@@ -82,8 +81,8 @@ def compiled(kernel: Kernel, architecture: int, D: int, masked: bool) -> cuda_bi
 
 
 def tile(kernel: Kernel, architecture: int, D: int, masked: bool) -> Tile:
-    """Loops inside the loop over tiles are over panels: of products, and of copies, whose loop is unrolled by four; what
-    is left over for other numbers of panels is not counted."""
+    """Loops inside the loop over tiles are over panels: of products, and of copies, whose loop is unrolled by four;
+    what is left over for other numbers of panels is not counted."""
     loops = sass.loops(compiled(kernel, architecture, D, masked).code)
     (tiles,) = [loop for loop in loops if any(inner in loop.inner for inner in sass.tensor_leaves(loops))]
     products = [inner for inner in tiles.inner if sass.has_tensor(inner)]
@@ -110,7 +109,8 @@ def predict(kernel: Kernel, gpu: GPU, D: int, N: int) -> Prediction:
     m, n, row_bytes = kernel.rows, kernel.columns, 2 * D
     fraction = gpu_model.masked_fraction(N, m, n)
     if kernel.name == "sums":
-        size = -(--(-N // MOST_GROUPS) // SUMS_COLUMNS) * SUMS_COLUMNS
+        at_least = -(-N // MOST_GROUPS)
+        size = -(-at_least // SUMS_COLUMNS) * SUMS_COLUMNS
         groups = -(-N // size) // 2 * 2 + 1
         blocks = groups * (groups // 2 + 1)
         grid = Grid(blocks, fit, (N / m) * (N / n) * (0.5 + n / N) / blocks, fraction, -(-size // m))
@@ -184,17 +184,17 @@ def document(architectures: list[int], widths: list[int]) -> str:
         "",
         "## Counted by executing them",
         "",
-        "PTX of sm_80 in the emulator: self contrast of 512 sorted unit rows in classes of 128. FLOP: of tensor cores, over",
-        "2 N^2 D. Shares of all instructions, %. Conflicts: wavefronts of shared memory over the fewest there can be. Sectors:",
-        "bytes asked for over bytes of the sectors they lie in, %.",
+        "PTX of sm_80 in the emulator: self contrast of 512 sorted unit rows in classes of 128. FLOP: of tensor cores,",
+        "over 2 N^2 D. Shares of all instructions, %. Conflicts: wavefronts of shared memory over the fewest there can",
+        "be. Sectors: bytes asked for over bytes of the sectors they lie in, %.",
         "",
         *table("kernel | rows | D | FLOP | mma | ldmatrix | cp.async | exp, 1/x, log | conflicts | sectors", counts),
         "",
         "## Time, predicted",
         "",
-        "**No time or fraction here was measured: they are predicted** by `bench/gpu_model.py` from the machine code of the",
-        "loops and published rates. Each is a range: from products and the rest taking turns in a block, to all units of a",
-        "multiprocessor overlapping. Not for sm_90 and sm_100, whose tensor cores mma.sync does not reach.",
+        "**No time or fraction here was measured: they are predicted** by `bench/gpu_model.py` from the machine code",
+        "of the loops and published rates. Each is a range: from products and the rest taking turns in a block, to all",
+        "units of a multiprocessor overlapping. Not for sm_90 and sm_100, whose tensor cores mma.sync does not reach.",
         "",
         f"bfloat16, {gpu_model.CLASSES} classes: sums (N^2 D FLOP) and gradient (4 N^2 D) over the dense peak, and the",
         "busiest unit. Useful: 4 N^2 D, the least that self contrast needs, over both.",

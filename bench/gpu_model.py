@@ -240,8 +240,8 @@ def masked_fraction(N: int, m: int, n: int) -> float:
 
 
 def dram_bytes(gpu: GPU, N: int, row_bytes: int, waves: int, group_bytes: float | None, tile_bytes: float) -> float:
-    """That a kernel reads: of sums, blocks side by side read `group_bytes` of different columns (None: a gradient, whose
-    blocks of a wave read the same columns at about the same time); `tile_bytes` are those of all tiles."""
+    """That a kernel reads: of sums, blocks side by side read `group_bytes` of different columns (None: a gradient,
+    whose blocks of a wave read the same columns at about the same time); `tile_bytes` are those of all tiles."""
     if group_bytes is not None and group_bytes > gpu.l2:
         return tile_bytes
     if group_bytes is not None or N * row_bytes <= gpu.l2:
