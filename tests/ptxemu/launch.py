@@ -54,6 +54,7 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+@no_garbage_collection()
 def launch(
     ptx: str,
     entry: str,
@@ -74,30 +75,29 @@ def launch(
     buffers, appended as pointers. ``settings``: the fields of Options.
     """
     options = options or Options(**settings)
-    with no_garbage_collection():
-        module = parse_ptx(ptx)
-        function = module.entry(entry)
-        grid, block = three(grid), three(block)
-        if min(grid) < 1:
-            return Result()
-        check_block(function, block)
-        if len(args) + len(scratch) != len(function.params):
-            wanted = [f"{x.name}:{x.type}:{x.size}" for x in function.params]
-            raise EmuError(f"{function.name} takes {len(wanted)} parameters ({wanted}), got {len(args) + len(scratch)}")
-        names = names or [f"arg{i}" for i in range(len(args))]
-        arguments = Arguments(module, function, args, names, kinds or [None] * len(args), scratch)
-        machine = Machine(
-            module, function, grid, block, dynamic_smem, arguments.memory, arguments.parameter_block(), options
-        )
-        try:
-            machine.run()
-        finally:
-            arguments.memory.copy_back()
-            arguments.memory.watchers.clear()
-        traffic = machine.traffic.by_name()
-        result = Result(machine.warnings, machine.printed, Profile(machine), traffic, machine.seconds)
-        machine.release()
-        return result
+    module = parse_ptx(ptx)
+    function = module.entry(entry)
+    grid, block = three(grid), three(block)
+    if min(grid) < 1:
+        return Result()
+    check_block(function, block)
+    if len(args) + len(scratch) != len(function.params):
+        wanted = [f"{x.name}:{x.type}:{x.size}" for x in function.params]
+        raise EmuError(f"{function.name} takes {len(wanted)} parameters ({wanted}), got {len(args) + len(scratch)}")
+    names = names or [f"arg{i}" for i in range(len(args))]
+    arguments = Arguments(module, function, args, names, kinds or [None] * len(args), scratch)
+    machine = Machine(
+        module, function, grid, block, dynamic_smem, arguments.memory, arguments.parameter_block(), options
+    )
+    try:
+        machine.run()
+    finally:
+        arguments.memory.copy_back()
+        arguments.memory.watchers.clear()
+    traffic = machine.traffic.by_name()
+    result = Result(machine.warnings, machine.printed, Profile(machine), traffic, machine.seconds)
+    machine.release()
+    return result
 
 
 def check_block(function: Function, block: tuple[int, int, int]) -> None:

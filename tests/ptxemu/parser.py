@@ -230,7 +230,7 @@ class Body:
 
     def register(self, name: str) -> Reg | None:
         tail = re.match(r"^(.*?)(\d+)$", name)
-        for scope in self.scope.outwards():
+        for scope in self.scope.outwards:
             if name in scope.registers:
                 return scope.registers[name]
             bits, count = scope.families.get(tail[1], (0, 0)) if tail else (0, 0)
@@ -239,7 +239,7 @@ class Body:
         return None
 
     def symbol(self, name: str) -> str:
-        return next((s.variables[name] for s in self.scope.outwards() if name in s.variables), name)
+        return next((s.variables[name] for s in self.scope.outwards if name in s.variables), name)
 
     # Operands
 

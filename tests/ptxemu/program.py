@@ -120,12 +120,10 @@ class Scope:
     def __init__(self, parent: "Scope | None") -> None:
         self.number = next(self.numbers)
         self.parent = parent
+        self.outwards: list[Scope] = [self, *(parent.outwards if parent else [])]
         self.registers: dict[str, Reg] = {}
         self.families: dict[str, tuple[int, int]] = {}  # of %r<10>: prefix -> bits, count
         self.variables: dict[str, str] = {}  # name -> unique name
-
-    def outwards(self) -> "list[Scope]":
-        return [self, *(self.parent.outwards() if self.parent else [])]
 
 
 @dataclass(eq=False)
@@ -147,14 +145,14 @@ class Function:
 
     def label(self, name: str, scope: Scope | None) -> int:
         """The instruction behind a label that is known in a scope."""
-        for outer in scope.outwards() if scope else []:
+        for outer in scope.outwards if scope else []:
             if (outer.number, name) in self.labels:
                 return self.labels[outer.number, name]
         raise PtxSyntaxError(f"{self.name}: unknown label {name}")
 
     def table(self, name: str, scope: Scope | None) -> list[int]:
         """The same of a table of labels."""
-        for outer in scope.outwards() if scope else []:
+        for outer in scope.outwards if scope else []:
             if (outer.number, name) in self.tables:
                 return [self.label(target, scope) for target in self.tables[outer.number, name]]
         raise PtxSyntaxError(f"{self.name}: unknown branch table {name}")

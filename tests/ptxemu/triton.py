@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .errors import EmuError
-from .launch import Result, Sizes, is_array, launch, three
+from .launch import Result, Sizes, is_array, launch, no_garbage_collection, three
 from .memory.globals import extent_of
 from .parser import parse_ptx
 
@@ -18,6 +18,7 @@ SIGNATURES |= {f"{'u' * unsigned}int{n}": f"{'iu'[unsigned]}{n}" for n in (8, 16
 compiled_kernels: dict[Any, Any] = {}
 
 
+@no_garbage_collection()
 def launch_triton(compiled: Any, grid: Sizes, *args: Any, ptx: str | None = None, **settings: Any) -> Result:
     """Runs what triton.compile gives. ``args``: the run-time arguments in order, or all that are no constexpr, or
     all. ``ptx``: run this text in place of the compiled one."""

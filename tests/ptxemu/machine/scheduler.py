@@ -52,7 +52,8 @@ class Scheduler:
 
     def check_steps(self) -> None:
         if self.steps > self.machine.options.max_steps:
-            raise StepLimitError(f"no end after {self.steps} jumps; endless loop?")
+            thread = int(np.flatnonzero(self.machine.alive)[0])
+            raise StepLimitError(f"no end after {self.steps} jumps; endless loop?", thread)
 
     def run_group(self, group: np.ndarray, mask: np.ndarray | None, stop: int, are_others: bool, patience: int) -> None:
         machine = self.machine
@@ -158,4 +159,4 @@ def batch_of_programs(machine: "Machine") -> None:
         thread, line = int(copies[0].threads[0]), int(copies[0].lines[0])
         error = DivergenceError(f"cp.async (PTX line {line}) still in flight at exit", thread)
         inst = next(inst for inst in machine.insts if inst.line == line)
-        machine.report("warn", error, inst)
+        machine.report("off" if machine.options.pending == "off" else "warn", error, inst)

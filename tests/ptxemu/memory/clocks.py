@@ -24,8 +24,10 @@ def is_fence(inst: Inst) -> bool:
 
 
 def orders_programs(inst: Inst) -> bool:
+    if inst.op not in ("ld", "st", "atom", "red"):
+        return is_fence(inst)
     access = Access(inst, Kind.READ)
-    return is_fence(inst) or (inst.space in ("global", "generic") and (access.acquires or access.releases))
+    return inst.space in ("global", "generic") and (access.acquires or access.releases)
 
 
 class Clocks:

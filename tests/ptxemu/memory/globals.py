@@ -165,14 +165,14 @@ class GlobalMemory:
         return addresses - self.deltas[number]
 
     def describe(self, address: int, number: int) -> str:
-        if number < 0 or not self.arrays:
+        """An address outside all arrays, the last of which before it is the number given."""
+        before = self.arrays[number] if number >= 0 else None
+        behind = self.arrays[number + 1] if number + 1 < len(self.arrays) else None
+        if behind is not None and behind.address - address < ARRAY_STEP // 2:
+            return f"{behind.address - address} bytes before array {behind.name!r}"
+        if before is None:
             return "which is no global address (null or a shared or local address)"
-        array = self.arrays[number]
-        offset = address - array.address
-        if offset - array.size > ARRAY_STEP // 2 and number + 1 < len(self.arrays):
-            array = self.arrays[number + 1]
-            return f"{array.address - address} bytes before array {array.name!r}"
-        return f"offset {offset} of array {array.name!r} of {array.size} bytes"
+        return f"offset {address - before.address} of array {before.name!r} of {before.size} bytes"
 
     def read(self, access: Access, addresses: np.ndarray, size: int, count: int, active: Active) -> list[np.ndarray]:
         return self.bytes.load(self.offsets(access, addresses, size * count, active), size, count)
