@@ -1,16 +1,20 @@
 // Every kernel twice: as it should be (name_sound) and with a fault (name_faulty).
-#define TWICE(name, parameters, arguments)                                    \
+#define TWICE(name, parameters, arguments)                                     \
   extern "C" __global__ void name##_sound parameters { name<true> arguments; } \
   extern "C" __global__ void name##_faulty parameters { name<false> arguments; }
 
 // Memory
 
 template <bool SOUND>
-__device__ void past_the_end(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x + !SOUND]; }
+__device__ void past_the_end(const float* x, float* y) {
+  y[threadIdx.x] = x[threadIdx.x + !SOUND];
+}
 TWICE(past_the_end, (const float* x, float* y), (x, y))
 
 template <bool SOUND>
-__device__ void before_the_start(const float* x, float* y) { y[(int)threadIdx.x - !SOUND] = x[threadIdx.x]; }
+__device__ void before_the_start(const float* x, float* y) {
+  y[(int)threadIdx.x - !SOUND] = x[threadIdx.x];
+}
 TWICE(before_the_start, (const float* x, float* y), (x, y))
 
 template <bool SOUND>
@@ -51,7 +55,8 @@ __device__ unsigned address(const void* p) { return (unsigned)__cvta_generic_to_
 template <bool SOUND>
 __device__ void no_wait_for_a_copy(const float* x, float* y) {
   __shared__ float s[64];
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4; cp.async.commit_group;" ::"r"(address(&s[threadIdx.x])), "l"(x + threadIdx.x));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4; cp.async.commit_group;" ::"r"(address(&s[threadIdx.x])),
+               "l"(x + threadIdx.x));
   if (SOUND) asm volatile("cp.async.wait_group 0;" ::: "memory");
   __syncthreads();
   y[threadIdx.x] = s[threadIdx.x];
@@ -150,8 +155,10 @@ TWICE(barrier_of_a_few, (const float* x, float* y), (x, y))
 
 template <bool SOUND>
 __device__ void different_barriers(const float* x, float* y) {
-  if (SOUND || threadIdx.x < 32) asm volatile("bar.sync 1, 64;" ::: "memory");
-  else asm volatile("bar.sync 2, 64;" ::: "memory");
+  if (SOUND || threadIdx.x < 32)
+    asm volatile("bar.sync 1, 64;" ::: "memory");
+  else
+    asm volatile("bar.sync 2, 64;" ::: "memory");
   y[threadIdx.x] = x[threadIdx.x];
 }
 TWICE(different_barriers, (const float* x, float* y), (x, y))
@@ -167,8 +174,10 @@ TWICE(shuffle_from_outside, (const float* x, float* y), (x, y))
 template <bool SOUND>
 __device__ void shuffle_with_the_absent(const float* x, float* y) {
   float v = x[threadIdx.x];
-  if (SOUND || threadIdx.x % 32 < 16) v = __shfl_xor_sync(0xffffffffu, v, 1);
-  else y[threadIdx.x] = -1;
+  if (SOUND || threadIdx.x % 32 < 16)
+    v = __shfl_xor_sync(0xffffffffu, v, 1);
+  else
+    y[threadIdx.x] = -1;
   y[threadIdx.x] = v;
 }
 TWICE(shuffle_with_the_absent, (const float* x, float* y), (x, y))
@@ -211,7 +220,10 @@ __device__ void last_one_adds(const float* x, float* parts, float* sum) {
   *sum = total;
   parts[0] = 0;  // nobody needs it any more
 }
-#define LAST(name, ...) extern "C" __global__ void name(const float* x, float* parts, float* sum) { last_one_adds<__VA_ARGS__>(x, parts, sum); }
+#define LAST(name, ...)                                                       \
+  extern "C" __global__ void name(const float* x, float* parts, float* sum) { \
+    last_one_adds<__VA_ARGS__>(x, parts, sum);                                \
+  }
 LAST(last_fences_of_one, true, true, true)
 LAST(last_fences_of_all, true, true, false)
 LAST(last_no_release, false, true, true)
@@ -226,7 +238,8 @@ extern "C" __global__ void first_one_gives(const float* x, unsigned* flag, float
     if (threadIdx.x == 0) asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(flag) : "memory");
   } else {
     if (threadIdx.x == 0)
-      for (unsigned seen = 0; !seen;) asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
+      for (unsigned seen = 0; !seen;)
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
     __syncthreads();
   }
   y[blockIdx.x * 64 + threadIdx.x] = between[63 - threadIdx.x];

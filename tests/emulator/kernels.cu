@@ -49,8 +49,10 @@ KERNEL pipelined(const half* A, const half* B, float* C, int k) {
   auto fetch = [&](int stage, int k0) {
     for (int i = t; i < 256; i += 128) {
       int row = i / 4, column = i % 4 * 8, size = k0 + column < k ? 16 : 0;
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address(&a[stage][row][column])), "l"(A + row * k + k0 + column), "r"(size));
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address(&b[stage][row][column])), "l"(B + row * k + k0 + column), "r"(size));
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address(&a[stage][row][column])),
+                   "l"(A + row * k + k0 + column), "r"(size));
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address(&b[stage][row][column])),
+                   "l"(B + row * k + k0 + column), "r"(size));
     }
     asm volatile("cp.async.commit_group;");
   };
@@ -72,9 +74,10 @@ KERNEL pipelined(const half* A, const half* B, float* C, int k) {
                      : "r"(address(&b[stage][j0 + j * 8 + lane % 8][p + lane / 8 % 2 * 8])));
       for (int i = 0; i < 2; i++)
         for (int j = 0; j < 4; j++)
-          asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                       : "+f"(sum[i][j][0]), "+f"(sum[i][j][1]), "+f"(sum[i][j][2]), "+f"(sum[i][j][3])
-                       : "r"(x[i][0]), "r"(x[i][1]), "r"(x[i][2]), "r"(x[i][3]), "r"(y[j][0]), "r"(y[j][1]));
+          asm volatile(
+              "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+              : "+f"(sum[i][j][0]), "+f"(sum[i][j][1]), "+f"(sum[i][j][2]), "+f"(sum[i][j][3])
+              : "r"(x[i][0]), "r"(x[i][1]), "r"(x[i][2]), "r"(x[i][3]), "r"(y[j][0]), "r"(y[j][1]));
     }
   }
   asm volatile("cp.async.wait_all;");
@@ -92,7 +95,8 @@ KERNEL transposed(const half* x, half* y) {  // four 8 x 8 matrices below each o
   __syncwarp();
   uint32_t r[4];
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address(&s[threadIdx.x][0])));
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address(&s[threadIdx.x][0])));
   for (int i = 0; i < 4; i++) ((uint32_t*)y)[i * 32 + threadIdx.x] = r[i];
 }
 
@@ -176,8 +180,9 @@ KERNEL producer_consumer(float* x, int n) {  // warps 0, 1 and 2, 3: barrier 1 i
 KERNEL mathematics(const float* x, float* y, int n) {
   int i = threadIdx.x, j = 0;
   float v = x[i], positive = fabsf(v) + 0.1f;
-  for (float r : {sinf(v), expf(v), logf(positive), rsqrtf(positive), tanhf(v), erff(v), powf(positive, 1.7f), fmodf(v, 0.3f),
-                  rintf(v), 1.f / v, __fdividef(v, 3.f), log1pf(positive), cbrtf(v), (float)exp((double)v)})
+  for (float r :
+       {sinf(v), expf(v), logf(positive), rsqrtf(positive), tanhf(v), erff(v), powf(positive, 1.7f), fmodf(v, 0.3f),
+        rintf(v), 1.f / v, __fdividef(v, 3.f), log1pf(positive), cbrtf(v), (float)exp((double)v)})
     y[j++ * n + i] = r;
 }
 
@@ -185,9 +190,11 @@ KERNEL halves(const half2* a, const __nv_bfloat162* b, float* y) {  // 9 results
   int i = threadIdx.x, j = 0;
   half2 x = a[i];
   __nv_bfloat162 z = b[i];
-  for (half2 r : {__hadd2(x, x), __hmul2(x, x), __hfma2(x, x, x), __hmax2(x, __float2half2_rn(0.f)), __hlt2(x, __float2half2_rn(0.f))})
+  for (half2 r : {__hadd2(x, x), __hmul2(x, x), __hfma2(x, x, x), __hmax2(x, __float2half2_rn(0.f)),
+                  __hlt2(x, __float2half2_rn(0.f))})
     y[j++ * 32 + i] = __high2float(r);
-  for (__nv_bfloat162 r : {__hadd2(z, z), __hfma2(z, z, z), __hneg2(z), __floats2bfloat162_rn(0.f, __high2float(z) * 1.001f)})
+  for (__nv_bfloat162 r :
+       {__hadd2(z, z), __hfma2(z, z, z), __hneg2(z), __floats2bfloat162_rn(0.f, __high2float(z) * 1.001f)})
     y[j++ * 32 + i] = __high2float(r);
 }
 

@@ -45,6 +45,8 @@ class Registers:
 
     R: list[Any]
     threads: int  # of the batch
+    carry: int  # number of the carry flag
+    fragments: Any  # decoded ones, of mma
 
     def address_of(self, name: str) -> int:
         raise NotImplementedError
@@ -191,19 +193,17 @@ class Registers:
         if not isinstance(target, Reg):
             raise UnsupportedError(f"destination {target!r}")
         R, i = self.R, target.index
-        pack, widen = self.packer(type_), self.widener(target, type_)
-        convert = pack or widen
-        if pack is not None and widen is not None:
-            convert = lambda x: widen(pack(x))  # noqa: E731
+        conversions = [x for x in (self.packer(type_), self.widener(target, type_)) if x is not None]
 
         def store(x: np.ndarray, mask: Mask) -> None:
             R[i] = x if mask is None else np.where(mask, x, R[i])
 
         def convert_and_store(x: np.ndarray, mask: Mask) -> None:
-            x = convert(x)
+            for convert in conversions:
+                x = convert(x)
             R[i] = x if mask is None else np.where(mask, x, R[i])
 
-        return store if convert is None else convert_and_store
+        return convert_and_store if conversions else store
 
     def scatterer(self, target: Any, type_: str) -> Callable[[np.ndarray, Active], None]:
         """Stores the bits of some threads."""

@@ -70,7 +70,7 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 def directed(x: np.ndarray, dtype: type, mode: str) -> np.ndarray:
     """float64 or wider to dtype, rounded by rz, rm or rp."""
-    rounded = x.astype(dtype)
+    rounded: np.ndarray = x.astype(dtype)
     back = rounded.astype(x.dtype)
     if mode == "rm":
         wrong, towards = back > x, -np.inf
@@ -98,7 +98,7 @@ def to_int(x: np.ndarray, dtype: type, mode: str | None) -> np.ndarray:
         return np.where(nan, float(of_nan), np.clip(x, float(info.min), float(info.max))).astype(np.int64).astype(dtype)
     # the largest 64-bit integers are no float64
     large, small = x >= float(info.max), x < float(info.min)
-    whole = np.where(nan | large | small, 0.0, x).astype(dtype)
+    whole: np.ndarray = np.where(nan | large | small, 0.0, x).astype(dtype)
     whole = np.where(large, dtype(info.max), whole)
     whole = np.where(small, dtype(info.min), whole)
     return np.where(nan, np.uint64(of_nan).astype(dtype), whole) if nan.any() else whole

@@ -1,6 +1,7 @@
 """The types of PTX: their sizes, and the numpy types that compute them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +10,9 @@ S8, S16, S32, S64 = np.int8, np.int16, np.int32, np.int64
 F16, F32, F64 = np.float16, np.float32, np.float64
 
 # Of one of 8, 16, 32 or 64 bits: the type that holds it in a register.
-RAW = {8: U8, 16: U16, 32: U32, 64: U64}
+RAW: dict[int, Any] = {8: U8, 16: U16, 32: U32, 64: U64}
 
-NUMPY = {f"{kind}{bits}": RAW[bits] for kind in "bu" for bits in RAW}
+NUMPY: dict[str, Any] = {f"{kind}{bits}": RAW[bits] for kind in "bu" for bits in RAW}
 NUMPY |= {"s8": S8, "s16": S16, "s32": S32, "s64": S64, "f32": F32, "f64": F64, "tf32": F32}
 
 BITS = {"pred": 1, "b128": 128}

@@ -1,7 +1,7 @@
 """atom and red, in the order of the threads."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..machine import Machine
 
 # Of what is there, the operand, and of cas the second one: what is there then.
-Update = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
+Update = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
 
 BITWISE = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
 ARITHMETIC = {"add": (np.add, np.add), "min": (np.minimum, np.fmin), "max": (np.maximum, np.fmax)}
@@ -47,7 +47,7 @@ def update_of(operation: str, type_: str) -> Update:
 def update_of_halves(function: Callable[..., np.ndarray], type_: str) -> Update:
     packed = type_.endswith("x2")
 
-    def update(old: np.ndarray, b: np.ndarray, c: np.ndarray | None) -> np.ndarray:
+    def update(old: np.ndarray, b: np.ndarray, c: Any) -> np.ndarray:
         x, y = old.view(U16), np.ascontiguousarray(b).view(U16)
         if type_.startswith("bf16"):
             result = numerics.f32_to_bf16(function(numerics.bf16_to_f32(x), numerics.bf16_to_f32(y)))

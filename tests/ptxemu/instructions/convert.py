@@ -63,7 +63,7 @@ def float_to_int(inst: Inst) -> Any:
 def float_to_float(inst: Inst) -> Any:
     to, of = inst.types
     mode = inst.one_of(*ROUNDINGS)
-    before = [numerics.flush] if "ftz" in inst.modifiers and of == "f32" else []
+    before: list[Any] = [numerics.flush] if "ftz" in inst.modifiers and of == "f32" else []
     before += [numerics.WHOLE[mode]] if mode in numerics.WHOLE else []
     before += [numerics.saturate] if "sat" in inst.modifiers else []
     before += [numerics.relu] if "relu" in inst.modifiers else []

@@ -131,7 +131,7 @@ def divide_towards_zero(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return quotient + ((x != quotient * y) & ((x < 0) ^ (y < 0))).astype(x.dtype)
 
 
-BINARY = {
+BINARY: dict[str, Callable[..., np.ndarray]] = {
     "div": divide_towards_zero,
     "rem": np.fmod,
     "min": np.minimum,
@@ -140,7 +140,7 @@ BINARY = {
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,
 }
-UNARY = {"abs": np.abs, "neg": np.negative, "not": np.invert}
+UNARY: dict[str, Callable[..., np.ndarray]] = {"abs": np.abs, "neg": np.negative, "not": np.invert}
 
 
 @builds(*BINARY, of=INTEGERS)

@@ -1,6 +1,6 @@
 """ldmatrix: 8 x 8 matrices of 16-bit elements from rows in shared memory."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,9 +30,8 @@ def load_matrix(machine: "Machine", inst: Inst) -> Step:
 
     def step(mask: Mask) -> None:
         # lane i of the first 8 * count gives the address of row i
-        if mask is None and machine.exited == 0:
-            warps = slice(None)
-        else:
+        warps: Any = slice(None)
+        if mask is not None or machine.exited:
             warps = np.flatnonzero(machine.running(mask).reshape(-1, 32)[:, 0])
         addresses = np.ascontiguousarray(get_addresses().reshape(-1, 32)[warps, : 8 * count]).reshape(-1) - window
         active = np.ascontiguousarray(threads[warps, : 8 * count]).reshape(-1)

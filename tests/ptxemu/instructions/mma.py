@@ -91,13 +91,15 @@ def multiply(machine: Registers, inst: Inst) -> Step:
 
     def to_floats(mask: Mask) -> None:
         registers = np.ascontiguousarray(product().transpose(1, 4, 0, 2, 3)).reshape(4, -1)
-        for store, x, get in zip(setters, registers, get_c, strict=True):
-            store((x + get().view(F32)).view(U32), mask)
+        summands = [get() for get in get_c]  # before any of them is overwritten
+        for store, x, c in zip(setters, registers, summands, strict=True):
+            store((x + c.view(F32)).view(U32), mask)
 
     def to_halves(mask: Mask) -> None:
         registers = product().transpose(1, 0, 2, 3, 4)
-        for store, x, get in zip(setters, registers, get_c, strict=True):
-            total = x + decode(get(), "f16").reshape(x.shape)
+        summands = [get() for get in get_c]
+        for store, x, c in zip(setters, registers, summands, strict=True):
+            total = x + decode(c, "f16").reshape(x.shape)
             store(np.ascontiguousarray(total.astype(F16)).view(U32).reshape(-1), mask)
 
     return to_floats if to == "f32" else to_halves

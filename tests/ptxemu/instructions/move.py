@@ -13,12 +13,13 @@ def move(machine: Registers, inst: Inst) -> Step:
     target, source = inst.args
     bits = BITS[inst.type]
     if isinstance(target, Vec) and isinstance(source, Vec):
-        size = bits // len(target.items)
-        steps = [move_one(machine, x, y, size) for x, y in zip(target.items, source.items, strict=True)]
+        type_ = f"b{bits // len(target.items)}"
+        getters = [machine.array(x, type_) for x in source.items]
+        setters = [machine.setter(x, type_) for x in target.items]
 
         def move_all(mask: Mask) -> None:
-            for step in steps:
-                step(mask)
+            for store, x in zip(setters, [get() for get in getters], strict=True):
+                store(x, mask)
 
         return move_all
     if isinstance(source, Vec):

@@ -23,7 +23,7 @@ class Calls:
     def __init__(self, machine: "Machine") -> None:
         self.machine = machine
         self.buffers: dict[str, np.ndarray] = {}
-        self.sizes = {}
+        self.sizes: dict[str, int] = {}
         for function in machine.layout.functions:
             self.sizes |= {x.name: x.size for x in (*function.params, *function.returns)}
             self.sizes |= {name: x.size for name, x in function.variables.items()}

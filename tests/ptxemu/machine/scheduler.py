@@ -154,9 +154,8 @@ def batch_of_programs(machine: "Machine") -> None:
             f"{machine.entry.name}: internal error at PTX line {inst.line} ({inst.text}): "
             f"{type(error).__name__}: {error}"
         ) from error
-    copies = machine.shared.copies
-    if copies:
-        thread, line = int(copies[0].threads[0]), int(copies[0].lines[0])
-        error = DivergenceError(f"cp.async (PTX line {line}) still in flight at exit", thread)
+    for copies in machine.shared.copies[:1]:
+        thread, line = int(copies.threads[0]), int(copies.lines[0])
+        finding = DivergenceError(f"cp.async (PTX line {line}) still in flight at exit", thread)
         inst = next(inst for inst in machine.insts if inst.line == line)
-        machine.report("off" if machine.options.pending == "off" else "warn", error, inst)
+        machine.report("off" if machine.options.pending == "off" else "warn", finding, inst)

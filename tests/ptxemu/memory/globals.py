@@ -38,7 +38,7 @@ class Array:
 
     def host_bytes(self) -> np.ndarray:
         assert self.host is not None
-        return np.frombuffer((ctypes.c_uint8 * self.size).from_address(self.host), np.uint8)
+        return np.frombuffer(memoryview((ctypes.c_uint8 * self.size).from_address(self.host)), np.uint8)
 
 
 @dataclass

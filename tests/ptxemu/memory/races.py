@@ -107,7 +107,7 @@ class Touch:
         shared = races.shared[self.places]
         if shared.any() and (across := machine.clocks.across) is not None:
             # read by several programs: nothing races with one that has heard from every other
-            heard = across.reshape(len(across), machine.cta_count, -1).any(2)
+            heard = np.logical_or.reduce(across.reshape(len(across), machine.cta_count, -1), axis=2)
             heard[machine.clocks.warps, machine.clocks.own[:, 0] // machine.cta_warps] = True
             shared &= ~heard.all(1)[self.warp]
         self.check(shared | self.unseen_reads(), "without a barrier after a read")
