@@ -1,13 +1,13 @@
 """The CUDA kernels of the native backend on CPU tensors: their host code runs as it is, and every launch executes the
-PTX of sm_80 in ptxemu, with every access checked.
+PTX of sm_80 in the emulator in ``ptxemu/``, with every access checked.
 
 nvcc compiles each source once into ``build/ptx``.
 """
 
 import functools
 import hashlib
-import importlib
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,23 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import compiled_triton
+import ptxemu
 import torch
-from compiled_triton import Launch, ptxemu
-from global_memory import watching
+from compiled_triton import Launch
 
 from fastpixcon.ops import define, extension
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 FLAGS = ("-O3", "-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-arch=sm_80", f"-I{ROOT / 'csrc'}")
+ENTRY = re.compile(r"^(?:\.weak |\.visible )?\.entry (\w+)", re.MULTILINE)
+FUNCTION = re.compile(r"(?=^(?:\.weak |\.visible |\.extern )?\.(?:entry|func) )", re.MULTILINE)
 LARGE, SMALL = 166912, 101376  # bytes of shared memory a block of sm_80, of sm_86, 89 and 120
-
-
-@functools.cache
-def nvcc() -> str | None:
-    ptxemu()
-    return importlib.import_module("ptxemu.launch").find_nvcc()
 
 
 @functools.cache
@@ -39,14 +34,13 @@ def missing() -> str | None:
     """Why the kernels can't run here; None if they can."""
     if "CUDA" not in extension.build.get("devices", "").split(","):
         return extension.reason or "fastpixcon._C was built without CUDA kernels"
-    if compiled_triton.no_ptxemu() is not None:
-        return compiled_triton.no_ptxemu()
-    return None if nvcc() is not None else "no nvcc"
+    return None if ptxemu.find_nvcc() is not None else "there is no nvcc"
 
 
-def compile_source(source: Path, edit: Callable[[str], str] | None = None) -> str:
-    """PTX of a source, perhaps changed, from the cache or nvcc."""
-    text = source.read_text() if edit is None else edit(source.read_text())
+@functools.cache
+def compile_source(source: Path) -> str:
+    """PTX of a source, from the cache or nvcc."""
+    text = source.read_text()
     headers = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh"))
     everything = "\0".join([text, *FLAGS, *(p.read_text() for p in headers)])
     name = f"{source.stem}-{hashlib.sha256(everything.encode()).hexdigest()[:16]}"
@@ -55,42 +49,51 @@ def compile_source(source: Path, edit: Callable[[str], str] | None = None) -> st
         ptx.parent.mkdir(parents=True, exist_ok=True)
         mine = ptx.with_suffix(f".{os.getpid()}.cu")  # another process may do the same
         mine.write_text(text)
-        subprocess.run([nvcc(), "-ptx", *FLAGS, str(mine), "-o", str(mine.with_suffix(".ptx"))], check=True)
+        subprocess.run([ptxemu.find_nvcc(), "-ptx", *FLAGS, str(mine), "-o", str(mine.with_suffix(".ptx"))], check=True)
         mine.with_suffix(".ptx").rename(ptx)
         mine.unlink()
     return ptx.read_text()
 
 
 @functools.cache
+def one_kernel(source: Path, name: str) -> str:
+    """The PTX of a kernel and of all functions, without the other kernels of its source, which would take long to
+    parse."""
+    head, *parts = FUNCTION.split(compile_source(source))
+    kernels = {found[1]: part for part in parts if (found := ENTRY.match(part))}
+    functions = [part for part in parts if not ENTRY.match(part)]
+    # What follows the last one is debugging information, which nothing needs.
+    return head + "".join(part[: part.find("\n}\n") + 3] for part in [*functions, kernels[name]])
+
+
+@functools.cache
 def entries() -> dict[str, Path]:
     """Which source a kernel is in."""
-    ptxemu()
-    from_ptx = importlib.import_module("ptxemu.parser").parse_ptx
-    return {entry: source for source in SOURCES for entry in from_ptx(compile_source(source)).entries()}
+    return {name: source for source in SOURCES for name in ENTRY.findall(compile_source(source))}
 
 
 @dataclass
 class Emulator:
-    """What stands in for the GPU, and what it launched. ``edit`` changes sources before they are compiled."""
+    """What stands in for the GPU, and what it launched."""
 
     shared: int = LARGE
     multiprocessors: int = 8
-    edit: Callable[[str], str] | None = None
+    edit: Callable[[str], str] | None = None  # of PTX
     options: dict[str, Any] = field(default_factory=dict)  # of ptxemu
     launches: list[Launch] = field(default_factory=list)
 
     def __call__(
         self, name: str, grid: tuple[int, ...], block: tuple[int, ...], shared: int, arguments: Sequence[Any]
     ) -> None:
-        ptx = compile_source(entries()[name], self.edit)
+        ptx = one_kernel(entries()[name], name)
+        if self.edit is not None:
+            ptx = self.edit(ptx)
         assert shared <= self.shared, f"{name}: {shared} bytes of shared memory"
-        with watching() as watchers:
-            result = ptxemu().launch_cuda(
-                ptx, name, grid, block, arguments, dynamic_smem=shared, profile=True, **self.options
-            )
+        result = ptxemu.launch_cuda(
+            ptx, name, grid, block, arguments, dynamic_smem=shared, profile=True, **self.options
+        )
         assert not result.warnings, result.warnings
-        traffic = watchers[0].traffic if watchers else {}
-        self.launches.append(Launch(name, grid, {"block": block}, ptx, result.profile, traffic))
+        self.launches.append(Launch(name, grid, {"block": block}, ptx, result.profile, result.traffic))
 
 
 @contextmanager

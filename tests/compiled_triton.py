@@ -1,43 +1,24 @@
 """The triton backend on CPU tensors from compiled code: every launch is compiled for sm_80 and its PTX is executed by
-ptxemu, with every access checked.
+the emulator in ``ptxemu/``, with every access checked.
 
-ptxemu is looked for in the folder that the environment variable PTXEMU names (the package, or what holds it) and in
-``../shared``. With ``FASTPIXCON_TEST_PTX=1`` the tests on the triton backend run so, on the Cases that
-``compiled_choice.py`` chooses; with ``FASTPIXCON_TEST_PTX=all`` on every Case, which takes an hour.
+With ``FASTPIXCON_TEST_PTX=1`` the tests on the triton backend run so, on the Cases that ``compiled_choice.py``
+chooses; with ``FASTPIXCON_TEST_PTX=all`` on every Case, which takes an hour.
 """
 
 import functools
 import importlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from global_memory import Traffic, watching
+import ptxemu
 
 from fastpixcon.ops import backends
 
 WANTED = os.environ.get("FASTPIXCON_TEST_PTX", "0") != "0"
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def _folders() -> list[Path]:
-    """Where the package may lie."""
-    named = os.environ.get("PTXEMU")
-    return [Path(named), Path(named).parent] if named else [ROOT.parent / "shared"]
-
-
-@functools.cache
-def no_ptxemu() -> str | None:
-    """Why PTX can't be executed here; None if it can."""
-    for folder in _folders():
-        if (folder / "ptxemu" / "__init__.py").is_file():
-            return None
-    return f"no ptxemu in {' or '.join(map(str, _folders()))}; PTXEMU names its folder"
 
 
 @functools.cache
@@ -47,14 +28,7 @@ def missing() -> str | None:
         return "triton is not installed"
     if INTERPRETING:
         return "Triton interprets in this process (TRITON_INTERPRET=1)"
-    return no_ptxemu()
-
-
-@functools.cache
-def ptxemu() -> Any:
-    folder = next(folder for folder in _folders() if (folder / "ptxemu" / "__init__.py").is_file())
-    sys.path.append(str(folder))
-    return importlib.import_module("ptxemu")
+    return None
 
 
 @dataclass
@@ -65,8 +39,8 @@ class Launch:
     grid: tuple[int, ...]
     options: dict[str, Any]
     ptx: str
-    profile: Any  # ptxemu.Profile
-    traffic: dict[tuple[str, str], Traffic]  # (argument, "read" or "write") -> what of it
+    profile: ptxemu.Profile | None
+    traffic: dict[tuple[str, str], ptxemu.Traffic]  # (argument, "read" or "write") -> what of it
 
 
 @dataclass
@@ -85,12 +59,9 @@ class Emulator:
         ptx = compiled.asm["ptx"]
         if self.edit is not None:
             ptx = self.edit(ptx)
-        run = ptxemu().launch_triton
-        with watching() as watchers:
-            result = run(compiled, grid, *launch.arguments, ptx=ptx, profile=True, **self.options)
+        result = ptxemu.launch_triton(compiled, grid, *launch.arguments, ptx=ptx, profile=True, **self.options)
         assert not result.warnings, result.warnings
-        traffic = watchers[0].traffic if watchers else {}
-        self.launches.append(Launch(kernel.__name__, grid, options, ptx, result.profile, traffic))
+        self.launches.append(Launch(kernel.__name__, grid, options, ptx, result.profile, result.traffic))
 
 
 @contextmanager

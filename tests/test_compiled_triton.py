@@ -7,10 +7,11 @@ from typing import Any
 
 import compiled_choice
 import compiled_triton
+import ptxemu
 import pytest
 import torch
 from compiled_triton import Emulator, launching
-from global_memory import SECTOR
+from ptxemu import SECTOR
 from torch import Tensor
 
 import fastpixcon as fpc
@@ -81,7 +82,7 @@ def test_a_fault_in_the_code_is_found(edit: Callable[[str], str], error: str, me
     forward = define.OVERLOADS["triton", "info_nce"]
     forward(*case.arguments())
     emulator.edit = edit
-    with pytest.raises(getattr(compiled_triton.ptxemu(), error), match=message):
+    with pytest.raises(getattr(ptxemu, error), match=message):
         forward(*case.arguments())
 
 
@@ -103,7 +104,7 @@ def test_a_race_in_global_memory_is_found(emulator: Emulator) -> None:
     x, y = torch.arange(512.0), torch.zeros(2, 512)
     emulator(reverse_kernel, (2,), (x, y), {"BLOCK": 512, "BARRIER": True})
     assert torch.equal(y, x.flip(0).expand(2, -1))
-    race = compiled_triton.ptxemu().RaceError
+    race = ptxemu.RaceError
     with pytest.raises(race, match="ld without a barrier after a write"):
         emulator(reverse_kernel, (1,), (x, y), {"BLOCK": 512, "BARRIER": False})
     one_warp = {"BLOCK": 32, "BARRIER": False, "num_warps": 1}
@@ -113,7 +114,7 @@ def test_a_race_in_global_memory_is_found(emulator: Emulator) -> None:
 
 def test_programs_that_write_the_same_place_are_found(emulator: Emulator) -> None:
     x, y = torch.arange(512.0), torch.zeros(512)
-    with pytest.raises(compiled_triton.ptxemu().RaceError, match="global memory race"):
+    with pytest.raises(ptxemu.RaceError, match="global memory race"):
         emulator(overlapping_kernel, (2,), (x, y), {"BLOCK": 512})
 
 
@@ -126,14 +127,14 @@ def overlapping_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
 
 def test_an_access_out_of_bounds_is_found(emulator: Emulator) -> None:
     x, y = torch.arange(512.0), torch.zeros(512)
-    with pytest.raises(compiled_triton.ptxemu().OutOfBoundsError, match="y_ptr"):
+    with pytest.raises(ptxemu.OutOfBoundsError, match="y_ptr"):
         emulator(overlapping_kernel, (1,), (x, y[:511]), {"BLOCK": 512})
 
 
 def test_a_label_that_is_too_large_is_an_assertion_on_the_device(emulator: Emulator) -> None:
     labels, *others = SelectCase(classes=5).arguments()
     labels[1, 3, 4] = 5
-    with pytest.raises(compiled_triton.ptxemu().DeviceAssertError, match="neither below num_classes nor ignore_index"):
+    with pytest.raises(ptxemu.DeviceAssertError, match="neither below num_classes nor ignore_index"):
         define.OVERLOADS["triton", "select_anchors"](labels, *others)
 
 
@@ -170,10 +171,10 @@ def test_gather_moves_the_selected_pixels_only(layout: str, emulator: Emulator) 
     for traffic in (forward.traffic["embeddings_ptr", "read"], backward.traffic["d_embeddings_ptr", "write"]):
         assert traffic.bytes == wanted
         if layout == "channels_last":  # rows of the map are consecutive
-            assert traffic.sectors == len(traffic.touched) == wanted // SECTOR
+            assert traffic.sectors == traffic.touched == wanted // SECTOR
             assert traffic.widths == {16: wanted}
         else:  # elements of a pixel are a plane apart, each in a sector
-            assert len(traffic.touched) <= traffic.sectors <= pixels * case.D
+            assert traffic.touched <= traffic.sectors <= pixels * case.D
     assert ("d_embeddings_ptr", "read") not in backward.traffic
     for name in ("rows_ptr", "d_rows_ptr"):
         traffic = backward.traffic[name, "read"]

@@ -1,0 +1,29 @@
+"""Kernels in CUDA C++ beside the tests, compiled once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ptxemu
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def cuda() -> Callable[..., ptxemu.Result]:
+    """Runs a kernel of a file: cuda("file.cu", kernel, grid, block, args)."""
+    if ptxemu.find_nvcc() is None:
+        pytest.skip("no nvcc (NVCC or CUDA_HOME names it)")
+
+    def run(file: str, kernel: str, *args: Any, **settings: Any) -> ptxemu.Result:
+        ptx, _ = ptxemu.compile_cuda(HERE / file)
+        return ptxemu.launch_cuda(ptx, kernel, *args, **settings)
+
+    return run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,77 @@
+"""Where the spaces lie among generic addresses, and what an instruction's access to memory is."""
+
+from enum import Enum
+
+import numpy as np
+
+from ..errors import MisalignedError
+from ..operands import Inst
+from ..types import Active
+
+WINDOW_SIZE = 1 << 32
+WINDOWS = {"shared": 1 << 40, "local": 1 << 41, "param": 1 << 42}
+GLOBAL_BASE = 1 << 44
+ARRAY_STEP = 1 << 34  # arrays lie far apart, so that a stray index hits none
+
+LOG2 = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4, 32: 5}
+# Loads and stores that hardware doesn't tear: those of two programs are no race.
+STRONG = {"volatile", "relaxed", "acquire", "release", "acq_rel", "mmio"}
+
+
+class Kind(Enum):
+    READ = "read"
+    WRITE = "write"
+    ATOMIC = "atomic"
+
+
+class Access:
+    """A memory operand of an instruction; remembers the array it hit last, which it will hit again."""
+
+    def __init__(self, inst: Inst, kind: Kind) -> None:
+        self.inst, self.line, self.kind = inst, inst.line, kind
+        self.low, self.high, self.delta, self.array = 1, 0, 0, 0
+        modifiers = set(inst.modifiers)
+        across = not modifiers & {"cta"}
+        self.strong = kind is Kind.ATOMIC or bool(modifiers & STRONG)
+        self.acquires = across and bool(modifiers & {"acquire", "acq_rel"})
+        self.releases = across and bool(modifiers & {"release", "acq_rel"})
+        self.what = f"{inst.op}.{inst.modifiers[0]}" if inst.op == "cp" else inst.op
+
+
+def thread_of(active: Active, place: int) -> int:
+    return place if active is None else int(active[place])
+
+
+def check_alignment(addresses: np.ndarray, size: int, active: Active, what: str) -> None:
+    if size > 1 and int(np.bitwise_or.reduce(addresses)) & (size - 1):
+        k = int(np.flatnonzero(addresses & (size - 1))[0])
+        message = f"{size}-byte {what} at misaligned address {int(addresses[k]):#x}"
+        raise MisalignedError(message, thread_of(active, k))
+
+
+class Bytes:
+    """A piece of memory, seen as elements of every size."""
+
+    def __init__(self, size: int) -> None:
+        """Of at least 32 bytes more, so that vectors fit."""
+        self.data = np.zeros((size + 63) // 32 * 32, np.uint8)
+        self.views = {n: self.data.view(f"u{n}") for n in (1, 2, 4, 8)}
+        self.vectors = {
+            (n, count): self.views[n].reshape(-1, count) for n in (1, 2, 4, 8) for count in (2, 4, 8) if n * count <= 32
+        }
+
+    def load(self, offsets: np.ndarray, size: int, count: int) -> list[np.ndarray]:
+        """The elements of a vector, each for all threads."""
+        if count == 1:
+            return [self.views[size][offsets >> LOG2[size]]]
+        rows = self.vectors[size, count][offsets >> LOG2[size * count]]
+        return list(np.ascontiguousarray(rows.T))
+
+    def store(self, offsets: np.ndarray, size: int, columns: list[np.ndarray]) -> None:
+        if len(columns) == 1:
+            self.views[size][offsets >> LOG2[size]] = columns[0]
+            return
+        rows = np.empty((len(offsets), len(columns)), f"u{size}")
+        for i, column in enumerate(columns):
+            rows[:, i] = column
+        self.vectors[size, len(columns)][offsets >> LOG2[size * len(columns)]] = rows

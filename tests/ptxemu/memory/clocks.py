@@ -1,0 +1,142 @@
+"""Vector clocks: what of the work of other warps each warp has seen.
+
+Within a program they are joined at barriers. Across programs, by a release and an acquire: a fence and then an atomic
+(or a store) of one, an atomic (or a load) of the same place and then a fence of the other.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..operands import Inst
+from ..types import S64, U32, Active
+from .addresses import Access, Kind
+
+if TYPE_CHECKING:
+    from ..machine import Machine
+
+Snapshot = list[np.ndarray]  # a row of every table
+
+
+def is_fence(inst: Inst) -> bool:
+    """Of more than the program; membar.gl is fence.sc.gpu."""
+    return inst.op in ("fence", "membar") and not {"cta", "proxy"} & {x.split("::")[0] for x in inst.modifiers}
+
+
+def orders_programs(inst: Inst) -> bool:
+    if inst.op not in ("ld", "st", "atom", "red"):
+        return is_fence(inst)
+    access = Access(inst, Kind.READ)
+    return inst.space in ("global", "generic") and (access.acquires or access.releases)
+
+
+class Clocks:
+    """A warp's own clock goes on when something may come to know of its work so far."""
+
+    def __init__(self, machine: "Machine", across: bool) -> None:
+        self.machine = machine
+        self.warps = np.arange(machine.warps)
+        self.place = self.warps % machine.cta_warps  # in its program
+        shape = (machine.warps, machine.cta_warps)
+        self.seen = np.zeros(shape, U32)  # [warps, warps of the program]
+        self.flat = self.seen.reshape(-1)
+        self.tables = [self.seen]
+        self.across: np.ndarray | None = None
+        if across:
+            launch = (machine.warps, machine.cta_count * machine.cta_warps)
+            self.across = np.zeros(launch, U32)  # [warps, warps of the launch]
+            self.acquired = np.zeros(launch, U32)  # what the next fence adds to it
+            self.fenced = np.zeros(launch, U32)  # what it was at the last fence, which an atomic then releases
+            self.tables += [self.across, self.acquired, self.fenced]
+        self.released: dict[int, np.ndarray] = {}  # by the place of the atomic
+
+    def start_batch(self) -> None:
+        for table in self.tables:
+            table[:] = 0
+        self.advance(self.warps)
+        if self.across is not None:
+            first = self.machine.first_cta * self.machine.cta_warps
+            launch_cta = self.warps // self.machine.cta_warps * self.machine.cta_warps + first
+            self.own = launch_cta[:, None] + np.arange(self.machine.cta_warps)  # columns of the own program
+            # in the last batch some programs don't exist
+            self.own = np.minimum(self.own, self.across.shape[1] - 1)
+
+    def advance(self, warps: np.ndarray) -> None:
+        self.seen[warps, self.place[warps]] += U32(1)
+
+    # Barriers
+
+    def join(self, warps: np.ndarray) -> None:
+        """A barrier of some warps of a program."""
+        for table in self.tables:
+            table[warps] = table[warps].max(0)
+        self.advance(warps)
+
+    def join_programs(self, ctas: np.ndarray) -> None:
+        """A barrier of all warps of each of the programs."""
+        count = self.machine.cta_warps
+        for table in self.tables:
+            by_cta = table.reshape(-1, count, table.shape[1])
+            if len(ctas) == len(by_cta):
+                by_cta[:] = by_cta.max(1)[:, None]
+            else:
+                by_cta[ctas] = by_cta[ctas].max(1)[:, None]
+        self.advance(
+            self.warps if len(ctas) * count == len(self.warps) else self.warps.reshape(-1, count)[ctas].ravel()
+        )
+
+    def leave(self, warps: np.ndarray) -> Snapshot:
+        """bar.arrive: what these warps have seen, for those who wait."""
+        snapshot = [table[warps].max(0) for table in self.tables]
+        self.advance(warps)
+        return snapshot
+
+    def receive(self, warps: np.ndarray, snapshot: Snapshot) -> None:
+        for table, row in zip(self.tables, snapshot, strict=True):
+            table[warps] = np.maximum(table[warps], row)
+
+    # Fences and atomics
+
+    def everything(self, warps: np.ndarray) -> np.ndarray:
+        """What they have seen, of the whole launch: [warps, warps of the launch]."""
+        assert self.across is not None
+        rows, own = self.across[warps], self.own[warps]
+        every = np.arange(len(warps))[:, None]
+        rows[every, own] = np.maximum(rows[every, own], self.seen[warps])
+        return rows
+
+    def learn(self, warps: np.ndarray, rows: np.ndarray) -> None:
+        assert self.across is not None
+        self.across[warps] = np.maximum(self.across[warps], rows)
+        own = self.across[warps[:, None], self.own[warps]]
+        self.seen[warps] = np.maximum(self.seen[warps], own)
+
+    def fence(self, warps: np.ndarray) -> None:
+        if self.across is None:
+            return
+        self.learn(warps, self.acquired[warps])
+        self.fenced[warps] = self.everything(warps)
+        self.advance(warps)
+
+    def communicate(
+        self, access: Access, addresses: np.ndarray, offsets: np.ndarray, size: int, active: Active
+    ) -> None:
+        """Watches strong accesses to global memory, in the order of the threads."""
+        if not access.strong or self.across is None:
+            return
+        warps = self.machine.warp_of if active is None else self.machine.warp_of[active]
+        pairs = dict.fromkeys(zip(warps.tolist(), offsets.tolist(), strict=True))
+        for number, place in pairs:
+            warp = np.array([number], S64)
+            if access.kind is not Kind.WRITE and place in self.released:
+                if access.acquires:
+                    self.learn(warp, self.released[place][None])
+                else:
+                    self.acquired[number] = np.maximum(self.acquired[number], self.released[place])
+            if access.kind is not Kind.READ:
+                row = self.everything(warp)[0] if access.releases else self.fenced[number]
+                if access.kind is Kind.ATOMIC and place in self.released:
+                    row = np.maximum(row, self.released[place])
+                self.released[place] = row.copy()
+                if access.releases:
+                    self.advance(warp)

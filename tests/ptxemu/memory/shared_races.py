@@ -1,0 +1,161 @@
+"""Races in shared memory, to the byte where accesses are as narrow, by the vector clocks of the warps.
+
+The threads of a warp count as ordered.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..errors import RaceError
+from ..types import S32, U32, Active
+from .addresses import Access, thread_of
+
+if TYPE_CHECKING:
+    from .shared import SharedMemory
+
+WARP_BITS = 5  # of a last write: clock << WARP_BITS | warp
+
+
+class Touch:
+    """An access, by the granules that its threads touch."""
+
+    def __init__(self, memory: "SharedMemory", access: Access, offsets: np.ndarray, size: int, active: Active) -> None:
+        machine = memory.machine
+        self.access, self.offsets, self.size, self.active = access, offsets, size, active
+        self.per_access = count = max(1, size >> memory.shift)
+        warp, here = machine.warp_of, machine.warp_in_cta
+        if active is not None:
+            warp, here = warp[active], here[active]
+        self.granules = offsets >> memory.shift
+        if count > 1:
+            self.granules = (self.granules[:, None] + np.arange(count)).reshape(-1)
+            warp, here = np.repeat(warp, count), np.repeat(here, count)
+        self.warp, self.here = warp, here  # of the batch, of the program
+        self.row = warp * machine.cta_warps
+        self.clock = machine.clocks.flat[self.row + here]
+
+
+class Unordered(NamedTuple):
+    """Writes over what another warp wrote: no race if they write the same."""
+
+    granules: np.ndarray  # which, as booleans
+    accesses: np.ndarray
+    places: np.ndarray  # their bytes
+    before: np.ndarray
+
+
+class SharedRaces:
+    def __init__(self, memory: "SharedMemory", count: int) -> None:
+        self.memory, self.machine = memory, memory.machine
+        self.warps = self.machine.cta_warps
+        self.benign = memory.options.benign_same_value
+        self.writer = np.zeros(count, U32)
+        self.write_line = np.zeros(count, S32)
+        self.reads = np.zeros((count, self.warps), U32)  # clock of the last read by each warp
+        self.flat_reads = self.reads.reshape(-1)
+        self.read_line = np.zeros(count, S32)
+        self.atomics: np.ndarray | None = None  # like reads, once there are any
+
+    def start_batch(self) -> None:
+        self.writer[:] = 0
+        self.reads[:] = 0
+        if self.atomics is not None:
+            self.atomics[:] = 0
+
+    def read(self, touch: Touch) -> None:
+        self.check_writes(touch, "read after write")
+        if self.atomics is not None:
+            self.check_clocks(touch, self.atomics, self.write_line, "read after atomic")
+        self.flat_reads[touch.granules * self.warps + touch.here] = touch.clock
+        self.read_line[touch.granules] = touch.access.line
+
+    def before_write(self, touch: Touch) -> Unordered | None:
+        self.check_clocks(touch, self.reads, self.read_line, "write after read")
+        if self.atomics is not None:
+            self.check_clocks(touch, self.atomics, self.write_line, "write after atomic")
+        if not self.benign:
+            self.check_writes(touch, "write after write")
+            return None
+        unordered = self.unordered_writes(touch)
+        if not unordered.any():
+            return None
+        accesses = np.unique(np.flatnonzero(unordered) // touch.per_access)
+        places = touch.offsets[accesses][:, None] + np.arange(touch.size)
+        return Unordered(unordered, accesses, places, self.memory.data[places])
+
+    def after_write(self, touch: Touch, unordered: Unordered | None, columns: list[np.ndarray]) -> None:
+        if unordered is not None:
+            changed = unordered.accesses[(self.memory.data[unordered.places] != unordered.before).any(1)]
+            wrong = unordered.granules & self.of_accesses(touch, changed)
+            self.report(touch, wrong, "write after write", self.writer_of(touch), self.write_line)
+        mine = (touch.clock << U32(WARP_BITS)) | touch.here.astype(U32)
+        self.writer[touch.granules] = mine
+        self.write_line[touch.granules] = touch.access.line
+        lost = self.writer[touch.granules] != mine
+        if lost.any():
+            self.check_clash(touch, lost, columns)
+
+    def check_clash(self, touch: Touch, lost: np.ndarray, columns: list[np.ndarray]) -> None:
+        """Several warps wrote the same granules in one instruction."""
+        if self.benign:
+            accesses = np.unique(np.flatnonzero(lost) // touch.per_access)
+            size = touch.size // len(columns)
+            now = self.memory.bytes.load(touch.offsets[accesses], size, len(columns))
+            written = [np.broadcast_to(x, len(touch.offsets))[accesses] for x in columns]
+            differs = np.any([a != b for a, b in zip(now, written, strict=True)], axis=0)
+            lost &= self.of_accesses(touch, accesses[differs])
+        self.report(touch, lost, "write/write in one instruction", self.writer_of(touch), self.write_line)
+
+    def atomic(self, touch: Touch) -> None:
+        self.check_clocks(touch, self.reads, self.read_line, "atomic after read")
+        self.check_writes(touch, "atomic after write")
+        if self.atomics is None:
+            self.atomics = np.zeros_like(self.reads)
+        self.atomics[touch.granules, touch.here] = touch.clock
+        self.write_line[touch.granules] = touch.access.line
+
+    def copied(self, granules: np.ndarray, threads: np.ndarray, lines: np.ndarray) -> None:
+        """A wait makes a copy a write of now, by the thread that issued it. granules [copies, of each]"""
+        machine = self.machine
+        here = machine.warp_in_cta[threads]
+        clock = machine.clocks.seen[machine.warp_of[threads], here]
+        self.writer[granules] = ((clock << U32(WARP_BITS)) | here.astype(U32))[:, None]
+        self.write_line[granules] = lines[:, None]
+
+    # Checks
+
+    def writer_of(self, touch: Touch) -> np.ndarray:
+        return self.writer[touch.granules] & U32((1 << WARP_BITS) - 1)
+
+    def unordered_writes(self, touch: Touch) -> np.ndarray:
+        last = self.writer[touch.granules]
+        seen = self.machine.clocks.flat[touch.row + (last & U32((1 << WARP_BITS) - 1))]
+        return (last >> U32(WARP_BITS)) > seen
+
+    def check_writes(self, touch: Touch, what: str) -> None:
+        unordered = self.unordered_writes(touch)
+        if unordered.any():
+            self.report(touch, unordered, what, self.writer_of(touch), self.write_line)
+
+    def check_clocks(self, touch: Touch, clocks: np.ndarray, lines: np.ndarray, what: str) -> None:
+        unordered = clocks[touch.granules] > self.machine.clocks.seen[touch.warp]
+        if unordered.any():
+            self.report(touch, unordered.any(1), what, unordered.argmax(1), lines)
+
+    def of_accesses(self, touch: Touch, accesses: np.ndarray) -> np.ndarray:
+        chosen = np.zeros(len(touch.offsets), bool)
+        chosen[accesses] = True
+        return np.repeat(chosen, touch.per_access)
+
+    def report(self, touch: Touch, wrong: np.ndarray, what: str, other: np.ndarray, lines: np.ndarray) -> None:
+        if not wrong.any():
+            return
+        k = int(np.flatnonzero(wrong)[0])
+        place = int(touch.granules[k])
+        message = (
+            f"shared memory race ({what}) at {self.memory.where(place << self.memory.shift)}: warp {touch.here[k]} and "
+            f"warp {other[k]} (whose access is on PTX line {lines[place]}) with no barrier between"
+        )
+        error = RaceError(message, thread_of(touch.active, k // touch.per_access))
+        self.machine.report(self.machine.options.race, error, touch.access.inst)
