@@ -44,7 +44,7 @@ std::map<std::string, std::string> build() {
 py::object number(const fastpixcon::Argument& x) {
   if (x.is_floating) return py::float_(x.size == 4 ? *static_cast<float*>(x.value) : *static_cast<double*>(x.value));
   switch (x.size) {
-    case 1: return py::int_(*static_cast<int8_t*>(x.value));
+    case 1: return py::bool_(*static_cast<bool*>(x.value));
     case 4: return py::int_(*static_cast<int32_t*>(x.value));
     default: return py::int_(*static_cast<int64_t*>(x.value));
   }

@@ -1,20 +1,22 @@
-"""Which tests run on compiled kernels: compiling takes seconds a kernel, and the Cases ask for some seven hundred.
+"""Which tests run on executed kernels: they cost seconds a kernel and width, and the Cases ask for some seven hundred.
 
-Those Cases are chosen that together compile every kernel for every dtype and width, and in every pair of its
-branches, for as little work as can be found greedily; and those of extreme logits.
+Those Cases are chosen that together run every kernel for every dtype and width, and in every pair of its branches, for
+as little work as can be found greedily; and those of extreme logits.
 """
 
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import compiled_cuda
+import compiled_triton
 import pytest
 import torch
-from compiled_triton import WANTED, launching, missing
+from compiled_triton import WANTED
 
-from fastpixcon.ops import define
+from fastpixcon.ops import backends, define
 from fastpixcon.testing import CASES, InfoNCECase, backward_arguments
 
 EVERYTHING = os.environ.get("FASTPIXCON_TEST_PTX") == "all"
@@ -30,58 +32,84 @@ MASK = (True, True, False)  # of test_output_mask: the one that needs a kernel w
 NOT_CHOICES = ("STAGES", "BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")
 
 
-def properties(kernel: Any, arguments: Sequence[Any], options: dict[str, Any], constants: set[str]) -> set[Any]:
-    """What a launch tests that others may not: single choices for each dtype, pairs of branches for each size of it."""
-    name = kernel.__name__
-    dtypes = {x.dtype for x in arguments if isinstance(x, torch.Tensor)}
-    rows = min(dtypes, key=lambda dtype: (not dtype.is_floating_point, dtype.itemsize, str(dtype)))
-    chosen = sorted((key, value) for key, value in options.items() if key in set(kernel.arg_names) - set(NOT_CHOICES))
-    branches = [(key, value) for key, value in chosen if isinstance(value, bool)]
-    found: set[Any] = {(name, rows, choice) for choice in chosen}
-    found |= {(name, rows.itemsize, pair) for pair in itertools.combinations(branches, 2)}
-    found |= {(name, dtype) for dtype in dtypes}
-    found |= {(name, "constant", constant) for constant in constants - options.keys()}
-    return found
-
-
 class Found(NamedTuple):
     """What the launches of a Case show."""
 
-    names: set[str]
-    properties: set[Any]
-    compiled: set[str]
+    names: set[str]  # of kernels
+    properties: set[Any]  # what they test that others may not
+    compiled: set[str]  # what has to be compiled for them
 
 
-@functools.cache
-def found_by_case() -> dict[Any, Found]:
+def look_at_triton(found: Found) -> Callable[..., None]:
     from aot_compile import specialize  # needs Triton, which need not be here
 
-    found: dict[Any, Found] = {}
-
     def look(kernel: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
+        """Single choices for each dtype, pairs of branches for each size of it."""
         source = specialize(kernel, arguments, options).source
         constants = {kernel.arg_names[i] for (i,) in source.constants}
-        found[case].names.add(kernel.__name__)
-        found[case].properties.update(properties(kernel, arguments, options, constants))
-        found[case].compiled.add(f"{source.hash()} {sorted(options.items())}")
+        name = kernel.__name__
+        dtypes = {x.dtype for x in arguments if isinstance(x, torch.Tensor)}
+        rows = min(dtypes, key=lambda dtype: (not dtype.is_floating_point, dtype.itemsize, str(dtype)))
+        chosen = sorted((k, v) for k, v in options.items() if k in set(kernel.arg_names) - set(NOT_CHOICES))
+        branches = [(key, value) for key, value in chosen if isinstance(value, bool)]
+        found.names.add(name)
+        found.properties.update((name, rows, choice) for choice in chosen)
+        found.properties.update((name, rows.itemsize, pair) for pair in itertools.combinations(branches, 2))
+        found.properties.update((name, dtype) for dtype in dtypes)
+        found.properties.update((name, "constant", constant) for constant in constants - options.keys())
+        found.compiled.add(f"{source.hash()} {sorted(options.items())}")
 
-    def run(operator: str, arguments: Sequence[Any]) -> Any:
-        outputs = define.OVERLOADS["triton", operator](*arguments)
-        return outputs if isinstance(outputs, tuple) else (outputs,)
+    return look
 
-    with launching(look):
-        for case in itertools.chain.from_iterable(CASES.values()):
-            found[case] = Found(set(), set(), set())
-            arguments = case.arguments()
-            outputs = run(case.operator, arguments)
-            if f"{case.operator}_backward" in define.OPERATORS:
-                run(f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
+
+def look_at_cuda(found: Found) -> Callable[..., None]:
+    def look(name: str, grid: tuple[int, ...], block: tuple[int, ...], shared: int, arguments: Sequence[Any]) -> None:
+        """Flags and missing tensors: each for every kernel, pairs for what its variants have in common."""
+        family = compiled_cuda.entries()[name].stem.rsplit("_", "gradient" in name)[0]
+        there = [(i, isinstance(x, torch.Tensor)) for i, x in enumerate(arguments) if not isinstance(x, int | float)]
+        choices = there + [(i, x) for i, x in enumerate(arguments) if isinstance(x, bool)]
+        found.names.add(name)
+        found.properties.update((name, choice) for choice in choices)
+        found.properties.update((family, pair) for pair in itertools.combinations(choices, 2))
+        found.properties.add((name, "several blocks", max(grid) > 1))
+        found.compiled.add(name)
+
+    return look
+
+
+LOOK = {"triton": (compiled_triton, look_at_triton), "native": (compiled_cuda, look_at_cuda)}
+
+
+def run(backend: str, operator: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
+    outputs = define.OVERLOADS[backend, operator](*arguments)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def found_in(case: Any, backend: str, look: Callable[[Found], Callable[..., None]], module: Any) -> Found:
+    found = Found(set(), set(), set())
+    arguments = case.arguments()
+    with module.launching(look(found)):
+        outputs = run(backend, case.operator, arguments)
+        if f"{case.operator}_backward" in define.OPERATORS:
+            run(backend, f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
     return found
 
 
 @functools.cache
-def chosen_cases() -> frozenset[Any]:
-    found = found_by_case()
+def found_by_case(backend: str) -> dict[Any, Found]:
+    """Without executing anything."""
+    module, look = LOOK[backend]
+    cuda = torch.device("cuda")
+    return {
+        case: found_in(case, backend, look, module)
+        for case in itertools.chain.from_iterable(CASES.values())
+        if backends.unsupported(backend, case.operator, cuda, torch.float32, getattr(case, "D", None)) is None
+    }
+
+
+@functools.cache
+def chosen_cases(backend: str) -> frozenset[Any]:
+    found = found_by_case(backend)
     # Where the rounding of a logit shows, and so what the compiler makes of a product and a difference.
     chosen = {case for case in found if isinstance(case, InfoNCECase) and case.largest_logit > 1e6}
     covered = set().union(*(found[case].properties for case in chosen))
@@ -101,10 +129,10 @@ def chosen_cases() -> frozenset[Any]:
 def is_chosen(item: pytest.Item) -> bool:
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     backend = parameters.get("operators")
-    if EVERYTHING or backend is None or not backend.is_emulated or missing() is not None:
+    if EVERYTHING or backend is None or not backend.is_executed or backend.executed.missing() is not None:
         return True
     if item.originalname == f"test_{getattr(parameters.get('case'), 'operator', None)}":
-        return parameters["case"] in chosen_cases()
+        return parameters["case"] in chosen_cases(backend.name)
     return item.originalname not in LEFT_OUT and parameters.get("mask", MASK) == MASK
 
 

@@ -97,8 +97,9 @@ class Emulator:
 
 
 @contextmanager
-def launching(emulator: Emulator) -> Iterator[Emulator]:
-    """CPU tensors go to the CUDA kernels of the native backend instead of its CPU kernels."""
+def launching(launch: Callable[..., None]) -> Iterator[None]:
+    """CPU tensors go to the CUDA kernels of the native backend instead of its CPU kernels, and every launch to
+    ``launch(name, grid, block, shared, arguments)``, perhaps with the limits of a device."""
     from fastpixcon import _C
 
     library = torch.library.Library("fastpixcon_native", "IMPL")
@@ -106,9 +107,9 @@ def launching(emulator: Emulator) -> Iterator[Emulator]:
     for operator in define.OPERATORS:
         call = define.OVERLOADS["native", operator]._op_dk
         library.impl(operator, functools.partial(call, key), "CPU", allow_override=True)
-    _C.set_emulator(emulator, emulator.shared, emulator.multiprocessors)
+    _C.set_emulator(launch, getattr(launch, "shared", LARGE), getattr(launch, "multiprocessors", 8))
     try:
-        yield emulator
+        yield
     finally:
         _C.set_emulator(None)
         library._destroy()

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 
 import compiled_choice
-import compiled_triton
 import hypothesis
 import pytest
 import torch
@@ -53,8 +52,8 @@ def pytest_runtest_logfinish(nodeid: str) -> None:
 @pytest.fixture(params=TESTED_BACKENDS, ids=str)
 def operators(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Every backend, to call its operators one by one."""
-    if request.param.is_emulated and compiled_triton.missing() is None:
-        with compiled_triton.launching(compiled_triton.Emulator()):
+    if request.param.is_executed and request.param.executed.missing() is None:
+        with request.param.executed.launching(request.param.executed.Emulator()):
             yield request.param
     else:
         yield request.param

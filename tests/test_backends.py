@@ -49,9 +49,8 @@ def only_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_backend_is_here(backend: Backend) -> None:
     """Skipped with the reason where a backend is not here; a failure where it is required."""
     if not is_here(backend):
-        device, dtype = torch.device(backend.device), torch.float32
-        why = next(filter(None, (backends.unsupported(backend.name, op, device, dtype) for op in define.OPERATORS)))
-        message = f"backend {backend.name!r} on {backend.device}: {why}"
+        why = next(filter(None, (backend.lacks(op, torch.float32) for op in define.OPERATORS)))
+        message = f"backend {backend}: {why}"
         pytest.fail(message) if backend.is_required else pytest.skip(message)
     for operator in define.OPERATORS:
         backend.op(operator)

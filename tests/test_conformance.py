@@ -86,7 +86,8 @@ def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> 
 
 @pytest.mark.parametrize("case", CASES["info_nce"], ids=str)
 def test_info_nce(case: InfoNCECase, operators: Backend, threads: Callable[[int], None]) -> None:
-    op, backward = operators.op("info_nce", case.dtype), operators.op("info_nce_backward", case.dtype)
+    op = operators.op("info_nce", case.dtype, case.D)
+    backward = operators.op("info_nce_backward", case.dtype, case.D)
     threads(ODD_THREADS)
     arguments = case.arguments()
     results, gradients = [], []
