@@ -1,0 +1,33 @@
+// Neighbouring numbers in one access: one, or as many as 16 bytes hold.
+#pragma once
+
+namespace fastpixcon {
+
+template <typename T>
+constexpr int kVectorOf = 16 / sizeof(T);  // numbers
+
+// from is aligned to 16 bytes, unless kCount is 1.
+template <typename T, int kCount>
+__device__ void load(const T* from, T (&to)[kCount]) {
+  static_assert(kCount == 1 || kCount == kVectorOf<T>, "a number or 16 bytes");
+  if constexpr (kCount == 1) {
+    to[0] = *from;
+  } else {
+    const int4 bits = *reinterpret_cast<const int4*>(from);
+    __builtin_memcpy(&to, &bits, sizeof(bits));
+  }
+}
+
+template <typename T, int kCount>
+__device__ void store(T* to, const T (&from)[kCount]) {
+  static_assert(kCount == 1 || kCount == kVectorOf<T>, "a number or 16 bytes");
+  if constexpr (kCount == 1) {
+    *to = from[0];
+  } else {
+    int4 bits;
+    __builtin_memcpy(&bits, &from, sizeof(bits));
+    *reinterpret_cast<int4*>(to) = bits;
+  }
+}
+
+}  // namespace fastpixcon
