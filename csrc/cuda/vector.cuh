@@ -6,14 +6,14 @@ namespace fastpixcon {
 template <typename T>
 constexpr int kVectorOf = 16 / sizeof(T);  // numbers
 
-// from is aligned to 16 bytes, unless kCount is 1.
+// from is global memory that the kernel does not write, aligned to 16 bytes unless kCount is 1.
 template <typename T, int kCount>
 __device__ void load(const T* from, T (&to)[kCount]) {
   static_assert(kCount == 1 || kCount == kVectorOf<T>, "a number or 16 bytes");
   if constexpr (kCount == 1) {
     to[0] = *from;
   } else {
-    const int4 bits = *reinterpret_cast<const int4*>(from);
+    const int4 bits = __ldg(reinterpret_cast<const int4*>(from));
     __builtin_memcpy(&to, &bits, sizeof(bits));
   }
 }
@@ -26,7 +26,7 @@ __device__ void store(T* to, const T (&from)[kCount]) {
   } else {
     int4 bits;
     __builtin_memcpy(&bits, &from, sizeof(bits));
-    *reinterpret_cast<int4*>(to) = bits;
+    __stwb(reinterpret_cast<int4*>(to), bits);  // an assignment may be taken apart
   }
 }
 
