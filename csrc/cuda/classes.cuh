@@ -70,11 +70,14 @@ __device__ void argmax(const scalar_t* logits, int64_t stride_k, int K, int (&wi
   for (int i = 0; i < kPixels; ++i) winner[i] = of[i].winner;
 }
 
-// Of logits [K] in shared memory; neighbouring lanes begin with neighbouring classes, in different banks.
+// Of the logits [K] of a pixel in shared memory, which lie K apart from the next lane's. Lanes whose logits begin in
+// the same bank begin with different classes: those apart by what K leaves of the 32 banks.
 template <typename scalar_t>
 __device__ int argmax_shared(const scalar_t* logits, int K) {
+  constexpr int kPerBank = sizeof(scalar_t) < 4 ? 4 / sizeof(scalar_t) : 1;
+  const int banks = K / kPerBank, together = K % kPerBank == 0 ? min(banks & -banks, 32) : 1;
+  int k = threadIdx.x % 32 * together / 32 * kPerBank;
   Argmax<scalar_t> of;
-  int k = threadIdx.x % K;
   for (int i = 0; i < K; ++i) {
     of.take(logits[k], k);
     k = k + 1 == K ? 0 : k + 1;

@@ -61,6 +61,7 @@ __global__ void __launch_bounds__(kCodesThreads, 8)
           load_integer(predictions, b * stride_b + q / w * stride_h + q % w * stride_w, predictions_integer);
       predicted[0] = value >= 0 && value < K ? static_cast<int>(value) : -1;
     }
+    int group[kPixels];
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
       int pair = -1;  // 2 * class + easy
@@ -72,14 +73,14 @@ __global__ void __launch_bounds__(kCodesThreads, 8)
         FASTPIXCON_DEVICE_CHECK(!counted || label < K, "labels: a label is neither below num_classes nor ignore_index");
         if (counted) pair = 2 * static_cast<int>(label) + (predicted[i] == label ? 1 : 0);
       }
-      const int group = pair < 0 ? -1 : 2 * (pair / 2 * B + b) + pair % 2;
-      if (here) codes[b * int64_t{pixels} + q + i] = group;
+      group[i] = pair < 0 ? -1 : 2 * (pair / 2 * B + b) + pair % 2;
       if (bins > 0) {
         count(histogram, pair);
       } else {
-        count(counts, group);
+        count(counts, group[i]);
       }
     }
+    if (here) store_all(codes + b * int64_t{pixels} + q, group);
   }
   __syncthreads();
   for (int i = threadIdx.x; i < bins; i += kCodesThreads) {

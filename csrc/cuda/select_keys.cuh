@@ -22,7 +22,7 @@ __device__ void narrow(KeySelection<kGroups>& s, int group, int shift) {
   const int* bins = s.histogram[group] + lane * kBins;
   int mine = 0;
 #pragma unroll
-  for (int i = 0; i < kBins; ++i) mine += bins[i];
+  for (int i = 0; i < kBins; ++i) mine += bins[(i + lane / 4) % kBins];  // in 32 banks
   int wanted = s.wanted[group] - (warp_inclusive_sum(mine) - mine);
   __syncwarp();
   if (wanted <= 0 || wanted > mine) return;  // it lies in the bins of another lane

@@ -30,4 +30,17 @@ __device__ void store(T* to, const T (&from)[kCount]) {
   }
 }
 
+// As many as there are, 16 bytes at a time where they are multiples of that; `to` is then aligned to it.
+template <typename T, int kCount>
+__device__ void store_all(T* to, const T (&from)[kCount]) {
+  constexpr int kStep = kCount % kVectorOf<T> == 0 ? kVectorOf<T> : 1;
+#pragma unroll
+  for (int i = 0; i < kCount; i += kStep) {
+    T part[kStep];
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) part[j] = from[i + j];
+    store(to + i, part);
+  }
+}
+
 }  // namespace fastpixcon

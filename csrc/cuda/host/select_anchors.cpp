@@ -82,7 +82,8 @@ struct Reading {
 int64_t most_candidates(int64_t segments, int64_t max_samples, int64_t max_views) {
   const double keep = static_cast<double>(std::min(max_samples, max_views));
   const double beyond = kSlack * std::sqrt(keep) + 2 * kSlack;
-  const double beyond_room = beyond + 6 * std::sqrt(keep + beyond) + 16 + 2;  // beyond those kept, of one group
+  // Beyond those kept, of one group; the kernel rounds to float.
+  const double beyond_room = beyond + 6 * std::sqrt(keep + beyond) + 16 + 2 + 1e-6 * keep;
   return std::min(segments, max_samples) * 2 * static_cast<int64_t>(std::ceil(beyond_room)) + max_samples;
 }
 
