@@ -8,8 +8,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-# Where there is a compiler, a failing build is an error, not an installation without the extension.
-export FASTPIXCON_BUILD ?= $(if $(shell command -v $(or $(filter-out c++ g++,$(CXX)),c++) 2>/dev/null),cpu,auto)
+# Where there is a compiler, a failing build is an error, not an installation without the extension; pip's torch is built
+# with CUDA 13.
+NVCC := $(shell $(if $(CUDA_HOME),$(CUDA_HOME)/bin/)nvcc --version 2>/dev/null | grep -o 'release 13')
+COMPILER := $(shell command -v $(or $(filter-out c++ g++,$(CXX)),c++) 2>/dev/null)
+export FASTPIXCON_BUILD ?= $(if $(COMPILER),$(if $(NVCC),cuda,cpu),auto)
 
 .PHONY: train test gpu-check lint format bench setup clean
 
@@ -19,13 +22,16 @@ train: setup
 	$(BIN)/fastpixcon train $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # Two processes of one thread each; tests that need more threads set them. malloc'd memory is filled with a pattern.
+EXECUTED = triton-ptx$(if $(filter cuda,$(FASTPIXCON_BUILD)),$(COMMA)native-ptx)
+COMMA := ,
 PYTEST = OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Then the same tests on the Triton kernels, interpreted, and compiled and executed without a GPU; a process does either.
+# Then the same tests on the Triton kernels, interpreted; then on these and the CUDA kernels, compiled and executed without
+# a GPU. A process does one of them.
 test: setup
 	FASTPIXCON_REQUIRE=native,train $(PYTEST) $(ARGS)
 	$(if $(ARGS),,FASTPIXCON_REQUIRE=triton TRITON_INTERPRET=1 $(PYTEST) -k triton)
-	$(if $(ARGS),,FASTPIXCON_TEST_PTX=1 $(PYTEST) tests/test_conformance.py -k triton)
+	$(if $(ARGS),,FASTPIXCON_TEST_PTX=1 FASTPIXCON_REQUIRE=$(EXECUTED) $(PYTEST) tests/test_conformance.py -k ptx)
 
 gpu-check: setup
 	$(BIN)/python bench/gpu_check.py $(ARGS)

@@ -85,26 +85,26 @@ def run(backend: str, operator: str, arguments: Sequence[Any]) -> tuple[Any, ...
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def found_in(case: Any, backend: str, look: Callable[[Found], Callable[..., None]], module: Any) -> Found:
-    found = Found(set(), set(), set())
-    arguments = case.arguments()
-    with module.launching(look(found)):
-        outputs = run(backend, case.operator, arguments)
-        if f"{case.operator}_backward" in define.OPERATORS:
-            run(backend, f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
-    return found
-
-
 @functools.cache
 def found_by_case(backend: str) -> dict[Any, Found]:
     """Without executing anything."""
-    module, look = LOOK[backend]
-    cuda = torch.device("cuda")
-    return {
-        case: found_in(case, backend, look, module)
-        for case in itertools.chain.from_iterable(CASES.values())
-        if backends.unsupported(backend, case.operator, cuda, torch.float32, getattr(case, "D", None)) is None
-    }
+    module, look_at = LOOK[backend]
+    cuda, found = torch.device("cuda"), {}
+
+    def look(*launch: Any) -> None:
+        look_at(found[case])(*launch)
+
+    with module.launching(look):
+        for case in itertools.chain.from_iterable(CASES.values()):
+            width = getattr(case, "D", None)
+            if backends.unsupported(backend, case.operator, cuda, torch.float32, width) is not None:
+                continue
+            found[case] = Found(set(), set(), set())
+            arguments = case.arguments()
+            outputs = run(backend, case.operator, arguments)
+            if f"{case.operator}_backward" in define.OPERATORS:
+                run(backend, f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
+    return found
 
 
 @functools.cache

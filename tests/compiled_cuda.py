@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 FLAGS = ("-O3", "-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-arch=sm_80", f"-I{ROOT / 'csrc'}")
 ENTRY = re.compile(r"^(?:\.weak |\.visible )?\.entry (\w+)", re.MULTILINE)
-FUNCTION = re.compile(r"(?=^(?:\.weak |\.visible |\.extern )?\.(?:entry|func) )", re.MULTILINE)
+FUNCTION = re.compile(r"(?=^(?:\.weak |\.visible )?\.(?:entry|func) )", re.MULTILINE)
 LARGE, SMALL = 166912, 101376  # bytes of shared memory a block of sm_80, of sm_86, 89 and 120
 
 
@@ -78,16 +78,19 @@ class Emulator:
 
     shared: int = LARGE
     multiprocessors: int = 8
-    edit: Callable[[str], str] | None = None  # of PTX
+    edit: Callable[[str, str], str] | None = None  # of a kernel, by its name, and its PTX
+    run: Callable[..., None] | None = None  # instead of executing anything
     options: dict[str, Any] = field(default_factory=dict)  # of ptxemu
     launches: list[Launch] = field(default_factory=list)
 
     def __call__(
         self, name: str, grid: tuple[int, ...], block: tuple[int, ...], shared: int, arguments: Sequence[Any]
     ) -> None:
+        if self.run is not None:
+            return self.run(name, grid, block, shared, arguments)
         ptx = one_kernel(entries()[name], name)
         if self.edit is not None:
-            ptx = self.edit(ptx)
+            ptx = self.edit(name, ptx)
         assert shared <= self.shared, f"{name}: {shared} bytes of shared memory"
         result = ptxemu.launch_cuda(
             ptx, name, grid, block, arguments, dynamic_smem=shared, profile=True, **self.options

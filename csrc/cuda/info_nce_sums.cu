@@ -26,6 +26,12 @@ __device__ void halve(Sum (&v)[kCount], int bit) {
   }
 }
 
+// Stored at once, which costs no bank conflicts.
+template <typename Sum>
+struct alignas(2 * sizeof(Sum)) Pair {
+  Sum first, second;
+};
+
 template <int kRows, Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
     info_nce_sums(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
@@ -35,7 +41,7 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
   constexpr int kColumns = Tiles::kColumns, kM = Tiles::kM, kN = Tiles::kN;
   using Sum = PartialSum<kFixed>;
   extern __shared__ __align__(128) char shared[];
-  __shared__ Sum parts[kRows / 32][kColumns];  // of the columns, by the rows of a warp; then of the rows
+  __shared__ __align__(16) Sum parts[kRows / 32][kColumns];  // of the columns, by the rows of a warp; then of the rows
   const Tiles sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
   const int p = blockIdx.x, c = blockIdx.y, tid = threadIdx.x;
   const int group = self ? (c - p + groups) % groups : p;
@@ -118,8 +124,7 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
           halve<4>(column_sums, 8);
           halve<2>(column_sums, 4);
           const int at = sweep.first_column + 2 * (tid % 32);
-          parts[sweep.first_row / 32][at] = column_sums[0];
-          parts[sweep.first_row / 32][at + 1] = column_sums[1];
+          *reinterpret_cast<Pair<Sum>*>(&parts[sweep.first_row / 32][at]) = {column_sums[0], column_sums[1]};
           __syncthreads();
           if (tid < kColumns && j0 + tid < column_end) {
 #pragma unroll

@@ -33,6 +33,7 @@ struct Sweep {
 
   // Calls before(tile), then after(tile, s [kM][kN][4]) with the products of rows i0.. and those of the tiles
   // begin <= tile < end, which are the rows j0 + tile * kColumns.. of y; rows from x_end and y_end on are zeros.
+  // Between two runs the block has to wait for all its threads.
   template <Precision kPrecision, typename Before, typename After>
   __device__ void run(int i0, int x_end, int j0, int y_end, int begin, int end, const Before& before,
                       const After& after) const {
@@ -51,7 +52,6 @@ struct Sweep {
       copy_async_commit();
     };
 
-    __syncthreads();  // nobody reads what is there any more
     if (resident && begin < end) copy_panels<kRows, kThreads>(shared, x, row_bytes, 0, panels, i0, x_end);
     for (int i = 0; i < kStages - 1; ++i) load();
     for (int tile = begin; tile < end; ++tile) {

@@ -1,0 +1,263 @@
+"""What only executed CUDA kernels show: that every one was run, that faults in them are found, how they access memory;
+and what their host code asks for."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import compiled_choice
+import compiled_cuda
+import ptxemu
+import pytest
+import test_conformance
+import torch
+from compiled_cuda import LARGE, SMALL, Emulator, launching
+from tested_backends import Backend
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastpixcon.ops import define
+from fastpixcon.testing import CASES, GatherCase, InfoNCECase, SelectCase, backward_arguments
+
+pytestmark = pytest.mark.skipif(compiled_cuda.missing() is not None, reason=str(compiled_cuda.missing()))
+NATIVE = Backend("native", "cpu", is_executed=True)
+
+
+class Variant(NamedTuple):
+    """Runs kernels that no Case runs by itself: on a device with less shared memory, or fewer multiprocessors, or with
+    TF32 allowed, or of input that no Case has."""
+
+    case: Any
+    shared: int = LARGE
+    multiprocessors: int = 8
+    tf32: bool = False
+
+    def __str__(self) -> str:
+        limits = f"{self.shared >> 10}KiB-{self.multiprocessors}SM{'-tf32' if self.tf32 else ''}"
+        return f"{self.case.operator}-{limits}-{self.case}"
+
+
+def variants() -> list[Variant]:
+    half, single = (torch.bfloat16, torch.float16), torch.float32
+    found = [
+        Variant(InfoNCECase(150, D, M=M, dtype=dtype, rows=rows), shared=SMALL)
+        for dtype in half
+        for D, M, rows in ((256, None, "unit"), (200, 130, "any"), (500, None, "unit"))
+    ]
+    found += [Variant(InfoNCECase(70, D, dtype=single, rows="unit"), shared=SMALL) for D in (256, 500)]
+    found += [Variant(InfoNCECase(100, 400, dtype=dtype, rows="any")) for dtype in half]
+    found += [Variant(InfoNCECase(100, D, M=M), tf32=True) for D, M in ((100, None), (200, 90), (400, None))]
+    layouts = ("contiguous", "channels_last", "strided")
+    found += [
+        Variant(SelectCase(predictions=dtype, layout=layout)) for dtype in (*half, torch.float64) for layout in layouts
+    ]
+    found += [Variant(SelectCase(size=(16, 16), predictions=dtype)) for dtype in half]
+    return found + [
+        Variant(GatherCase(2, 64, 7, 9, 100, dtype=dtype, repeated=True), multiprocessors=1)
+        for dtype in (*half, single)
+    ]
+
+
+def found_in(variant: Variant) -> compiled_choice.Found:
+    """What its launches show, without executing anything."""
+    found = compiled_choice.Found(set(), set(), set())
+    look = compiled_choice.look_at_cuda(found)
+    emulator = Emulator(variant.shared, variant.multiprocessors, run=look)
+    with launching(emulator), allowing_tf32(variant.tf32):
+        outputs_of(variant.case)
+    return found
+
+
+class allowing_tf32:  # noqa: N801
+    def __init__(self, allowed: bool) -> None:
+        self.before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, allowed
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exception: object) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = self.before
+
+
+def outputs_of(case: Any) -> tuple[Tensor, ...]:
+    """Of the forward, and of the backward if there is one."""
+    arguments = case.arguments()
+    outputs = define.OVERLOADS["native", case.operator](*arguments)
+    backward = define.OVERLOADS.get(("native", f"{case.operator}_backward"))
+    if backward is None:
+        return outputs
+    gradients = backward(*backward_arguments(case, arguments, outputs))
+    return (*outputs, *((gradients,) if isinstance(gradients, Tensor) else gradients))
+
+
+def test_every_kernel_is_run() -> None:
+    found = compiled_choice.found_by_case("native")
+    ran = set().union(*(found[case].names for case in compiled_choice.chosen_cases("native")))
+    ran = ran.union(*(found_in(variant).names for variant in variants()))
+    assert ran == set(compiled_cuda.entries())
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+def test_variant(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very test of the conformance suite."""
+    case = variant.case
+    if variant.tf32:  # 10 bits of a row
+        monkeypatch.setattr(InfoNCECase, "tol", property(lambda case: 2e-3 * case.largest_logit))
+    with launching(Emulator(variant.shared, variant.multiprocessors)), allowing_tf32(variant.tf32):
+        getattr(test_conformance, f"test_{case.operator}")(case, NATIVE, lambda n: None)
+
+
+# Faults in compiled code
+
+
+def without(kernel: str, pattern: str, which: int | None = None) -> Callable[[str, str], str]:
+    """Removes lines of a kernel's PTX: all that match, or one of them; or only their predicate, for pattern "@"."""
+
+    def edit(name: str, ptx: str) -> str:
+        if kernel not in name:
+            return ptx
+        lines = ptx.splitlines()
+        found = [i for i, line in enumerate(lines) if re.match(rf"\s*(@\S+ )?{pattern}", line)]
+        for i in found if which is None else found[which : which + 1]:
+            lines[i] = ""
+        return "\n".join(lines)
+
+    return edit
+
+
+LOSS = InfoNCECase(200, 64, dtype=torch.bfloat16, labels="sorted", rows="unit")
+RAW = InfoNCECase(100, 19)
+GATHER = GatherCase(2, 64, 7, 9, 61)
+SELECT = SelectCase(size=(30, 30))
+FAULTS = [
+    ("sums", LOSS, r"bar\.sync", None, "RaceError"),
+    *(("sums", LOSS, r"bar\.sync", i, "RaceError") for i in range(4)),
+    ("sums", LOSS, r"cp\.async\.wait_group", None, "PendingCopyError"),
+    ("positives", LOSS, r"bar\.sync", None, "RaceError"),
+    ("positives", LOSS, r"cp\.async\.wait_group", None, "PendingCopyError"),
+    ("gradient", LOSS, r"bar\.sync", 0, "RaceError"),
+    ("gradient", LOSS, r"bar\.sync", 1, "RaceError"),
+    ("gradient", LOSS, r"cp\.async\.wait_group", None, "PendingCopyError"),
+    ("gradient", LOSS, r"st\.shared", None, "UninitializedReadError"),
+    ("prepare_rows", RAW, r"bra", 0, "OutOfBoundsError"),
+    ("terms", RAW, r"bra", 0, "OutOfBoundsError"),
+    ("project", RAW, r"bra", 0, "OutOfBoundsError"),
+    ("gather_planes", GATHER, r"bar\.sync", None, "RaceError"),
+    ("scatter_planes", GATHER, r"bar\.sync", None, "RaceError"),
+    ("codes", SELECT, r"bar\.sync", 0, "RaceError"),
+    ("choose", SELECT, r"bar\.sync", None, "RaceError"),
+    ("draw", SELECT, r"bar\.sync", None, "RaceError"),
+]
+
+
+@pytest.mark.parametrize(("kernel", "case", "pattern", "which", "error"), FAULTS)
+def test_a_fault_in_the_code_is_found(kernel: str, case: Any, pattern: str, which: int | None, error: str) -> None:
+    with launching(Emulator(edit=without(kernel, pattern, which))), pytest.raises(getattr(ptxemu, error)):
+        outputs_of(case)
+
+
+def test_a_label_that_is_too_large_is_an_assertion_on_the_device() -> None:
+    labels, *others = SelectCase(classes=5).arguments()
+    labels[1, 3, 4] = 5
+    with launching(Emulator()), pytest.raises(ptxemu.DeviceAssertError, match="labels"):
+        define.OVERLOADS["native", "select_anchors"](labels, *others)
+
+
+def test_an_index_beyond_the_map_is_an_assertion_on_the_device() -> None:
+    embeddings, index = GatherCase(2, 64, 7, 9, 61).arguments()
+    index[5] = 2 * 7 * 9
+    with launching(Emulator()), pytest.raises(ptxemu.DeviceAssertError, match="index"):
+        define.OVERLOADS["native", "gather_normalize"](embeddings, index)
+
+
+# Memory
+
+
+@pytest.mark.parametrize("D", [64, 200, 256])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda dtype: str(dtype)[6:])
+def test_hot_loops_have_no_bank_conflicts_and_whole_sectors(dtype: torch.dtype, D: int) -> None:
+    """Of products of rows, which come as copies of 16 bytes a thread."""
+    emulator = Emulator(multiprocessors=1)
+    with launching(emulator):
+        outputs_of(InfoNCECase(260, D, dtype=dtype, labels="sorted", rows="unit", classes=7))
+    hot = [launch for launch in emulator.launches if re.search("sums|positives|gradient", launch.kernel)]
+    assert len(hot) == 3
+    for launch in hot:
+        profile = launch.profile
+        assert profile.bank_conflict_degree() == 1.0, f"{launch.kernel}: {profile}"
+        copies = [entry for entry in profile.memory if entry[1].startswith("cp.async") and "16" not in entry[1][:8]]
+        assert copies
+        rows = [(sectors, ideal) for _, opcode, space, _, sectors, ideal in copies if ".cg" in opcode]
+        assert sum(ideal for _, ideal in rows) >= 0.9 * sum(sectors for sectors, _ in rows), str(profile)
+        share = profile.by_class["mma"] / profile.total
+        assert share >= (0.05 if dtype == torch.float32 else 0.02), str(profile)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda dtype: str(dtype)[6:])
+def test_channels_last_pixels_are_read_and_written_in_whole_sectors(dtype: torch.dtype) -> None:
+    emulator = Emulator()
+    with launching(emulator):
+        outputs_of(GatherCase(2, 256, 9, 11, 60, dtype=dtype, layout="channels_last"))
+    for launch in emulator.launches:
+        if "mark_owners" not in launch.kernel:
+            assert launch.profile.sector_efficiency() >= 0.9, str(launch.profile)
+
+
+# Host code
+
+
+class Host(TorchDispatchMode):
+    """What the host code asks torch for, of which nothing may read a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
+        self.ran.append(func._opname)
+        return func(*args, **(kwargs or {}))
+
+
+def metadata(x: Tensor) -> tuple[Any, ...]:
+    return x.shape, x.dtype, x.stride(), x.device
+
+
+@pytest.mark.parametrize("operator", ["select_anchors", "gather_normalize", "info_nce"])
+def test_host_code_reads_nothing_and_returns_what_the_fake_kernel_says(operator: str) -> None:
+    """For every Case; nothing is executed."""
+    cuda = torch._C.DispatchKey.CUDA
+    for case in CASES[operator]:
+        if getattr(case, "D", 0) > 512:
+            continue
+        arguments = case.arguments()
+        for name in (operator, f"{operator}_backward"):
+            if name not in define.OPERATORS:
+                continue
+            op = define.OVERLOADS["native", name]
+            with torch._subclasses.FakeTensorMode() as mode:
+                fakes = op(*[mode.from_tensor(x) if isinstance(x, Tensor) else x for x in arguments])
+            with launching(lambda *launch: None), Host() as host:
+                outputs = op._op_dk(cuda, *arguments)
+            assert "empty" in host.ran, "the mode sees nothing"
+            outputs, fakes = ((x,) if isinstance(x, Tensor) else x for x in (outputs, fakes))
+            assert [metadata(x) for x in outputs] == [metadata(x) for x in fakes], (name, case)
+            if f"{name}_backward" in define.OPERATORS:
+                arguments = backward_arguments(case, arguments, outputs)
+
+
+@pytest.fixture
+def names() -> Iterator[list[str]]:
+    """Of kernels, as they are launched."""
+    found: list[str] = []
+    with launching(lambda name, *launch: found.append(name)):
+        yield found
+
+
+@pytest.mark.parametrize("predictions", [torch.int64, torch.bfloat16], ids=["classes", "logits"])
+def test_selection_is_four_launches(predictions: torch.dtype, names: list[str]) -> None:
+    for B, size in itertools.product((1, 8), ((16, 16), (128, 256))):
+        names.clear()
+        outputs_of(SelectCase(B=B, size=size, predictions=predictions, max_samples=1024))
+        assert len(names) <= 4, names
