@@ -198,12 +198,13 @@ class Registers:
         def store(x: np.ndarray, mask: Mask) -> None:
             R[i] = x if mask is None else np.where(mask, x, R[i])
 
-        def convert_and_store(x: np.ndarray, mask: Mask) -> None:
-            for convert in conversions:
-                x = convert(x)
-            R[i] = x if mask is None else np.where(mask, x, R[i])
-
-        return convert_and_store if conversions else store
+        if not conversions:
+            return store
+        if len(conversions) == 1:
+            (convert,) = conversions
+            return lambda x, mask: store(convert(x), mask)
+        pack, widen = conversions
+        return lambda x, mask: store(widen(pack(x)), mask)
 
     def scatterer(self, target: Any, type_: str) -> Callable[[np.ndarray, Active], None]:
         """Stores the bits of some threads."""

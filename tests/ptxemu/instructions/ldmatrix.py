@@ -34,7 +34,9 @@ def load_matrix(machine: "Machine", inst: Inst) -> Step:
         if mask is not None or machine.exited:
             warps = np.flatnonzero(machine.running(mask).reshape(-1, 32)[:, 0])
         addresses = np.ascontiguousarray(get_addresses().reshape(-1, 32)[warps, : 8 * count]).reshape(-1) - window
-        active = np.ascontiguousarray(threads[warps, : 8 * count]).reshape(-1)
+        active = None
+        if count < 4 or not isinstance(warps, slice):
+            active = np.ascontiguousarray(threads[warps, : 8 * count]).reshape(-1)
         offsets = memory.offsets(access, addresses, 16, active, "ldmatrix")
         machine.profiler.matrices(access, addresses)
         memory.check_read(access, offsets, 16, active)

@@ -165,10 +165,11 @@ def barrier(machine: "Machine", inst: Inst) -> Jump:
 
     def step(pc: int, mask: Mask) -> int:
         number = np.asarray(get_number())
-        everyone = mask is None or np.count_nonzero(mask) == machine.alive_count
-        if everyone and is_plain and number.ndim == 0 and not barriers.arrivals:  # the common case
-            machine.clocks.join_programs(machine.live_programs())
-            return pc + 1
+        if is_plain and number.ndim == 0 and not barriers.arrivals:  # the common case: whole programs come
+            programs = machine.whole_programs(mask)
+            if programs is not None:
+                machine.clocks.join_programs(programs)
+                return pc + 1
         running = machine.fall_through_where_guarded(inst, pc, mask)
         threads = np.flatnonzero(running)
         if not len(threads):

@@ -140,10 +140,14 @@ class Machine(Registers):
     def warps_of(self, mask: Mask) -> np.ndarray:
         return np.flatnonzero(self.running(mask).reshape(-1, 32).any(1))
 
-    def live_programs(self) -> np.ndarray:
-        if self.exited == 0:
+    def whole_programs(self, mask: Mask) -> np.ndarray | None:
+        """The programs of these threads, if they are all that live of them."""
+        if mask is None and self.exited == 0:
             return np.arange(self.ctas)
-        return np.flatnonzero(self.alive.reshape(self.ctas, -1).any(1))
+        running = self.running(mask).reshape(self.ctas, -1)
+        programs = np.flatnonzero(running.any(1))
+        alive = self.alive.reshape(self.ctas, -1)[programs]
+        return programs if np.array_equal(running[programs], alive) else None
 
     def fall_through_where_guarded(self, inst: Inst, pc: int, mask: Mask, behind: int = 1) -> np.ndarray:
         """Sends those threads on that the guard excludes; gives the others."""
@@ -158,6 +162,7 @@ class Machine(Registers):
         self.partners.threads_exit(threads)
         self.state[threads] = State.EXITED
         self.update_alive()
+        self.clocks.threads_exit()
         self.barriers.threads_exit(threads)
 
     def update_alive(self) -> None:

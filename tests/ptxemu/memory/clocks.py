@@ -49,6 +49,7 @@ class Clocks:
             self.fenced = np.zeros(launch, U32)  # what it was at the last fence, which an atomic then releases
             self.tables += [self.across, self.acquired, self.fenced]
         self.released: dict[int, np.ndarray] = {}  # by the place of the atomic
+        self.known_least: int | None = None
 
     def start_batch(self) -> None:
         for table in self.tables:
@@ -63,6 +64,17 @@ class Clocks:
 
     def advance(self, warps: np.ndarray) -> None:
         self.seen[warps, self.place[warps]] += U32(1)
+        self.known_least = None
+
+    def least(self) -> int:
+        """What all live warps have seen of all others of their programs: work up to this clock is no race."""
+        if self.known_least is None:
+            alive = self.machine.alive.reshape(-1, 32).any(1)
+            self.known_least = int(self.seen[alive].min(initial=2**32 - 1))
+        return self.known_least
+
+    def threads_exit(self) -> None:
+        self.known_least = None
 
     # Barriers
 

@@ -21,19 +21,14 @@ class Touch:
     """An access, by the granules that its threads touch."""
 
     def __init__(self, memory: "SharedMemory", access: Access, offsets: np.ndarray, size: int, active: Active) -> None:
-        machine = memory.machine
         self.access, self.offsets, self.size, self.active = access, offsets, size, active
         self.per_access = count = max(1, size >> memory.shift)
-        warp, here = machine.warp_of, machine.warp_in_cta
-        if active is not None:
-            warp, here = warp[active], here[active]
         self.granules = offsets >> memory.shift
         if count > 1:
             self.granules = (self.granules[:, None] + np.arange(count)).reshape(-1)
-            warp, here = np.repeat(warp, count), np.repeat(here, count)
-        self.warp, self.here = warp, here  # of the batch, of the program
-        self.row = warp * machine.cta_warps
-        self.clock = machine.clocks.flat[self.row + here]
+        assert memory.races is not None
+        self.warp, self.here, self.row = memory.races.warps_of(active, count)
+        self.clock = memory.machine.clocks.flat[self.row + self.here]
 
 
 class Unordered(NamedTuple):
@@ -56,6 +51,21 @@ class SharedRaces:
         self.flat_reads = self.reads.reshape(-1)
         self.read_line = np.zeros(count, S32)
         self.atomics: np.ndarray | None = None  # like reads, once there are any
+        self.warps_of_all: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def warps_of(self, active: Active, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For ``count`` granules of each thread: its warp of the batch, of the program, and its row of clocks."""
+        if active is None and count in self.warps_of_all:
+            return self.warps_of_all[count]
+        warp, here = self.machine.warp_of, self.machine.warp_in_cta
+        if active is not None:
+            warp, here = warp[active], here[active]
+        if count > 1:
+            warp, here = np.repeat(warp, count), np.repeat(here, count)
+        found = (warp, here, warp * self.warps)
+        if active is None:
+            self.warps_of_all[count] = found
+        return found
 
     def start_batch(self) -> None:
         self.writer[:] = 0
@@ -78,7 +88,7 @@ class SharedRaces:
             self.check_writes(touch, "write after write")
             return None
         unordered = self.unordered_writes(touch)
-        if not unordered.any():
+        if unordered is None:
             return None
         accesses = np.unique(np.flatnonzero(unordered) // touch.per_access)
         places = touch.offsets[accesses][:, None] + np.arange(touch.size)
@@ -128,18 +138,25 @@ class SharedRaces:
     def writer_of(self, touch: Touch) -> np.ndarray:
         return self.writer[touch.granules] & U32((1 << WARP_BITS) - 1)
 
-    def unordered_writes(self, touch: Touch) -> np.ndarray:
+    def unordered_writes(self, touch: Touch) -> np.ndarray | None:
+        """Granules that a warp wrote of which this one has not seen it; None if there is none."""
         last = self.writer[touch.granules]
+        if int(last.max()) >> WARP_BITS <= self.machine.clocks.least():
+            return None
         seen = self.machine.clocks.flat[touch.row + (last & U32((1 << WARP_BITS) - 1))]
-        return (last >> U32(WARP_BITS)) > seen
+        unordered = (last >> U32(WARP_BITS)) > seen
+        return unordered if unordered.any() else None
 
     def check_writes(self, touch: Touch, what: str) -> None:
         unordered = self.unordered_writes(touch)
-        if unordered.any():
+        if unordered is not None:
             self.report(touch, unordered, what, self.writer_of(touch), self.write_line)
 
     def check_clocks(self, touch: Touch, clocks: np.ndarray, lines: np.ndarray, what: str) -> None:
-        unordered = clocks[touch.granules] > self.machine.clocks.seen[touch.warp]
+        before = clocks[touch.granules]
+        if int(before.max()) <= self.machine.clocks.least():
+            return
+        unordered = before > self.machine.clocks.seen[touch.warp]
         if unordered.any():
             self.report(touch, unordered.any(1), what, unordered.argmax(1), lines)
 
