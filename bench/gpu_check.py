@@ -26,6 +26,8 @@ import gpu_steps
 import torch
 from gpu_steps import Result, Step
 
+from fastpixcon.ops import extension
+
 ROOT = Path(__file__).resolve().parents[1]
 NOT_INHERITED = ("FASTPIXCON_AUTOTUNE", "FASTPIXCON_BACKEND", "TRITON_INTERPRET")  # they would change what is checked
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck")
@@ -88,12 +90,16 @@ def compute_sanitizer() -> str | None:
     return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.pathsep.join(folders))
 
 
+def built_for_cuda() -> list[str]:
+    return ["native-cuda"] if "CUDA" in extension.build.get("devices", "").split(",") else []
+
+
 def pytest_step(name: str, title: str, selected: str, workers: int, **times: float) -> Step:
     """The tests whose name has ``selected`` in it."""
     command = [sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "worksteal", "-p", "no:cacheprovider"]
     command += ["-o", "addopts=--strict-markers", "-rfE", "--tb=short", "-k", selected]
     environment = {
-        "FASTPIXCON_REQUIRE": "native,train,triton-cuda",
+        "FASTPIXCON_REQUIRE": ",".join(["native", "train", "triton-cuda", *built_for_cuda()]),
         "OMP_NUM_THREADS": "1",
         "MALLOC_PERTURB_": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # the reference on a GPU gives the same bits only with it
@@ -133,7 +139,17 @@ Check = tuple[str, Callable[[], str]]
 
 
 def checks(step: str, device: str) -> list[Check]:
-    """What a step looks at, one by one."""
+    """What a step looks at, one by one, on each backend; torch.compile is for the one that is chosen by itself."""
+    found = checks_of(step, device)
+    names = ["auto"] if step == "compile" else gpu_checks.backends(device)
+    if names == ["auto"]:
+        return found
+    return [
+        (f"{backend}: {name}", partial(gpu_checks.on, backend, check)) for backend in names for name, check in found
+    ]
+
+
+def checks_of(step: str, device: str) -> list[Check]:
     if step == "synchronisation":
         found: list[Check] = [("the watch", partial(gpu_checks.check_the_watch, device))]
         return found + [(str(t)[6:], partial(gpu_checks.check_synchronisation, t, device)) for t in gpu_checks.DTYPES]
@@ -181,9 +197,10 @@ def run_checks(checks: Iterable[Check]) -> bool:
 
 def run_small(device: str) -> None:
     """Every kernel once, on little data."""
-    for dtype in (torch.float32, torch.bfloat16):
-        for step in gpu_checks.all_steps(device, (2, 32, 32, 48), (200, 48), dtype):
-            step()
+    for backend in gpu_checks.backends(device):
+        for dtype in (torch.float32, torch.bfloat16):
+            for step in gpu_checks.all_steps(device, (2, 32, 32, 48), (200, 48), dtype):
+                gpu_checks.on(backend, step)
     if device != "cpu":
         torch.cuda.synchronize()
     print("forward and backward of all losses ran")

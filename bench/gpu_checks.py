@@ -14,11 +14,24 @@ import torch
 from torch import Tensor, nn
 
 import fastpixcon as fpc
+from fastpixcon.ops import extension
 from fastpixcon.testing import InfoNCECase, assert_as_accurate
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SIZE = (2, 64, 64, 96)  # B, D, h, w
 ROWS = (2048, 128)  # N, D
+
+
+def backends(device: str) -> list[str]:
+    """What is checked: what is chosen by itself, and on a GPU the CUDA kernels alone."""
+    has_cuda = "CUDA" in extension.build.get("devices", "").split(",")
+    return ["auto", *(["native"] if device != "cpu" and has_cuda else [])]
+
+
+def on(backend: str, check: Callable[[], Any]) -> Any:
+    """What it returns, computed on a backend; the one set before for "auto"."""
+    with fpc.backend(backend) if backend != "auto" else contextlib.nullcontext():
+        return check()
 
 
 class Step:

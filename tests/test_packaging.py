@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILT = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
@@ -39,7 +40,7 @@ fpc.show_config()
 """
 
 
-NO_COMPILER = {"CXX": "/nonexistent"}
+NO_COMPILER = {"CXX": "/nonexistent", "TORCH_CUDA_ARCH_LIST": "8.0"}  # one: nvcc has begun when the compiler is missed
 
 
 @pytest.mark.parametrize("environment", [{"FASTPIXCON_BUILD": "0"}, {"FASTPIXCON_BUILD": "auto", **NO_COMPILER}])
@@ -71,7 +72,25 @@ def test_an_extension_that_is_asked_for_and_cannot_be_built_is_an_error(tmp_path
 def test_an_unknown_way_to_build_is_an_error(tmp_path: Path) -> None:
     done = install(tmp_path, FASTPIXCON_BUILD="maybe")
     assert done.returncode != 0
-    assert "FASTPIXCON_BUILD: got 'maybe', want one of auto, 0, cpu" in done.stdout + done.stderr
+    assert "FASTPIXCON_BUILD: got 'maybe', want one of auto, 0, cpu, cuda" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this torch was built without CUDA")
+@pytest.mark.parametrize("release", ["9.2", None])
+def test_an_nvcc_that_does_not_fit_is_not_used(release: str | None, tmp_path: Path) -> None:
+    """And an error where CUDA kernels are asked for."""
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    if release is not None:
+        nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.1'\n")
+        nvcc.chmod(0o755)
+    why = f"no nvcc at {nvcc}" if release is None else f"{nvcc} is of CUDA 9, torch was built with CUDA "
+    for mode in ("auto", "cuda"):
+        env = {**os.environ, "CUDA_HOME": str(tmp_path), "FASTPIXCON_BUILD": mode}
+        command = [sys.executable, "setup.py", "--version"]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == (mode == "auto"), done.stderr
+        assert why in done.stderr
 
 
 def test_no_instruction_set_is_assumed_of_the_whole_build() -> None:

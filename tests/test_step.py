@@ -1,4 +1,4 @@
-"""What one step of the pixel contrast loss launches, on the triton backend and at the scale of the paper."""
+"""What one step of the pixel contrast loss launches, on the backends for GPUs and at the scale of the paper."""
 
 import functools
 import importlib
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import compiled_cuda
 import pytest
 import torch
 from compiled_triton import launching
@@ -70,23 +71,37 @@ def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> TorchKernels:
     return mode
 
 
-@pytest.mark.parametrize("predictions", ["classes", "logits"])
-def test_paper_scale_step_has_few_launches(predictions: str, torch_kernels: TorchKernels) -> None:
+def step(predictions: str) -> None:
     """[8, 256, 128, 256] embeddings, [8, 512, 1024] labels of 19 classes, 1,024 anchors; nothing is computed."""
+    embeddings = torch.zeros(8, 256, 128, 256, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.zeros(8, 512, 1024, dtype=torch.int64)
+    shape, dtype = ((8, 128, 256), torch.int64) if predictions == "classes" else ((8, 19, 128, 256), torch.bfloat16)
+    loss = fpc.PixelContrastLoss(max_samples=1024, num_classes=19)
+    loss(embeddings, labels, torch.zeros(shape, dtype=dtype)).backward()
+    assert embeddings.grad is not None
+
+
+@pytest.mark.parametrize("predictions", ["classes", "logits"])
+def test_triton_has_few_launches(predictions: str, torch_kernels: TorchKernels) -> None:
     launches: list[str] = []
 
     def count(kernel: Any, *_: Any) -> None:
         launches.append(kernel.__name__)
 
-    embeddings = torch.zeros(8, 256, 128, 256, dtype=torch.bfloat16, requires_grad=True)
-    labels = torch.zeros(8, 512, 1024, dtype=torch.int64)
-    shape, dtype = ((8, 128, 256), torch.int64) if predictions == "classes" else ((8, 19, 128, 256), torch.bfloat16)
-    guesses = torch.zeros(shape, dtype=dtype)
-    loss = fpc.PixelContrastLoss(max_samples=1024, num_classes=19)
     with launching(count), fpc.backend("triton"), torch_kernels:
-        loss(embeddings, labels, guesses).backward()
-    assert embeddings.grad is not None
+        step(predictions)
     ran = torch_kernels.ran
     print(f"{len(launches)} launches: {launches}; {ran.total()} kernels of torch: {dict(ran)}")
     assert len(launches) <= MOST_LAUNCHES, launches
     assert not ran - TORCH_KERNELS, f"more than before: {ran - TORCH_KERNELS}"
+
+
+@pytest.mark.skipif(compiled_cuda.missing() is not None, reason=str(compiled_cuda.missing()))
+@pytest.mark.parametrize("predictions", ["classes", "logits"])
+def test_native_has_few_launches(predictions: str) -> None:
+    """One for those that add up gradients of parts, one for the owners of pixels more than Triton."""
+    launches: list[str] = []
+    with compiled_cuda.launching(lambda name, *launch: launches.append(name)), fpc.backend("native"):
+        step(predictions)
+    print(f"{len(launches)} launches: {launches}")
+    assert 8 < len(launches) <= MOST_LAUNCHES + 2, launches

@@ -29,6 +29,7 @@ namespace fastpixcon {
 namespace {
 
 using at::Tensor;
+constexpr int64_t kMostRows = 1 << 30;       // so that row numbers fit 32 bits
 constexpr int64_t kPanel = 128;              // bytes; rows are padded to whole ones
 constexpr int64_t kMostGroups = 127;         // of rows; odd
 constexpr int64_t kMostSplits = 32;          // of a separate contrast set
@@ -88,8 +89,7 @@ void check_rows(const char* name, const Tensor& x, const Tensor& labels) {
   check_same_device("labels", labels, x);
   TORCH_CHECK_TYPE(labels.scalar_type() == at::kInt || labels.scalar_type() == at::kLong, name, "' labels: got dtype ",
                    labels.scalar_type(), ", want int32 or int64");
-  TORCH_CHECK_VALUE(x.size(0) < std::numeric_limits<int32_t>::max() - 256, name, ": got ", x.size(0),
-                    " rows, want fewer");
+  TORCH_CHECK_VALUE(x.size(0) <= kMostRows, name, ": got ", x.size(0), " rows, want at most ", kMostRows);
 }
 
 // One loss.
