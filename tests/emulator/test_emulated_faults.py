@@ -1,11 +1,13 @@
 """Faults that are found, and the same kernels without them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import ptxemu
 import pytest
 
+FAULTS_FILE = Path(__file__).with_name("faults.cu")
 Cuda = Callable[..., ptxemu.Result]
 
 
@@ -91,12 +93,19 @@ def test_each_fence_is_needed(kernel: str, batch_threads: int, cuda: Cuda) -> No
         cuda("faults.cu", kernel, 5, 64, programs(), batch_threads=batch_threads)
 
 
+def test_a_fence_within_a_program_orders_no_others(cuda: Cuda) -> None:
+    ptx, _ = ptxemu.compile_cuda(FAULTS_FILE)
+    assert "membar.gl" in ptx
+    with pytest.raises(ptxemu.RaceError, match="global memory race: ld"):
+        ptxemu.launch_cuda(ptx.replace("membar.gl", "membar.cta"), "last_fences_of_one", 5, 64, programs())
+
+
 def test_release_and_acquire_order_programs(cuda: Cuda) -> None:
     x, between, y = np.arange(64, dtype=np.float32), np.zeros(64, np.float32), np.zeros((4, 64), np.float32)
     arguments = [x, np.zeros(1, np.uint32), between, y]
     cuda("faults.cu", "first_one_gives", 4, 64, arguments)
     np.testing.assert_array_equal(y, np.tile(x[::-1], (4, 1)))
-    ptx, _ = ptxemu.compile_cuda(__file__.replace("test_emulated_faults.py", "faults.cu"))
+    ptx, _ = ptxemu.compile_cuda(FAULTS_FILE)
     for strong, weaker in (("ld.acquire", "ld.relaxed"), ("st.release", "st.relaxed")):
         arguments[1][:] = 0
         with pytest.raises(ptxemu.RaceError, match="global memory race: ld"):

@@ -17,14 +17,19 @@ from .parser import parse_ptx
 def find_nvcc() -> str | None:
     """NVCC, then PATH, then CUDA_HOME and CUDA_PATH, then the toolkit that torch finds."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    candidates = [os.environ.get("NVCC"), shutil.which("nvcc"), *(os.path.join(x, "bin", "nvcc") for x in homes if x)]
+    found = next((x for x in candidates if x and os.path.exists(x)), None)
+    return found or nvcc_of_torch()
+
+
+@functools.cache
+def nvcc_of_torch() -> str | None:
     try:
         from torch.utils.cpp_extension import CUDA_HOME
-
-        homes.append(CUDA_HOME)
     except ImportError:
-        pass
-    candidates = [os.environ.get("NVCC"), shutil.which("nvcc"), *(str(Path(x, "bin/nvcc")) for x in homes if x)]
-    return next((x for x in candidates if x and os.path.exists(x)), None)
+        return None
+    nvcc = os.path.join(CUDA_HOME or "", "bin", "nvcc")
+    return nvcc if os.path.exists(nvcc) else None
 
 
 def compile_cuda(

@@ -36,7 +36,7 @@ def pointer(buffer: np.ndarray, thread: int) -> int:
 def assertion(machine: "Machine", buffers: list[np.ndarray]) -> Callable[[np.ndarray], None]:
     def fail(running: np.ndarray) -> None:
         thread = int(np.flatnonzero(running)[0])
-        message, file, _, function = (machine.globals.string_at(pointer(x, thread)) for x in buffers[:4])
+        message, file, function = (machine.globals.string_at(pointer(buffers[i], thread)) for i in (0, 1, 3))
         line = int(buffers[2][thread, :4].view(np.int32)[0])
         raise DeviceAssertError(f"device assertion failed: {message} at {file}:{line} in {function}", thread)
 

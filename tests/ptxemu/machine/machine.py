@@ -31,7 +31,7 @@ from .layout import Layout
 from .linker import link
 from .options import Options
 from .partners import Partners
-from .scheduler import Scheduler, batch_of_programs
+from .scheduler import Scheduler, run_batch
 from .special import SpecialRegisters
 from .states import State
 
@@ -247,7 +247,7 @@ class Machine(Registers):
         with np.errstate(all="ignore"):
             for first in range(0, self.cta_count, self.ctas):
                 self.start_batch(first)
-                batch_of_programs(self)
+                run_batch(self)
         self.seconds = time.perf_counter() - start
 
     def release(self) -> None:

@@ -140,8 +140,8 @@ class Scheduler:
         raise machine.located(error, machine.insts[int(machine.pc[thread])])
 
 
-def batch_of_programs(machine: "Machine") -> None:
-    """Runs it, and says where it failed."""
+def run_batch(machine: "Machine") -> None:
+    """Runs the programs of a batch; an error says where they failed."""
     scheduler = machine.scheduler
     try:
         scheduler.run()

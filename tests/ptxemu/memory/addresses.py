@@ -31,10 +31,10 @@ class Access:
         self.inst, self.line, self.kind = inst, inst.line, kind
         self.low, self.high, self.delta, self.array = 1, 0, 0, 0
         modifiers = set(inst.modifiers)
-        across = not modifiers & {"cta"}
         self.strong = kind is Kind.ATOMIC or bool(modifiers & STRONG)
-        self.acquires = across and bool(modifiers & {"acquire", "acq_rel"})
-        self.releases = across and bool(modifiers & {"release", "acq_rel"})
+        self.communicates = self.strong and "cta" not in modifiers  # with other programs
+        self.acquires = self.communicates and bool(modifiers & {"acquire", "acq_rel"})
+        self.releases = self.communicates and bool(modifiers & {"release", "acq_rel"})
         self.what = f"{inst.op}.{inst.modifiers[0]}" if inst.op == "cp" else inst.op
 
 

@@ -134,7 +134,7 @@ class Clocks:
         self, access: Access, addresses: np.ndarray, offsets: np.ndarray, size: int, active: Active
     ) -> None:
         """Watches strong accesses to global memory, in the order of the threads."""
-        if not access.strong or self.across is None:
+        if not access.communicates or self.across is None:
             return
         warps = self.machine.warp_of if active is None else self.machine.warp_of[active]
         pairs = dict.fromkeys(zip(warps.tolist(), offsets.tolist(), strict=True))
@@ -149,6 +149,9 @@ class Clocks:
                 row = self.everything(warp)[0] if access.releases else self.fenced[number]
                 if access.kind is Kind.ATOMIC and place in self.released:
                     row = np.maximum(row, self.released[place])
-                self.released[place] = row.copy()
+                if row.any():
+                    self.released[place] = row.copy()
+                else:
+                    self.released.pop(place, None)
                 if access.releases:
                     self.advance(warp)
