@@ -15,6 +15,7 @@ import sass
 TOOLS = Path(importlib.util.find_spec("triton").origin).parent / "backends" / "nvidia" / "bin"
 SOURCES = Path(__file__).resolve().parents[1] / "csrc"
 # CUDA programming guide, technical specifications per compute capability: the most a block may use, bytes.
+RESERVED = 1024  # bytes that the driver has in every block, which cuobjdump counts from sm_90 on
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
@@ -54,7 +55,8 @@ def kernels() -> tuple[Kernel, ...]:
         for (symbol, registers, stack, shared, local), name in zip(usage, names, strict=True):
             spilled = int(stack) + int(local)
             architecture = int(re.match(r"\d+", part)[0])
-            found.append(Kernel(architecture, symbol, name, int(registers), spilled, int(shared)))
+            reserved = min(int(shared), RESERVED) if architecture >= 90 else 0
+            found.append(Kernel(architecture, symbol, name, int(registers), spilled, int(shared) - reserved))
     return tuple(found)
 
 

@@ -3,7 +3,7 @@ and what their host code asks for."""
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import compiled_choice
@@ -13,6 +13,7 @@ import pytest
 import test_conformance
 import torch
 from compiled_cuda import LARGE, SMALL, Emulator, launching
+from executed import outputs_of, without
 from tested_backends import Backend
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -65,7 +66,7 @@ def found_in(variant: Variant) -> compiled_choice.Found:
     look = compiled_choice.look_at_cuda(found)
     emulator = Emulator(variant.shared, variant.multiprocessors, run=look)
     with launching(emulator), allowing_tf32(variant.tf32):
-        outputs_of(variant.case)
+        outputs_of("native", variant.case)
     return found
 
 
@@ -78,17 +79,6 @@ class allowing_tf32:  # noqa: N801
 
     def __exit__(self, *exception: object) -> None:
         torch.backends.cuda.matmul.allow_tf32 = self.before
-
-
-def outputs_of(case: Any) -> tuple[Tensor, ...]:
-    """Of the forward, and of the backward if there is one."""
-    arguments = case.arguments()
-    outputs = define.OVERLOADS["native", case.operator](*arguments)
-    backward = define.OVERLOADS.get(("native", f"{case.operator}_backward"))
-    if backward is None:
-        return outputs
-    gradients = backward(*backward_arguments(case, arguments, outputs))
-    return (*outputs, *((gradients,) if isinstance(gradients, Tensor) else gradients))
 
 
 def test_every_kernel_is_run() -> None:
@@ -109,21 +99,6 @@ def test_variant(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Faults in compiled code
-
-
-def without(kernel: str, pattern: str, which: int | None = None) -> Callable[[str, str], str]:
-    """Removes lines of a kernel's PTX: all that match, or one of them; or only their predicate, for pattern "@"."""
-
-    def edit(name: str, ptx: str) -> str:
-        if kernel not in name:
-            return ptx
-        lines = ptx.splitlines()
-        found = [i for i, line in enumerate(lines) if re.match(rf"\s*(@\S+ )?{pattern}", line)]
-        for i in found if which is None else found[which : which + 1]:
-            lines[i] = ""
-        return "\n".join(lines)
-
-    return edit
 
 
 LOSS = InfoNCECase(200, 64, dtype=torch.bfloat16, labels="sorted", rows="unit")
@@ -153,8 +128,11 @@ FAULTS = [
 
 @pytest.mark.parametrize(("kernel", "case", "pattern", "which", "error"), FAULTS)
 def test_a_fault_in_the_code_is_found(kernel: str, case: Any, pattern: str, which: int | None, error: str) -> None:
-    with launching(Emulator(edit=without(kernel, pattern, which))), pytest.raises(getattr(ptxemu, error)):
-        outputs_of(case)
+    def edit(name: str, ptx: str) -> str:
+        return without(pattern, which)(ptx) if kernel in name else ptx
+
+    with launching(Emulator(edit=edit)), pytest.raises(getattr(ptxemu, error)):
+        outputs_of("native", case)
 
 
 def test_a_label_that_is_too_large_is_an_assertion_on_the_device() -> None:
@@ -171,6 +149,14 @@ def test_an_index_beyond_the_map_is_an_assertion_on_the_device() -> None:
         define.OVERLOADS["native", "gather_normalize"](embeddings, index)
 
 
+@pytest.mark.parametrize("value", [0.0, -0.1, float("nan")])
+def test_a_temperature_that_is_not_positive_is_an_assertion_on_the_device(value: float) -> None:
+    arguments = InfoNCECase(20, 16).arguments()
+    arguments[4].fill_(value)
+    with launching(Emulator()), pytest.raises(ptxemu.DeviceAssertError, match="temperature: not a number > 0"):
+        define.OVERLOADS["native", "info_nce"](*arguments)
+
+
 # Memory
 
 
@@ -180,7 +166,7 @@ def test_hot_loops_have_no_bank_conflicts_and_whole_sectors(dtype: torch.dtype, 
     """Of products of rows, which come as copies of 16 bytes a thread."""
     emulator = Emulator(multiprocessors=1)
     with launching(emulator):
-        outputs_of(InfoNCECase(260, D, dtype=dtype, labels="sorted", rows="unit", classes=7))
+        outputs_of("native", InfoNCECase(260, D, dtype=dtype, labels="sorted", rows="unit", classes=7))
     hot = [launch for launch in emulator.launches if re.search("sums|positives|gradient", launch.kernel)]
     assert len(hot) == 3
     for launch in hot:
@@ -198,7 +184,7 @@ def test_hot_loops_have_no_bank_conflicts_and_whole_sectors(dtype: torch.dtype, 
 def test_channels_last_pixels_are_read_and_written_in_whole_sectors(dtype: torch.dtype) -> None:
     emulator = Emulator()
     with launching(emulator):
-        outputs_of(GatherCase(2, 256, 9, 11, 60, dtype=dtype, layout="channels_last"))
+        outputs_of("native", GatherCase(2, 256, 9, 11, 60, dtype=dtype, layout="channels_last"))
     for launch in emulator.launches:
         if "mark_owners" not in launch.kernel:
             assert launch.profile.sector_efficiency() >= 0.9, str(launch.profile)
@@ -259,5 +245,5 @@ def names() -> Iterator[list[str]]:
 def test_selection_is_four_launches(predictions: torch.dtype, names: list[str]) -> None:
     for B, size in itertools.product((1, 8), ((16, 16), (128, 256))):
         names.clear()
-        outputs_of(SelectCase(B=B, size=size, predictions=predictions, max_samples=1024))
+        outputs_of("native", SelectCase(B=B, size=size, predictions=predictions, max_samples=1024))
         assert len(names) <= 4, names

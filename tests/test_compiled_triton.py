@@ -11,12 +11,12 @@ import ptxemu
 import pytest
 import torch
 from compiled_triton import Emulator, launching
+from executed import outputs_of, without
 from ptxemu import SECTOR
-from torch import Tensor
 
 import fastpixcon as fpc
 from fastpixcon.ops import define
-from fastpixcon.testing import GatherCase, InfoNCECase, SelectCase, backward_arguments
+from fastpixcon.testing import GatherCase, InfoNCECase, SelectCase
 
 triton = pytest.importorskip("triton")
 tl = triton.language
@@ -31,17 +31,6 @@ def emulator() -> Iterator[Emulator]:
         yield emulator
 
 
-def outputs_of(case: Any) -> tuple[Tensor, ...]:
-    """Of the forward, and of the backward if there is one."""
-    arguments = case.arguments()
-    outputs = define.OVERLOADS["triton", case.operator](*arguments)
-    backward = define.OVERLOADS.get(("triton", f"{case.operator}_backward"))
-    if backward is None:
-        return outputs
-    gradients = backward(*backward_arguments(case, arguments, outputs))
-    return (*outputs, *((gradients,) if isinstance(gradients, Tensor) else gradients))
-
-
 def test_every_kernel_is_run_by_the_chosen_cases() -> None:
     from fastpixcon.kernels import common
 
@@ -52,19 +41,6 @@ def test_every_kernel_is_run_by_the_chosen_cases() -> None:
 
 
 # Faults in compiled code
-
-
-def without(pattern: str, which: int | None = None) -> Callable[[str], str]:
-    """Removes lines of PTX: all that match, or one of them."""
-
-    def edit(ptx: str) -> str:
-        lines = ptx.splitlines()
-        found = [i for i, line in enumerate(lines) if re.match(rf"\s*(@\S+ )?{pattern}", line)]
-        for i in found if which is None else found[which : which + 1]:
-            lines[i] = ""
-        return "\n".join(lines)
-
-    return edit
 
 
 FAULTS = [
@@ -151,9 +127,9 @@ SCHEDULED = [
 @pytest.mark.parametrize("case", SCHEDULED, ids=lambda case: case.operator)
 def test_the_order_of_programs_does_not_show(case: Any, emulator: Emulator) -> None:
     """The same bits, though atomics give places in another order."""
-    together = outputs_of(case)
+    together = outputs_of("triton", case)
     emulator.options = ONE_BY_ONE
-    for x, y in zip(together, outputs_of(case), strict=True):
+    for x, y in zip(together, outputs_of("triton", case), strict=True):
         assert torch.equal(x, y)
 
 
@@ -163,7 +139,7 @@ def test_the_order_of_programs_does_not_show(case: Any, emulator: Emulator) -> N
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gather_moves_the_selected_pixels_only(layout: str, emulator: Emulator) -> None:
     case = GatherCase(2, 256, 20, 24, 300, dtype=torch.bfloat16, layout=layout)
-    outputs_of(case)
+    outputs_of("triton", case)
     index = case.arguments()[1]
     pixels = int((index >= 0).sum())
     wanted = pixels * case.D * 2
@@ -187,7 +163,7 @@ def test_gather_moves_the_selected_pixels_only(layout: str, emulator: Emulator) 
 def test_info_nce_reads_rows_in_16_bytes(M: int | None, dtype: torch.dtype, emulator: Emulator) -> None:
     """In the loops over tiles too: asynchronously, 16 bytes a thread, and every sector in full."""
     case = InfoNCECase(150, 256, M=M, dtype=dtype, labels="sorted", rows="unit")
-    outputs_of(case)
+    outputs_of("triton", case)
     sweeps = [launch for launch in emulator.launches if ("y_ptr", "read") in rows_read(launch)]
     assert len(sweeps) >= 3
     for launch in sweeps:

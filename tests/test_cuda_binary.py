@@ -53,7 +53,8 @@ def test_machine_code(architecture: int) -> None:
     wrong = {}
     for kernel in kernels(architecture):
         code = cuda_binary.code(kernel)
-        found = sorted({x.name for x in code if sass.FLOAT64.match(x.name)})
+        doubles = {x.name for x in code if sass.FLOAT64.match(x.name)}
+        found = [] if "<double" in kernel.name else sorted(doubles)  # of logits
         if any(name in kernel.name for name in TILES):
             names = {x.base for x in code}
             without_tensor_cores = "Precision)4" in kernel.name and "gradient" not in kernel.name

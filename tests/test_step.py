@@ -10,6 +10,7 @@ import compiled_cuda
 import pytest
 import torch
 from compiled_triton import launching
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastpixcon as fpc
@@ -71,25 +72,26 @@ def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> TorchKernels:
     return mode
 
 
-def step(predictions: str) -> None:
-    """[8, 256, 128, 256] embeddings, [8, 512, 1024] labels of 19 classes, 1,024 anchors; nothing is computed."""
+def inputs(predictions: str) -> tuple[Tensor, Tensor, Tensor]:
+    """[8, 256, 128, 256] embeddings, [8, 512, 1024] labels of 19 classes."""
     embeddings = torch.zeros(8, 256, 128, 256, dtype=torch.bfloat16, requires_grad=True)
     labels = torch.zeros(8, 512, 1024, dtype=torch.int64)
     shape, dtype = ((8, 128, 256), torch.int64) if predictions == "classes" else ((8, 19, 128, 256), torch.bfloat16)
-    loss = fpc.PixelContrastLoss(max_samples=1024, num_classes=19)
-    loss(embeddings, labels, torch.zeros(shape, dtype=dtype)).backward()
-    assert embeddings.grad is not None
+    return embeddings, labels, torch.zeros(shape, dtype=dtype)
 
 
 @pytest.mark.parametrize("predictions", ["classes", "logits"])
 def test_triton_has_few_launches(predictions: str, torch_kernels: TorchKernels) -> None:
+    """1,024 anchors; nothing is computed."""
     launches: list[str] = []
 
     def count(kernel: Any, *_: Any) -> None:
         launches.append(kernel.__name__)
 
+    loss, maps = fpc.PixelContrastLoss(max_samples=1024, num_classes=19), inputs(predictions)
     with launching(count), fpc.backend("triton"), torch_kernels:
-        step(predictions)
+        loss(*maps).backward()
+    assert maps[0].grad is not None
     ran = torch_kernels.ran
     print(f"{len(launches)} launches: {launches}; {ran.total()} kernels of torch: {dict(ran)}")
     assert len(launches) <= MOST_LAUNCHES, launches
@@ -101,7 +103,9 @@ def test_triton_has_few_launches(predictions: str, torch_kernels: TorchKernels) 
 def test_native_has_few_launches(predictions: str) -> None:
     """One for those that add up gradients of parts, one for the owners of pixels more than Triton."""
     launches: list[str] = []
+    loss, maps = fpc.PixelContrastLoss(max_samples=1024, num_classes=19), inputs(predictions)
     with compiled_cuda.launching(lambda name, *launch: launches.append(name)), fpc.backend("native"):
-        step(predictions)
+        loss(*maps).backward()
+    assert maps[0].grad is not None
     print(f"{len(launches)} launches: {launches}")
     assert 8 < len(launches) <= MOST_LAUNCHES + 2, launches

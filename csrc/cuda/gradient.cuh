@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const int x_end = min(i0 + kRows, row_valid);
   const int begin = blockIdx.y * tiles_per_split;
   const int end = i0 < row_valid ? min(begin + tiles_per_split, (column_valid + kColumns - 1) / kColumns) : begin;
-  const float scale = 1.0f / *temperature;
+  float scale = 1.0f / *temperature;
   const Block rows(x_labels, i0, kRows, N, row_valid);
 
   const int logit_m = warp / Shape::kLogitN * 16 * kM, logit_n = warp % Shape::kLogitN * kN;  // rows; 8 columns each
@@ -292,17 +292,17 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     }
   }
 
-  float unit = scale;
-  if (largest != nullptr) unit *= *largest * (1.0f / 4096);
+  if (largest != nullptr) scale *= *largest * (1.0f / 4096);
   const int D_pad = row_bytes / kElement;
 #pragma unroll
   for (int m = 0; m < kGM; ++m)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = i0 + gradient_m + 16 * m + 8 * i + l.g;
-      const float factor = row < x_end ? unit : 0;
-      const bool here = row < N;
-      const int64_t to = !here || source == nullptr || partial ? row : source[row];
+      const float factor = row < x_end ? scale : 0;
+      const int64_t slot = partial                        ? static_cast<int64_t>(blockIdx.y) * N + row
+                           : row < N && source != nullptr ? source[row]
+                                                          : row;
 #pragma unroll
       for (int pair = 0; pair < Shape::kPairs; ++pair) {
         const int q = gradient_n + Shape::kGradientN * pair;
@@ -311,11 +311,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
         const float first[2] = {low[2 * i] * factor, low[2 * i + 1] * factor};
         const float second[2] = {high[2 * i] * factor, high[2 * i + 1] * factor};
         if (partial) {
-          float* const out = static_cast<float*>(d_x) + (static_cast<int64_t>(blockIdx.y) * N + row) * D_pad;
-          store_row(here ? out : nullptr, q, first, second, D_pad);
+          store_row(row < N ? static_cast<float*>(d_x) + slot * D_pad : nullptr, q, first, second, D_pad);
         } else {
-          scalar_t* const out = static_cast<scalar_t*>(d_x) + to * D;
-          store_row(here ? out : nullptr, q, first, second, D);
+          store_row(row < N ? static_cast<scalar_t*>(d_x) + slot * D : nullptr, q, first, second, D);
         }
       }
     }

@@ -1,5 +1,6 @@
 // log Z of a block of rows from its partial sums, then the means over their positives: a sweep over the tiles of their
 // classes only.
+#include "cuda/device_check.cuh"
 #include "cuda/info_nce.h"
 #include "cuda/partial_sum.cuh"
 #include "cuda/sorted_labels.cuh"
@@ -45,6 +46,7 @@ __global__ void __launch_bounds__(Tiles::kThreads, 2)
   }
   float row_losses[kM][2] = {}, row_weights[kM][2] = {};
   int32_t row_counts[kM][2] = {};
+  FASTPIXCON_DEVICE_CHECK(*temperature > 0, "temperature: not a number > 0");
   const float scale = 1.0f / *temperature;
   sweep.run<kPrecision>(
       i0, min(i0 + kRows, row_valid), 0, column_valid, begin, end, [](int) {},

@@ -112,7 +112,8 @@ __device__ void multiply_panels(float (&d)[kM][kN][4], const char* a, int first_
     multiply_panels_float(d, a, first_a, b, first_b);
   } else {
     const int lane = threadIdx.x % 32;
-#pragma unroll
+    constexpr int kUnroll = kPrecision == Precision::kTf32x3 ? 1 : kPanel / 32;  // numbers in two halves fill registers
+#pragma unroll kUnroll
     for (int step = 0; step < kPanel / 32; ++step) {
       uint32_t x[kM][4], y[kN][2];
 #pragma unroll
