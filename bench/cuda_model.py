@@ -10,6 +10,7 @@ needs no masks, and once with nothing but the other.
 import argparse
 import functools
 import re
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cuda_binary
@@ -77,19 +78,24 @@ def compiled(kernel: Kernel, architecture: int, D: int, masked: bool) -> cuda_bi
         edits["if (!resident) copy_panels"] = "if (false) copy_panels"
     if kernel.name == "gradient":
         edits[f"add_products({PLAIN if full else MASKED});"] = ""
+        warps_side_by_side = 4 if row_bytes > 512 else 2
+        edits["16 * kElement * q >= row_bytes"] = f"pair >= {row_bytes // (32 * warps_side_by_side)}"
     return cuda_binary.compile_source(kernel.source, architecture, edits, kernel.symbol)
 
 
 def tile(kernel: Kernel, architecture: int, D: int, masked: bool) -> Tile:
-    """Loops inside the loop over tiles are over panels: of products, and of copies, whose loop is unrolled by four;
-    what is left over for other numbers of panels is not counted."""
+    """Loops inside the loop over tiles are over panels: of products, run as often as the FLOP of a tile need, where an
+    unrolled loop's remainder is counted, too; and of copies, without the remainder."""
     loops = sass.loops(compiled(kernel, architecture, D, masked).code)
     (tiles,) = [loop for loop in loops if any(inner in loop.inner for inner in sass.tensor_leaves(loops))]
     products = [inner for inner in tiles.inner if sass.has_tensor(inner)]
     copies = sorted((inner for inner in tiles.inner if not sass.has_tensor(inner)), key=lambda loop: len(loop.body))
-    body = tiles.own + [x for loop in products for x in loop.body * -(-2 * D // PANEL)]
+    (loop,) = products
+    needed = 2 * kernel.rows * kernel.columns * D * (2 if kernel.name == "gradient" else 1) // kernel.warps
+    own, each = (sum(x.flop for x in body) for body in (tiles.own, loop.body))
+    body = tiles.own + loop.body * -(-(needed - own) // each)
     body += [x for loop in copies[-1:] for x in loop.body]
-    return gpu_model.synchronous_tile(body, kernel.warps, exposed=False)
+    return replace(gpu_model.synchronous_tile(body, kernel.warps, exposed=False), flop=needed * kernel.warps)
 
 
 def best_splits(blocks: int, tiles: int, rows: int, sms: int) -> int:
