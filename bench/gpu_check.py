@@ -188,7 +188,7 @@ def run_checks(checks: Iterable[Check]) -> bool:
     for name, check in checks:
         try:
             print(f"ok      {name}: {check()}", flush=True)
-        except Exception:
+        except Exception:  # whatever one raises is its result; the others still run
             good = False
             print(f"FAILED  {name}", flush=True)
             print(traceback.format_exc(limit=-6), flush=True)
