@@ -96,6 +96,12 @@ class Select:
 
 Problem = InfoNCE | Gather | Select
 
+# Rows of float32 that use most registers: three products of TF32, anchors and contrast rows in kernels of their own.
+TIGHTEST = [
+    *[InfoNCE(1024, torch.float32, M=M) for M in (None, 65536)],
+    InfoNCE(1024, torch.float32, tf32=True),
+    InfoNCE(512, torch.float32, M=65536, denominator="all"),
+]
 # Beside the table's rows: what makes other kernels of the same row.
 VARIANTS = [
     InfoNCE(256, M=65536),
@@ -108,8 +114,9 @@ VARIANTS = [
     InfoNCE(16, fixed=False, denominator="all"),
 ]
 FLOAT32 = [
-    *[InfoNCE(D, torch.float32) for D in (64, 256, 1024)],
+    *[InfoNCE(D, torch.float32) for D in (64, 256)],
     *[InfoNCE(D, torch.float32, tf32=True, M=M) for D, M in ((128, None), (512, 4096))],
+    InfoNCE(512, torch.float32, M=4096, rows="raw", fixed=False),
     InfoNCE(100, torch.float32, fixed=False, rows="any", M=4096),
     InfoNCE(256, torch.float32, fixed=False, denominator="all"),
 ]
@@ -136,8 +143,8 @@ def cross_product() -> list[InfoNCE]:
 
 
 def chosen() -> list[tuple[int, Problem]]:
-    """(architecture, problem): the table everywhere, the rest on one each; all of it everywhere if EVERYTHING."""
-    table = [InfoNCE(D) for D in WIDTHS]
+    """(architecture, problem): the table and what is tightest everywhere, the rest on one each; all if EVERYTHING."""
+    table = [*(InfoNCE(D) for D in WIDTHS), *TIGHTEST]
     rest = [*VARIANTS, *FLOAT32, *OTHERS]
     if EVERYTHING:
         problems = dict.fromkeys([*table, *rest, *cross_product()])

@@ -128,14 +128,18 @@ def rows_loaded(body: list[sass.Instruction]) -> int:
 
 def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
     """The loops over tiles, what one warp executes in a pass; the first is the one without masks, where there are two.
-    Rows in parts of BLOCK_K are a loop inside it, repeated as often as there are parts."""
+    Inside it rows in parts of BLOCK_K are a loop, repeated as often as there are parts, and may be one in halves."""
     options = compiled.launch.options
     loops = sass.loops(compiled.code)
     leaves = sass.tensor_leaves(loops)
     if options["BLOCK_K"] < options["BLOCK_D"]:
         parts = options["BLOCK_D"] // options["BLOCK_K"]
         outer = [loop for loop in loops if any(leaf in loop.inner for leaf in leaves)]
-        bodies = [loop.own + [x for leaf in loop.inner for x in leaf.body * parts] for loop in outer]
+        inner = [sorted(loop.inner, key=lambda leaf: leaf.header) for loop in outer]
+        bodies = [
+            loop.own + [x for leaf, times in zip(leaves, (parts, 2), strict=False) for x in leaf.body * times]
+            for loop, leaves in zip(outer, inner, strict=True)
+        ]
     else:
         bodies = [loop.body for loop in leaves]
     # masks cost instructions, and may come with narrower tiles

@@ -103,14 +103,13 @@ class Loop:
 
 def basic_blocks(code: list[Instruction]) -> tuple[dict[int, list[Instruction]], dict[int, list[int]]]:
     """By the address they begin at: instructions, and where they go on. What only divergent warps execute (the other
-    side of BRA.DIV) is nobody's successor."""
+    side of BRA.DIV) is nobody's successor. A CALL with a predicate is how ptxas may leave a loop."""
     here = {x.address for x in code}
     heads = {code[0].address}
     leave: dict[int, list[int]] = {}  # of a branch: its targets
     for x, following in zip(code, [*code[1:], None], strict=True):
-        # ptxas also jumps by calls that are not returned from
-        jumps = (x.base == "BRA" and ".DIV" not in x.name) or (x.base == "CALL" and x.predicate)
-        target = BRANCH.search(x.operands) if jumps else None
+        branches = (x.base == "BRA" and ".DIV" not in x.name) or (x.base == "CALL" and x.predicate)
+        target = BRANCH.search(x.operands) if branches else None
         ends = target is not None or x.base in ("EXIT", "RET", "BRX")
         if not ends:
             continue

@@ -45,8 +45,8 @@ def launches(architectures: list[int], widths: list[int]) -> list[tuple[str, aot
         if problem.D not in widths:
             continue
         for architecture in architectures:
-            if problem.dtype == torch.float32 and architecture not in (80, 90, 100):
-                continue  # the same rows of the table, and code much like sm_80's
+            if problem.dtype == torch.float32 and architecture not in (80, 89, 90, 100):
+                continue  # the rows of 89, and code much like its
             for launch in problem.launches(architecture):
                 if short(launch) in WANTED:
                     found.append((key(launch, problem), launch, problem))

@@ -8,7 +8,7 @@ no atomics, no sort.
 import torch
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import cast, cdiv, dot, launch, normalize, power_of_two
+from fastpixcon.kernels.common import ASSERTIONS, cast, cdiv, dot, launch, normalize, power_of_two
 from torch import Tensor
 
 
@@ -24,12 +24,13 @@ def pixel_offset(index, h, w, stride_b, stride_h, stride_w):
 
 @triton.jit
 def gather_normalize_kernel(
-    embeddings_ptr, index_ptr, rows_ptr, inv_norm_ptr, N, D, h, w, stride_b, stride_d, stride_h, stride_w,
+    embeddings_ptr, index_ptr, rows_ptr, inv_norm_ptr, N, pixels, D, h, w, stride_b, stride_d, stride_h, stride_w,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_d = tl.arange(0, BLOCK_D)
     index = tl.load(index_ptr + offs_n, mask=offs_n < N, other=-1)  # [BLOCK_N]
+    tl.device_assert((index >= -1) & (index < pixels), "index: a value is neither -1 nor a pixel of embeddings")
     here = (index >= 0)[:, None] & (offs_d < D)[None, :]
     pixel = pixel_offset(tl.maximum(index, 0), h, w, stride_b, stride_h, stride_w)
     x = tl.load(embeddings_ptr + pixel[:, None] + offs_d.to(tl.int64)[None, :] * stride_d, mask=here, other=0.0)
@@ -92,9 +93,9 @@ def gather_normalize(embeddings: Tensor, index: Tensor) -> tuple[Tensor, Tensor]
     block_d = power_of_two(D)
     block_n = max(1, min(16, 4096 // block_d))
     launch(
-        gather_normalize_kernel, (cdiv(N, block_n),), embeddings, index.contiguous(), rows, inv_norm, N, D, h, w,
-        *embeddings.stride()[:1], embeddings.stride(1), embeddings.stride(2), embeddings.stride(3),
-        BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
+        gather_normalize_kernel, (cdiv(N, block_n),), embeddings, index.contiguous(), rows, inv_norm, N,
+        embeddings.shape[0] * h * w, D, h, w, *embeddings.stride(), BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
+        **ASSERTIONS,
     )  # fmt: skip
     return rows, inv_norm
 

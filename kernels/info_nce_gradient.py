@@ -18,11 +18,14 @@ from fastpixcon.kernels.info_nce_blocks import (
 
 @triton.jit
 def info_nce_terms_kernel(
-    d_loss_ptr, log_sum_ptr, weight_ptr, num_positives_ptr, source_ptr, largest_ptr, terms_ptr, N, stride_d,
+    d_loss_ptr, log_sum_ptr, weight_ptr, num_positives_ptr, source_ptr, temperature_ptr, largest_ptr, terms_ptr, N,
+    stride_d,
     NEGATIVES: tl.constexpr, FIXED: tl.constexpr, SORTED: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (FIXED) or of e^(s - log Z) in dL/ds, the
     pull of each positive, and 1 / Z (FIXED) or log Z."""
+    # Not in the kernels of tiles: that they might call what prints it makes ptxas serialise wgmma.
+    tl.device_assert(tl.load(temperature_ptr) > 0, "temperature: not a number > 0")
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = offs < N
     at = offs
@@ -130,9 +133,19 @@ def gradient_tile(
             h = tl.where((i0 + tl.arange(0, BLOCK_M))[:, None] != offs_j[None, :], h, 0.0)
         if not FIXED:  # rows left out are zeros, but e^0 may be infinitely more than Z
             h = tl.where((left_out(keys_i) == 0)[:, None] & (left_out(keys_j) == 0)[None, :], h, 0.0)
-    if BLOCK_K < BLOCK_D:
+    if BLOCK_K == BLOCK_D:
+        return dot(cast(h, y.dtype), y, d_x, PRECISION)
+    elif BLOCK_D < 512:
         y = load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_D)
-    return dot(cast(h, y.dtype), y, d_x, PRECISION)
+        return dot(h, y, d_x, PRECISION)
+    else:  # half of the rows at a time, in a loop that keeps both halves from the registers
+        HALF: tl.constexpr = BLOCK_N // 2
+        halves = h.reshape(BLOCK_M, 2, HALF)
+        for t in tl.range(0, 2, num_stages=STAGES):
+            part = tl.sum(tl.where((tl.arange(0, 2) == t)[None, :, None], halves, 0.0), axis=1)  # [BLOCK_M, HALF]
+            y = load_rows(y_ptr, j0 + t * HALF, y_end, D, MASKED, HALF, BLOCK_D)
+            d_x = dot(part, y, d_x, PRECISION)
+        return d_x
 
 
 @triton.jit

@@ -148,22 +148,24 @@ HALF = {
     "gradient": GRADIENT,
     "gradient_online": GRADIENT_ONLINE,
 }
-# float32, on every architecture: three TF32 products keep two parts of every operand in registers.
+# float32: three TF32 products keep two parts of every operand in registers.
 WIDTHS = (64, 128, 256, 512, 1024)
+SUMS_FLOAT32 = dict.fromkeys((80, 90, 100), dict.fromkeys(WIDTHS, Launch(64, 64, 8, 3, 32, 32)))
+SUMS_FLOAT32[89] = dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))
 GRADIENT_FLOAT32 = {
     64: Launch(32, 32, 8, 2, 32, 32),
     128: Launch(32, 32, 8, 2, 32, 32),
     256: Launch(32, 32, 8, 2, 32, 32),
-    512: Launch(32, 16, 8, 2, 16, 16),
-    1024: Launch(16, 16, 8, 2, 16, 16),
+    512: Launch(32, 16, 8, 2, 64, 16),
+    1024: Launch(16, 16, 8, 2, 64, 16),
 }
 FLOAT32 = {
-    "sums": dict.fromkeys(WIDTHS, Launch(64, 64, 8, 3, 32, 32)),
-    "sums_any": dict.fromkeys(WIDTHS, Launch(64, 64, 8, 3, 32, 32)),
-    "sums_online": dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32)),
-    "positives": dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None)),
-    "gradient": GRADIENT_FLOAT32,
-    "gradient_online": GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)},
+    "sums": SUMS_FLOAT32,
+    "sums_any": SUMS_FLOAT32,
+    "sums_online": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
+    "positives": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None))),
+    "gradient": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "gradient_online": dict.fromkeys(SUMS, GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}),
 }
 
 
@@ -179,10 +181,9 @@ def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:
     """Of one of the kernels of HALF."""
     if INTERPRETING:  # a tile costs the same whatever its size
         return Launch(64, 64, 4, 1, MASKED_N=None if kernel == "positives" else 32)
-    if itemsize == 4:
-        return FLOAT32[kernel][max(64, block_d)]
+    table = FLOAT32 if itemsize == 4 else HALF
     # an architecture that is not listed may have as little shared memory as 89
-    return HALF[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
+    return table[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
 
 
 _tuned: dict[tuple[str, int, int, int], Launch] = {}

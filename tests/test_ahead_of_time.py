@@ -44,6 +44,8 @@ def tile_complaints(compiled: Compiled) -> list[str]:
     launch, options = compiled.launch, compiled.launch.options
     if options["PRECISION"] == "ieee" and launch.arguments[0].dtype == torch.float32:
         return []  # no tensor core can
+    if any(x.name.startswith("CALL.ABS") for x in compiled.code):
+        return ["a call, which makes ptxas wait after every wgmma"]
     names = {x.base for x in compiled.code if x.pipe == "tensor"}
     wanted = {TENSOR[launch.architecture], "HMMA"}  # tiles of fewer than 64 rows and tf32x3 are mma.sync everywhere
     if not names or not names <= wanted:

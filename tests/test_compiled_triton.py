@@ -16,7 +16,7 @@ from ptxemu import SECTOR
 
 import fastpixcon as fpc
 from fastpixcon.ops import define
-from fastpixcon.testing import GatherCase, InfoNCECase, SelectCase
+from fastpixcon.testing import GatherCase, InfoNCECase, SelectCase, backward_arguments
 
 triton = pytest.importorskip("triton")
 tl = triton.language
@@ -112,6 +112,25 @@ def test_a_label_that_is_too_large_is_an_assertion_on_the_device(emulator: Emula
     labels[1, 3, 4] = 5
     with pytest.raises(ptxemu.DeviceAssertError, match="neither below num_classes nor ignore_index"):
         define.OVERLOADS["triton", "select_anchors"](labels, *others)
+
+
+@pytest.mark.parametrize("value", [2 * 5 * 7, 2**40, -2])
+def test_an_index_outside_the_map_is_an_assertion_on_the_device(value: int, emulator: Emulator) -> None:
+    embeddings, index = GatherCase(2, 19, 5, 7, 30).arguments()
+    index[17] = value
+    with pytest.raises(ptxemu.DeviceAssertError, match="neither -1 nor a pixel of embeddings"):
+        define.OVERLOADS["triton", "gather_normalize"](embeddings, index)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1, float("nan")])
+def test_a_temperature_that_is_not_positive_is_an_assertion_on_the_device(value: float, emulator: Emulator) -> None:
+    """In the backward of a step; the forward would be slower for it."""
+    case = InfoNCECase(20, 16)
+    arguments = case.arguments()
+    arguments[4].fill_(value)
+    outputs = define.OVERLOADS["triton", "info_nce"](*arguments)
+    with pytest.raises(ptxemu.DeviceAssertError, match="temperature: not a number > 0"):
+        define.OVERLOADS["triton", "info_nce_backward"](*backward_arguments(case, arguments, outputs))
 
 
 # Schedules

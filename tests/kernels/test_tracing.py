@@ -76,7 +76,7 @@ def maps(device: str, B: int = 2, h: int = 32, w: int = 40) -> tuple[Tensor, Ten
 
 def test_forward_on_cuda() -> None:
     graphs = Graphs()
-    with FakeTensorMode():
+    with FakeTensorMode(), fpc.backend("triton"):
         loss = step(graphs, "cuda")(*maps("cuda"))
     assert (loss.device.type, loss.shape) == ("cuda", ())
     assert graphs.kernels(0) == FORWARD
