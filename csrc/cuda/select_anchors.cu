@@ -131,8 +131,8 @@ __global__ void __launch_bounds__(kChooseThreads)
     });
   }
 
-  int64_t before =
-      0;  // of the segments before those that the threads have: rooms, and the number kept in the upper half
+  // Of the segments before those that the threads have: rooms, and the number kept in the upper half.
+  int64_t before = 0;
   for (int s0 = 0; s0 < segments; s0 += kChooseThreads) {
     const int s = s0 + threadIdx.x;
     const bool here = s < segments;
