@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   constexpr int kElement = element_size(kPrecision), kHBytes = kColumns * kElement;
   constexpr Precision kProducts = is_half(kPrecision)              ? kPrecision
                                   : kPrecision == Precision::kTf32 ? Precision::kTf32
-                                                                   : Precision::kTf32x3;
+                                                                   : Precision::kTf32x4;
   extern __shared__ __align__(128) char shared[];
   const int panels = row_bytes / kPanel, stage_bytes = Shape::stage_bytes(row_bytes);
   char* const stages = shared + kRows * row_bytes;

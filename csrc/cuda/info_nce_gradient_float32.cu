@@ -1,4 +1,4 @@
-// Gradients of float32 rows, in TF32, in three TF32 products, and without tensor cores.
+// Gradients of float32 rows, in TF32, in four TF32 products, and without tensor cores.
 #include "cuda/gradient.cuh"
 
 namespace fastpixcon {
@@ -17,7 +17,7 @@ GradientLaunch gradient_launch_float32(int row_bytes) {
 
 GradientLaunch info_nce_gradient_float32(Precision precision, int row_bytes) {
   if (precision == Precision::kTf32) return gradient_launch_float32<Precision::kTf32, true>(row_bytes);
-  if (precision == Precision::kTf32x3) return gradient_launch_float32<Precision::kTf32x3, true>(row_bytes);
+  if (precision == Precision::kTf32x4) return gradient_launch_float32<Precision::kTf32x4, true>(row_bytes);
   return gradient_launch_float32<Precision::kFloat, false>(row_bytes);
 }
 

@@ -106,7 +106,7 @@ InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed
     case Precision::kHalf:
       return fixed ? &info_nce_positives<Precision::kHalf, true> : &info_nce_positives<Precision::kHalf, false>;
     case Precision::kTf32: return &info_nce_positives<Precision::kTf32, true>;
-    case Precision::kTf32x3: return &info_nce_positives<Precision::kTf32x3, true>;
+    case Precision::kTf32x4: return &info_nce_positives<Precision::kTf32x4, true>;
     default: return &info_nce_positives<Precision::kFloat, false>;
   }
 }

@@ -163,7 +163,7 @@ InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows
     case Precision::kHalf:
       return rows == 128 ? half_kernel<128, Precision::kHalf>(fixed) : half_kernel<64, Precision::kHalf>(fixed);
     case Precision::kTf32: return &info_nce_sums<64, Precision::kTf32, true>;
-    case Precision::kTf32x3: return &info_nce_sums<64, Precision::kTf32x3, true>;
+    case Precision::kTf32x4: return &info_nce_sums<64, Precision::kTf32x4, true>;
     default: return &info_nce_sums<64, Precision::kFloat, false>;
   }
 }

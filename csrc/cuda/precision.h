@@ -7,7 +7,7 @@ enum class Precision {
   kBFloat16,
   kHalf,
   kTf32,
-  kTf32x3,  // float32 to 22 bits: of numbers cut in two, three of four products
+  kTf32x4,  // float32 to 22 bits: of numbers cut in two, all four products
   kFloat,   // float32 without tensor cores: a product of rows a, b has the same bits as that of b, a
 };
 

@@ -63,6 +63,7 @@ __device__ void multiply_add_all(float (&d)[kM][kAll][4], const uint32_t (&a)[kM
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
         if constexpr (kPrecision != Precision::kTf32) {
+          multiply_add<kPrecision>(d[m][first + n], a_low[m], b_low);
           multiply_add<kPrecision>(d[m][first + n], a_low[m], b_high);
           multiply_add<kPrecision>(d[m][first + n], a_high[m], b_low);
         }
@@ -112,7 +113,7 @@ __device__ void multiply_panels(float (&d)[kM][kN][4], const char* a, int first_
     multiply_panels_float(d, a, first_a, b, first_b);
   } else {
     const int lane = threadIdx.x % 32;
-    constexpr int kUnroll = kPrecision == Precision::kTf32x3 ? 1 : kPanel / 32;  // numbers in two halves fill registers
+    constexpr int kUnroll = kPrecision == Precision::kTf32x4 ? 1 : kPanel / 32;  // numbers in two halves fill registers
 #pragma unroll kUnroll
     for (int step = 0; step < kPanel / 32; ++step) {
       uint32_t x[kM][4], y[kN][2];

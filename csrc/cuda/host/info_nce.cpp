@@ -133,7 +133,7 @@ struct Problem {
     c = prepare(*contrast, contrast_labels, rows, contrast_by, contrast_by.values);
   }
 
-  // Of float32: TF32 where PyTorch allows it, else three TF32 products for 22 bits; or plain float32 where a logit must
+  // Of float32: TF32 where PyTorch allows it, else four TF32 products for 22 bits; or plain float32 where a logit must
   // come out the same as a row's and as a column's.
   Precision precision_of(const Tensor& x) const {
     switch (dtype_of("anchors", x)) {
@@ -142,7 +142,7 @@ struct Problem {
       default: break;
     }
     if (!fixed) return Precision::kFloat;
-    return at::globalContext().allowTF32CuBLAS() ? Precision::kTf32 : Precision::kTf32x3;
+    return at::globalContext().allowTF32CuBLAS() ? Precision::kTf32 : Precision::kTf32x4;
   }
 
   // Whether a block keeps its rows in shared memory while columns go by.
