@@ -1,7 +1,8 @@
-"""Which tests run on executed kernels: they cost seconds a kernel and width, and the Cases ask for some seven hundred.
+"""Which tests run on executed kernels. CUDA kernels are compiled once and run every Case; compiling Triton's takes
+seconds a kernel, and the Cases ask for some seven hundred.
 
-Those Cases are chosen that together run every kernel for every dtype and width, and in every pair of its branches, for
-as little work as can be found greedily; and those of extreme logits.
+Of those Cases are chosen that together compile every Triton kernel for every dtype and width, and in every pair of its
+branches, for as little work as can be found greedily; and those of extreme logits.
 """
 
 import functools
@@ -10,13 +11,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import compiled_cuda
-import compiled_triton
 import pytest
 import torch
-from compiled_triton import WANTED
+from compiled_triton import WANTED, launching
 
-from fastpixcon.ops import backends, define
+from fastpixcon.ops import define
 from fastpixcon.testing import CASES, InfoNCECase, backward_arguments
 
 EVERYTHING = os.environ.get("FASTPIXCON_TEST_PTX") == "all"
@@ -40,7 +39,7 @@ class Found(NamedTuple):
     compiled: set[str]  # what has to be compiled for them
 
 
-def look_at_triton(found: Found) -> Callable[..., None]:
+def look_at(found: Found) -> Callable[..., None]:
     from aot_compile import specialize  # needs Triton, which need not be here
 
     def look(kernel: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
@@ -62,54 +61,32 @@ def look_at_triton(found: Found) -> Callable[..., None]:
     return look
 
 
-def look_at_cuda(found: Found) -> Callable[..., None]:
-    def look(name: str, grid: tuple[int, ...], block: tuple[int, ...], shared: int, arguments: Sequence[Any]) -> None:
-        """Flags and missing tensors: each for every kernel, pairs for what its variants have in common."""
-        family = compiled_cuda.entries()[name].stem.rsplit("_", "gradient" in name)[0]
-        there = [(i, isinstance(x, torch.Tensor)) for i, x in enumerate(arguments) if not isinstance(x, int | float)]
-        choices = there + [(i, x) for i, x in enumerate(arguments) if isinstance(x, bool)]
-        found.names.add(name)
-        found.properties.update((name, choice) for choice in choices)
-        found.properties.update((family, pair) for pair in itertools.combinations(choices, 2))
-        found.properties.add((name, "several blocks", max(grid) > 1))
-        found.compiled.add(name)
-
-    return look
-
-
-LOOK = {"triton": (compiled_triton, look_at_triton), "native": (compiled_cuda, look_at_cuda)}
-
-
-def run(backend: str, operator: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
-    outputs = define.OVERLOADS[backend, operator](*arguments)
+def run(operator: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
+    outputs = define.OVERLOADS["triton", operator](*arguments)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 @functools.cache
-def found_by_case(backend: str) -> dict[Any, Found]:
+def found_by_case() -> dict[Any, Found]:
     """Without executing anything."""
-    module, look_at = LOOK[backend]
-    cuda, found = torch.device("cuda"), {}
+    found: dict[Any, Found] = {}
 
     def look(*launch: Any) -> None:
         look_at(found[case])(*launch)
 
-    with module.launching(look):
+    with launching(look):
         for case in itertools.chain.from_iterable(CASES.values()):
-            width = getattr(case, "D", None)
-            if backends.unsupported(backend, case.operator, cuda, torch.float32, width) is not None:
-                continue
             found[case] = Found(set(), set(), set())
             arguments = case.arguments()
-            outputs = run(backend, case.operator, arguments)
+            outputs = run(case.operator, arguments)
             if f"{case.operator}_backward" in define.OPERATORS:
-                run(backend, f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
+                run(f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
     return found
 
 
 @functools.cache
-def chosen_cases(backend: str) -> frozenset[Any]:
-    found = found_by_case(backend)
+def chosen_cases() -> frozenset[Any]:
+    found = found_by_case()
     # Where the rounding of a logit shows, and so what the compiler makes of a product and a difference.
     chosen = {case for case in found if isinstance(case, InfoNCECase) and case.largest_logit > 1e6}
     covered = set().union(*(found[case].properties for case in chosen))
@@ -132,7 +109,7 @@ def is_chosen(item: pytest.Item) -> bool:
     if EVERYTHING or backend is None or not backend.is_executed or backend.executed.missing() is not None:
         return True
     if item.originalname == f"test_{getattr(parameters.get('case'), 'operator', None)}":
-        return parameters["case"] in chosen_cases(backend.name)
+        return backend.name == "native" or parameters["case"] in chosen_cases()
     return item.originalname not in LEFT_OUT and parameters.get("mask", MASK) == MASK
 
 

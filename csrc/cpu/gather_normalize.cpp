@@ -119,10 +119,7 @@ void normalize_(scalar_t* rows, float* inv_norm, const int64_t* index, int64_t N
 }
 
 std::tuple<at::Tensor, at::Tensor> gather_normalize(const at::Tensor& embeddings, const at::Tensor& index_) {
-  check_dim("embeddings", embeddings, 4);
-  check_dim("index", index_, 1);
-  check_dtype("index", index_, at::kLong);
-  check_same_device("index", index_, embeddings);
+  check_gather_normalize(embeddings, index_);
   const int64_t N = index_.size(0), D = embeddings.size(1);
   const at::Tensor index = index_.contiguous();
   const auto anchors = anchors_by_pixel(index, embeddings.size(0) * embeddings.size(2) * embeddings.size(3));
@@ -233,15 +230,8 @@ void scatter_channels_last(const Gradients& gradients, const scalar_t* d_rows, c
 
 at::Tensor gather_normalize_backward(const at::Tensor& d_rows_, const at::Tensor& rows_, const at::Tensor& inv_norm_,
                                      const at::Tensor& index_, at::IntArrayRef size, bool channels_last) {
-  check_dim("index", index_, 1);
-  check_dtype("index", index_, at::kLong);
-  TORCH_CHECK_VALUE(size.size() == 4, "size: got ", size, ", want [B, D, h, w]");
+  check_gather_normalize_backward(d_rows_, rows_, inv_norm_, index_, size);
   const int64_t N = index_.size(0), B = size[0], D = size[1], plane = size[2] * size[3];
-  check_sizes("rows", rows_, {N, D});
-  check_sizes("d_rows", d_rows_, {N, D});
-  check_sizes("inv_norm", inv_norm_, {N});
-  check_dtype("inv_norm", inv_norm_, at::kFloat);
-  for (const auto& x : {d_rows_, inv_norm_, index_}) check_same_device("d_rows, inv_norm, index", x, rows_);
   const at::Tensor rows = rows_.contiguous(), d_rows = d_rows_.to(rows.scalar_type()).contiguous();
   const at::Tensor inv_norm = inv_norm_.contiguous(), index = index_.contiguous();
   const auto anchors = anchors_by_pixel(index, B * plane);

@@ -12,6 +12,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "common/checks.h"
 #include "cpu/huge_pages.h"
 #include "cpu/schedule.h"
 #include "cpu/sorted_rows.h"
@@ -42,16 +43,6 @@ const TileKernels& tile_kernels(at::ScalarType dtype) {
   return tile_kernels_baseline();
 }
 
-void check_rows(const char* name, const Tensor& x, const Tensor& labels) {
-  TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) > 0, name, ": got shape ", x.sizes(), ", want [rows, D > 0]");
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf,
-                   name, ": got dtype ", x.scalar_type(), ", want float32, bfloat16 or float16");
-  TORCH_CHECK_VALUE(labels.dim() == 1 && labels.size(0) == x.size(0), name, "' labels: got shape ", labels.sizes(),
-                    ", want [", x.size(0), "]");
-  TORCH_CHECK_TYPE(labels.scalar_type() == at::kInt || labels.scalar_type() == at::kLong, name, "' labels: got dtype ",
-                   labels.scalar_type(), ", want int32 or int64");
-}
-
 // One loss: its rows, sorted and packed, and how they are cut into tiles.
 struct Problem {
   const TileKernels& kernels;
@@ -68,25 +59,14 @@ struct Problem {
       : kernels(tile_kernels(anchors_in.scalar_type())),
         self(!contrast_in.has_value()),
         negatives(denominator == "negatives") {
-    check_rows("anchors", anchors_in, anchor_labels);
-    TORCH_CHECK_VALUE(negatives || denominator == "all", "denominator: got ", denominator,
-                      ", want 'negatives' or 'all'");
-    TORCH_CHECK_VALUE(rows == "raw" || rows == "unit" || rows == "any", "rows: got ", rows,
-                      ", want 'raw', 'unit' or 'any'");
-    TORCH_CHECK_VALUE(temperature_in.numel() == 1, "temperature: got shape ", temperature_in.sizes(), ", want []");
+    check_info_nce(anchors_in, anchor_labels, contrast_in, contrast_labels, temperature_in, denominator, rows);
     const double temperature = temperature_in.item<double>();
     TORCH_CHECK_VALUE(temperature > 0, "temperature: got ", temperature, ", want a number > 0");
     online = rows == "any" || temperature < kFixedShiftMin;
     scale = static_cast<float>(1 / temperature / (online ? 1 : kLn2));
     inverse = scale * (online ? 1 : kLn2);
     anchors = sort_rows(anchors_in, anchor_labels, rows == "raw", kernels);
-    if (!self) {
-      TORCH_CHECK_VALUE(contrast_labels.has_value(), "contrast_labels: got None, want the labels of contrast");
-      check_rows("contrast", *contrast_in, *contrast_labels);
-      TORCH_CHECK_VALUE(contrast_in->size(1) == anchors_in.size(1), "contrast: got feature width ",
-                        contrast_in->size(1), ", want ", anchors_in.size(1), ", the width of anchors");
-      separate = sort_rows(*contrast_in, *contrast_labels, rows == "raw", kernels);
-    }
+    if (!self) separate = sort_rows(*contrast_in, *contrast_labels, rows == "raw", kernels);
     classes = match_classes(anchors, contrast());
     row_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block);
     column_blocks = self ? row_blocks : Blocks::split(contrast().n, kernels.lanes, kernels.block);

@@ -279,23 +279,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
                                                               const at::Tensor& seed_, int64_t num_classes,
                                                               int64_t max_samples, int64_t max_views,
                                                               int64_t ignore_index) {
-  check_dim("labels", labels, 3);
-  TORCH_CHECK_VALUE(predictions.dim() == 3 || predictions.dim() == 4, "predictions: got shape ", predictions.sizes(),
-                    ", want [B, h, w] or [B, K, h, w]");
-  check_dim("seed", seed_, 0);
-  check_dtype("seed", seed_, at::kLong);
-  check_same_device("predictions", predictions, labels);
-  check_same_device("seed", seed_, labels);
+  check_select_anchors(labels, predictions, seed_, num_classes, max_samples, max_views);
   const int64_t B = labels.size(0), h = predictions.size(-2), w = predictions.size(-1);
-  TORCH_CHECK_VALUE(predictions.size(0) == B, "predictions: got ", predictions.size(0), " images, want ", B);
-  TORCH_CHECK_VALUE(num_classes > 0 && num_classes < std::numeric_limits<int32_t>::max() / 2, "num_classes: got ",
-                    num_classes, ", want an int > 0 below 2^30");
-  TORCH_CHECK_VALUE(predictions.dim() == 3 || predictions.size(1) == num_classes, "predictions: got logits of ",
-                    predictions.size(1), " classes, want ", num_classes);
-  TORCH_CHECK_VALUE(max_samples > 0, "max_samples: got ", max_samples, ", want an int > 0");
-  TORCH_CHECK_VALUE(max_views > 0, "max_views: got ", max_views, ", want an int > 0");
-  TORCH_CHECK_VALUE(h * w == 0 || labels.size(1) * labels.size(2) > 0, "labels: got shape ", labels.sizes(),
-                    ", want at least one pixel an image");
   const int64_t seed = *seed_.const_data_ptr<int64_t>();
 
   at::Tensor index = at::empty({max_samples}, labels.options().dtype(at::kLong));  // [max_samples]

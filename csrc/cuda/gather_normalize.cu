@@ -1,13 +1,13 @@
 #include "cuda/convert.cuh"
 #include "cuda/device_check.cuh"
 #include "cuda/gather_normalize.h"
+#include "cuda/normalize.cuh"
 #include "cuda/vector.cuh"
 #include "cuda/warp.cuh"
 
 namespace fastpixcon {
 namespace {
 
-constexpr float kMinNorm = 1e-12f;  // below it a row has no direction
 template <int kVector>
 constexpr int kSteps = kVector == 1 ? 8 : 16 / kVector;  // accesses of a lane whose values stay in registers
 
@@ -20,18 +20,6 @@ __device__ int64_t checked_pixel(int64_t index, int64_t pixels) {
 __device__ int64_t pixel_offset(int64_t pixel, int h, int w, int64_t stride_b, int64_t stride_h, int64_t stride_w) {
   const int64_t line = pixel / w;
   return line / h * stride_b + line % h * stride_h + pixel % w * stride_w;
-}
-
-// A power of two that brings the largest of a row near 1: neither huge nor tiny rows overflow or vanish.
-__device__ float scale_of(float largest) {
-  const int exponent = __float_as_int(largest) >> 23;
-  return __int_as_float((254 - min(max(exponent, 27), 253)) << 23);  // 2^-126 to 2^100
-}
-
-// What makes a scaled row of that sum of squares a unit row.
-__device__ float direction_of(float sum, float scale) {
-  const float norm = sqrtf(sum);
-  return norm >= kMinNorm * scale ? 1 / norm : 0;
 }
 
 }  // namespace

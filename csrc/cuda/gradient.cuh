@@ -76,7 +76,7 @@ __device__ void store_h(char* h, int row, int n, int t, float first, float secon
   }
 }
 
-// Columns 16 q .. 16 q + 15 of the gradient from rows first_row.. (32 bytes of H) of a tile of y, for two products.
+// Columns 16 q .. 16 q + 15 of the rows of a tile of y that piece of 32 bytes `step` of H is for, for two products.
 template <Precision kPrecision, int kColumns>
 __device__ void load_columns(uint32_t (&b)[2][2], const char* y, int step, int q) {
   const Lane l;
@@ -105,7 +105,7 @@ __device__ void store_row(scalar_t* row, int q, const float (&low)[2], const flo
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int from = (l.lane & ~3) + (2 * l.t + i / 2) % 4;
-    const float a = __shfl_sync(~0u, low[i % 2], from), b = __shfl_sync(~0u, high[i % 2], from);
+    const float a = __shfl_sync(kAllLanes, low[i % 2], from), b = __shfl_sync(kAllLanes, high[i % 2], from);
     values[i] = l.t < 2 ? a : b;
   }
   if (row == nullptr) return;
@@ -114,7 +114,7 @@ __device__ void store_row(scalar_t* row, int q, const float (&low)[2], const flo
     if constexpr (sizeof(scalar_t) == 4) {
       *reinterpret_cast<float4*>(row + d) = make_float4(values[0], values[1], values[2], values[3]);
     } else {
-      scalar_t four[4];
+      alignas(8) scalar_t four[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) four[i] = from_float<scalar_t>(values[i]);
       *reinterpret_cast<uint2*>(row + d) = *reinterpret_cast<const uint2*>(four);

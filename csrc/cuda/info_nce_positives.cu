@@ -5,6 +5,7 @@
 #include "cuda/partial_sum.cuh"
 #include "cuda/sorted_labels.cuh"
 #include "cuda/sweep.cuh"
+#include "cuda/warp.cuh"
 
 namespace fastpixcon {
 
@@ -81,8 +82,8 @@ __global__ void __launch_bounds__(Tiles::kThreads, 2)
   for (int m = 0; m < kM; ++m)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float loss_sum = sum_over_lanes(row_losses[m][i], 3), weight_sum = sum_over_lanes(row_weights[m][i], 3);
-      const int32_t count = sum_over_lanes(row_counts[m][i], 3);
+      const float loss_sum = warp_sum<4>(row_losses[m][i]), weight_sum = warp_sum<4>(row_weights[m][i]);
+      const int32_t count = warp_sum<4>(row_counts[m][i]);
       if (tid % 4 != 0) continue;
       const int half = sweep.first_column / 64, row = sweep.row(m, i);
       losses[half][row] = loss_sum, weights[half][row] = weight_sum, counts[half][row] = count;

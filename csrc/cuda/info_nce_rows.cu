@@ -3,11 +3,12 @@
 #include "cuda/convert.cuh"
 #include "cuda/info_nce.h"
 #include "cuda/math.cuh"
+#include "cuda/normalize.cuh"
 #include "cuda/sorted_labels.cuh"
+#include "cuda/warp.cuh"
 
 namespace fastpixcon {
 
-constexpr float kMinNorm = 1e-12f;  // below it a row has no direction: it is zero and gets no gradient
 constexpr float kLargestScaled = 4096;
 
 template <typename scalar_t>
@@ -15,30 +16,27 @@ __global__ void __launch_bounds__(kRowwiseThreads)
     prepare_rows(const void* x_, const int32_t* labels, const int64_t* source, const int64_t* values,
                  const int64_t* classes, void* rows_, int32_t* row_labels, float* inv_norms, int N, int n_classes,
                  int D, int D_pad, int64_t stride_n, int64_t stride_d) {
-  const int n = blockIdx.x * kRowwiseRows + threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int n = blockIdx.x * kRowwiseRows + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (n >= N) return;
   const int64_t from = source == nullptr ? n : source[n];
   const scalar_t* const x = static_cast<const scalar_t*>(x_) + from * stride_n;           // [D]
   scalar_t* const row = static_cast<scalar_t*>(rows_) + static_cast<int64_t>(n) * D_pad;  // [D_pad]
 
-  float unit = 1, direction = 1;  // their product is 1 / |x|; neither huge nor tiny rows overflow or vanish
+  float scale = 1, direction = 1;
   if (inv_norms != nullptr) {
-    float largest = 0;
-    for (int d = lane; d < D; d += 32) largest = fmaxf(largest, fabsf(to_float(x[d * stride_d])));
-    for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
-    unit = largest == 0 ? 0 : 1 / largest;
-    float sum = 0;
-    for (int d = lane; d < D; d += 32) {
-      const float scaled = to_float(x[d * stride_d]) * unit;
+    float largest = 0, sum = 0;
+    for (int d = lane; d < D; d += kWarp) largest = fmaxf(largest, fabsf(to_float(x[d * stride_d])));
+    scale = scale_of(warp_max(largest));
+    for (int d = lane; d < D; d += kWarp) {
+      const float scaled = to_float(x[d * stride_d]) * scale;
       sum = fmaf(scaled, scaled, sum);
     }
-    const float norm = sqrtf(sum_over_lanes(sum));
-    direction = largest * norm < kMinNorm ? 0 : 1 / norm;
-    if (lane == 0) inv_norms[n] = unit * direction;
+    direction = direction_of(warp_sum(sum), scale);
+    if (lane == 0) inv_norms[n] = scale * direction;
   }
-  for (int d = lane; d < D_pad; d += 32) {
+  for (int d = lane; d < D_pad; d += kWarp) {
     const float value = d < D ? to_float(x[d * stride_d]) : 0;
-    row[d] = from_float<scalar_t>(value * unit * direction);
+    row[d] = from_float<scalar_t>(value * scale * direction);
   }
 
   int32_t label;
@@ -79,7 +77,7 @@ template <typename scalar_t>
 __global__ void __launch_bounds__(kRowwiseThreads)
     info_nce_project(const float* d_rows, const void* x_, const int64_t* source, const float* inv_norms, void* d_x_,
                      float* along, int N, int D, int D_pad, int splits) {
-  const int n = blockIdx.x * kRowwiseRows + threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int n = blockIdx.x * kRowwiseRows + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (n >= N) return;
   const float* const d_row = d_rows + static_cast<int64_t>(n) * D_pad;  // [splits, .., D_pad]
   const scalar_t* const x = static_cast<const scalar_t*>(x_) + static_cast<int64_t>(n) * D_pad;
@@ -93,15 +91,15 @@ __global__ void __launch_bounds__(kRowwiseThreads)
 
   float product = 0;
   if (along != nullptr || inv_norms != nullptr) {
-    for (int d = lane; d < D; d += 32) {
+    for (int d = lane; d < D; d += kWarp) {
       const float value = gradient(d);
       product += value == 0 ? 0 : value * to_float(x[d]);  // a row left out may hold anything
     }
-    product = sum_over_lanes(product);
+    product = warp_sum(product);
     if (along != nullptr && lane == 0) along[n] = product;
   }
   const float inv_norm = inv_norms == nullptr ? 1 : inv_norms[n];
-  for (int d = lane; d < D; d += 32) {
+  for (int d = lane; d < D; d += kWarp) {
     float value = gradient(d);
     if (inv_norms != nullptr && value != 0) value -= product * to_float(x[d]);
     d_x[d] = from_float<scalar_t>(value * inv_norm);

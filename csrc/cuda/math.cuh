@@ -35,13 +35,4 @@ __device__ inline float sigmoid(float margin) {
   return __fdividef(margin >= 0 ? 1.0f : t, 1.0f + t);
 }
 
-// Sum over the lanes that differ in the given bits; all of them get it, in the same order.
-template <typename T>
-__device__ T sum_over_lanes(T x, int bits = 31) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2)
-    if ((bits & step) != 0) x += __shfl_xor_sync(~0u, x, step);
-  return x;
-}
-
 }  // namespace fastpixcon

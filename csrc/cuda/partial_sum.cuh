@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/math.cuh"
+#include "cuda/warp.cuh"
 
 namespace fastpixcon {
 
@@ -20,7 +21,7 @@ struct PartialSum<true> {
   __device__ void store(float* totals, float*, int64_t i) const { totals[i] = total; }
   __device__ void add(float e) { total += e; }
   __device__ void add(const PartialSum& other) { total += other.total; }
-  __device__ PartialSum from_lane(int bits) const { return {__shfl_xor_sync(~0u, total, bits)}; }
+  __device__ PartialSum from_lane(int bits) const { return {__shfl_xor_sync(kAllLanes, total, bits)}; }
   __device__ float log() const { return log2f(total) * kLn2; }
 };
 
@@ -45,7 +46,7 @@ struct PartialSum<false> {
     largest = top;
   }
   __device__ PartialSum from_lane(int bits) const {
-    return {__shfl_xor_sync(~0u, total, bits), __shfl_xor_sync(~0u, largest, bits)};
+    return {__shfl_xor_sync(kAllLanes, total, bits), __shfl_xor_sync(kAllLanes, largest, bits)};
   }
   __device__ float log() const { return log2f(total) * kLn2 + largest; }
 };

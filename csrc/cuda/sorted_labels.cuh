@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cuda/warp.cuh"
+
 namespace fastpixcon {
 
 constexpr uint32_t kLeftOut = 0xFFFFFFFF;
@@ -14,11 +16,11 @@ __device__ inline uint32_t key_of(int32_t label) { return static_cast<uint32_t>(
 // together.
 template <typename Less>
 __device__ int count_less(int n, const Less& less) {
-  const int lane = threadIdx.x % 32;
+  const int lane = threadIdx.x % kWarp;
   int low = 0, high = n;
   while (low < high) {
-    const int step = (high - low + 31) / 32, at = low + step * (lane + 1) - 1;
-    const int count = __popc(__ballot_sync(~0u, at < high && less(at)));
+    const int step = (high - low + kWarp - 1) / kWarp, at = low + step * (lane + 1) - 1;
+    const int count = __popc(__ballot_sync(kAllLanes, at < high && less(at)));
     low += step * count;
     high = min(high, low + step - 1);
   }

@@ -8,9 +8,11 @@ namespace fastpixcon {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = ~0u;
 
-__device__ inline float warp_sum(float x) {
+// Over kLanes neighbouring lanes, each of which gets it.
+template <int kLanes = kWarp, typename T>
+__device__ T warp_sum(T x) {
 #pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  for (int step = kLanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
   return x;
 }
 

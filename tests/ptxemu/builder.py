@@ -4,6 +4,7 @@ A register is an array with an element for every thread of the batch. It is neve
 registers may share one, and a decoded fragment stays valid as long as its registers are the same arrays.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -40,7 +41,7 @@ def unsupported(inst: Inst, why: str = "unsupported form") -> UnsupportedError:
     return UnsupportedError(f"{why}: {inst.text}")
 
 
-class Registers:
+class Registers(ABC):
     """The registers of the machine, as getters and setters of operands."""
 
     R: list[Any]
@@ -48,11 +49,13 @@ class Registers:
     carry: int  # number of the carry flag
     fragments: Any  # decoded ones, of mma
 
+    @abstractmethod
     def address_of(self, name: str) -> int:
-        raise NotImplementedError
+        """Of a variable."""
 
+    @abstractmethod
     def special(self, name: str) -> Getter:
-        raise NotImplementedError
+        """Of a special register, such as %tid.x."""
 
     # Reading
 

@@ -63,10 +63,7 @@ void check_map(const at::Tensor& map, int64_t N) {
 }
 
 std::tuple<at::Tensor, at::Tensor> gather_normalize(const at::Tensor& embeddings, const at::Tensor& index_) {
-  check_dim("embeddings", embeddings, 4);
-  check_dim("index", index_, 1);
-  check_dtype("index", index_, at::kLong);
-  check_same_device("index", index_, embeddings);
+  check_gather_normalize(embeddings, index_);
   const Dtype dtype = dtype_of("embeddings", embeddings);
   const int64_t N = index_.size(0), D = embeddings.size(1), h = embeddings.size(2), w = embeddings.size(3);
   check_map(embeddings, N);
@@ -93,15 +90,8 @@ std::tuple<at::Tensor, at::Tensor> gather_normalize(const at::Tensor& embeddings
 
 at::Tensor gather_normalize_backward(const at::Tensor& d_rows_, const at::Tensor& rows_, const at::Tensor& inv_norm_,
                                      const at::Tensor& index_, at::IntArrayRef size, bool channels_last) {
-  check_dim("index", index_, 1);
-  check_dtype("index", index_, at::kLong);
-  TORCH_CHECK_VALUE(size.size() == 4, "size: got ", size, ", want [B, D, h, w]");
+  check_gather_normalize_backward(d_rows_, rows_, inv_norm_, index_, size);
   const int64_t N = index_.size(0), D = size[1], h = size[2], w = size[3], pixels = size[0] * h * w;
-  check_sizes("rows", rows_, {N, D});
-  check_sizes("d_rows", d_rows_, {N, D});
-  check_sizes("inv_norm", inv_norm_, {N});
-  check_dtype("inv_norm", inv_norm_, at::kFloat);
-  for (const auto& x : {d_rows_, inv_norm_, index_}) check_same_device("d_rows, inv_norm, index", x, rows_);
   const Dtype dtype = dtype_of("rows", rows_);
   const c10::DeviceGuard guard(rows_.device());
   const at::Tensor d_rows = d_rows_.to(rows_.scalar_type()), rows = rows_.contiguous();

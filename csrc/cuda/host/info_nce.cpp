@@ -82,13 +82,7 @@ Rows prepare(const Tensor& x, const Tensor& labels, c10::string_view how, const 
   return rows;
 }
 
-void check_rows(const char* name, const Tensor& x, const Tensor& labels) {
-  check_dim(name, x, 2);
-  check_dim("labels", labels, 1);
-  check_sizes("labels", labels, {x.size(0)});
-  check_same_device("labels", labels, x);
-  TORCH_CHECK_TYPE(labels.scalar_type() == at::kInt || labels.scalar_type() == at::kLong, name, "' labels: got dtype ",
-                   labels.scalar_type(), ", want int32 or int64");
+void check_count(const char* name, const Tensor& x) {
   TORCH_CHECK_VALUE(x.size(0) <= kMostRows, name, ": got ", x.size(0), " rows, want at most ", kMostRows);
 }
 
@@ -108,24 +102,21 @@ struct Problem {
         fixed(fixed_shift && rows != "any"),
         temperature(temperature_),
         limits(device_limits(anchors)) {
-    check_rows("anchors", anchors, anchor_labels);
+    check_info_nce(anchors, anchor_labels, contrast, contrast_labels_, temperature, denominator, rows);
+    check_count("anchors", anchors);
     check_dtype("temperature", temperature, at::kFloat);
     check_same_device("temperature", temperature, anchors);
-    TORCH_CHECK_VALUE(temperature.numel() == 1, "temperature: got shape ", temperature.sizes(), ", want []");
-    TORCH_CHECK_VALUE(anchors.size(1) > 0 && anchors.size(1) <= kGradientMaxWidth, "anchors: got shape ",
-                      anchors.sizes(), ", want [rows, 1 to ", kGradientMaxWidth, "]");
+    TORCH_CHECK_VALUE(anchors.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.sizes(),
+                      ", want [rows, 1 to ", kGradientMaxWidth, "]");
     precision = precision_of(anchors);
     if (self) {
       const Order own = order(anchor_labels, is_sorted);
       a = c = prepare(anchors, anchor_labels, rows, own, own.values);
       return;
     }
-    TORCH_CHECK_VALUE(contrast_labels_.has_value(), "contrast_labels: got None, want the labels of contrast");
     Tensor contrast_labels = *contrast_labels_;
-    check_rows("contrast", *contrast, contrast_labels);
-    check_sizes("contrast", *contrast, {contrast->size(0), anchors.size(1)});
+    check_count("contrast", *contrast);
     check_dtype("contrast", *contrast, anchors.scalar_type());
-    check_same_device("contrast", *contrast, anchors);
     if (anchor_labels.scalar_type() != contrast_labels.scalar_type())
       anchor_labels = anchor_labels.to(at::kLong), contrast_labels = contrast_labels.to(at::kLong);
     const Order by = order(anchor_labels, is_sorted), contrast_by = order(contrast_labels, is_sorted);

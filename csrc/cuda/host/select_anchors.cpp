@@ -91,27 +91,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
                                                               const at::Tensor& seed, int64_t num_classes,
                                                               int64_t max_samples, int64_t max_views,
                                                               int64_t ignore_index) {
-  check_dim("labels", labels, 3);
-  TORCH_CHECK_VALUE(predictions.dim() == 3 || predictions.dim() == 4, "predictions: got shape ", predictions.sizes(),
-                    ", want [B, h, w] or [B, K, h, w]");
-  check_dim("seed", seed, 0);
-  check_dtype("seed", seed, at::kLong);
-  check_same_device("predictions", predictions, labels);
-  check_same_device("seed", seed, labels);
+  check_select_anchors(labels, predictions, seed, num_classes, max_samples, max_views);
   const int64_t B = labels.size(0), H = labels.size(1), W = labels.size(2);
   const int64_t h = predictions.size(-2), w = predictions.size(-1), pixels = h * w;
   const int64_t segments = num_classes * B;
-  TORCH_CHECK_VALUE(predictions.size(0) == B, "predictions: got ", predictions.size(0), " images, want ", B);
-  TORCH_CHECK_VALUE(num_classes > 0 && num_classes < (int64_t{1} << 30), "num_classes: got ", num_classes,
-                    ", want an int > 0 below 2^30");
   const bool are_logits = predictions.dim() == 4;
-  TORCH_CHECK_VALUE(!are_logits || predictions.size(1) == num_classes, "predictions: got logits of ",
-                    predictions.size(1), " classes, want ", num_classes);
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  TORCH_CHECK_VALUE(max_samples > 0 && max_samples < kMost, "max_samples: got ", max_samples, ", want an int > 0");
-  TORCH_CHECK_VALUE(max_views > 0, "max_views: got ", max_views, ", want an int > 0");
-  TORCH_CHECK_VALUE(pixels == 0 || H * W > 0, "labels: got shape ", labels.sizes(),
-                    ", want at least one pixel an image");
+  TORCH_CHECK_VALUE(max_samples < kMost, "max_samples: got ", max_samples, ", want an int below 2^31 - 1");
   const int64_t candidates_size = most_candidates(segments, max_samples, max_views);
   TORCH_CHECK_VALUE(B * pixels <= int64_t{1} << 32 && pixels < kMost && std::max(H, W) <= kMost &&
                         2 * segments < kMost / 2 && candidates_size < kMost,

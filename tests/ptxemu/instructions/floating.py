@@ -66,14 +66,13 @@ def fused_multiply_add(machine: Registers, inst: Inst) -> Step:
         return fused_multiply_add_of_halves(machine, inst)
     target, *operands = inst.args
     mode = rounding(inst)
-    function: Function
-    if inst.type == "f64":
-        long = np.longdouble
-        function = lambda x, y, z: numerics.round_to(x.astype(long) * y + z, F64, mode)  # noqa: E731
-    elif mode is not None:
-        function = lambda x, y, z: numerics.directed(np.multiply(x, y, dtype=F64) + z, F32, mode)  # noqa: E731
-    else:
-        function = lambda x, y, z: (np.multiply(x, y, dtype=F64) + z).astype(F32)  # noqa: E731
+
+    def function(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        if inst.type == "f64":
+            return numerics.round_to(x.astype(np.longdouble) * y + z, F64, mode)
+        wide = np.multiply(x, y, dtype=F64) + z
+        return wide.astype(F32) if mode is None else numerics.directed(wide, F32, mode)
+
     return machine.compute(target, inst.type, finished(function, inst), *((x, inst.type) for x in operands))
 
 
@@ -135,11 +134,13 @@ UNARY: dict[str, Function] = {
 @builds(*UNARY, of=FLOATING)
 def unary(machine: Registers, inst: Inst) -> Step:
     target, a = inst.args
-    exact = UNARY[inst.op]
-    function = rounded(exact, inst)
-    if inst.op in ("rsqrt", "rcp") and inst.type == "f32" and function is exact:
-        function = lambda x: exact(x.astype(F64)).astype(F32)  # noqa: E731
-    of_normal = function
-    if "ftz" in inst.modifiers and inst.type == "f32":
-        function = lambda x: of_normal(numerics.flush(x))  # noqa: E731
+    single = inst.type == "f32"
+    flushes = single and "ftz" in inst.modifiers
+    widens = single and inst.op in ("rsqrt", "rcp") and rounding(inst) is None
+    of_normal = rounded(UNARY[inst.op], inst)
+
+    def function(x: np.ndarray) -> np.ndarray:
+        x = numerics.flush(x) if flushes else x
+        return of_normal(x.astype(F64)).astype(F32) if widens else of_normal(x)
+
     return machine.compute(target, inst.type, finished(function, inst), (a, inst.type))

@@ -28,6 +28,15 @@ def add(machine: Registers, inst: Inst) -> Step:
     return machine.compute(target, type_, function, (a, type_), (b, type_))
 
 
+def sum_and_carry(x: np.ndarray, y: np.ndarray, carried: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    result = x + y
+    carry = result < x
+    if carried is not None:
+        before, result = result, result + carried.astype(x.dtype)
+        carry |= result < before
+    return result, carry
+
+
 @builds("addc", "subc")
 def add_with_carry(machine: Registers, inst: Inst) -> Step:
     """Reads the carry flag if the opcode ends in c, writes it with .cc."""
@@ -48,11 +57,7 @@ def add_with_carry(machine: Registers, inst: Inst) -> Step:
                 carry |= (x == y) & R[flag]
                 result = result - R[flag].astype(raw)
         else:
-            result = x + y
-            carry = result < x
-            if reads:
-                before, result = result, result + R[flag].astype(raw)
-                carry |= result < before
+            result, carry = sum_and_carry(x, y, R[flag] if reads else None)
         store(result, mask)
         if writes:
             R[flag] = carry if mask is None else np.where(mask, carry, R[flag])
@@ -112,11 +117,7 @@ def multiply_add_with_carry(machine: Registers, inst: Inst) -> Step:
 
     def step(mask: Mask) -> None:
         first = product(get_a(), get_b()).view(raw)
-        result = first + get_c()
-        carry = result < first
-        if reads:
-            before, result = result, result + R[flag].astype(raw)
-            carry |= result < before
+        result, carry = sum_and_carry(first, get_c(), R[flag] if reads else None)
         store(result, mask)
         if writes:
             R[flag] = carry if mask is None else np.where(mask, carry, R[flag])

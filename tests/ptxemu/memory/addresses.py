@@ -1,5 +1,6 @@
 """Where the spaces lie among generic addresses, and what an instruction's access to memory is."""
 
+from abc import ABC, abstractmethod
 from enum import Enum
 
 import numpy as np
@@ -75,3 +76,21 @@ class Bytes:
         for i, column in enumerate(columns):
             rows[:, i] = column
         self.vectors[size, len(columns)][offsets >> LOG2[size * len(columns)]] = rows
+
+
+class Space(ABC):
+    """Memory of a launch, whose bytes lie in one piece."""
+
+    bytes: Bytes
+
+    @abstractmethod
+    def offsets(self, access: Access, addresses: np.ndarray, size: int, active: Active) -> np.ndarray:
+        """Of the addresses among the bytes, if all of them may be accessed."""
+
+    def read(self, access: Access, addresses: np.ndarray, size: int, count: int, active: Active) -> list[np.ndarray]:
+        return self.bytes.load(self.offsets(access, addresses, size * count, active), size, count)
+
+    def write(
+        self, access: Access, addresses: np.ndarray, size: int, columns: list[np.ndarray], active: Active
+    ) -> None:
+        self.bytes.store(self.offsets(access, addresses, size * len(columns), active), size, columns)

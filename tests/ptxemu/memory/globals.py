@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import EmuError, OutOfBoundsError
 from ..types import S64, Active
-from .addresses import ARRAY_STEP, GLOBAL_BASE, Access, Bytes, check_alignment, thread_of
+from .addresses import ARRAY_STEP, GLOBAL_BASE, Access, Bytes, Space, check_alignment, thread_of
 
 ALIGNMENT = 512  # of an array's storage
 
@@ -73,7 +73,7 @@ def extent_of(x: Any) -> Extent:
     return Extent(pointer, pointer, span if x.numel() else 0, x.untyped_storage().data_ptr(), False)
 
 
-class GlobalMemory:
+class GlobalMemory(Space):
     def __init__(self) -> None:
         self.arrays: list[Array] = []
         self.variables: dict[str, Array] = {}  # of the module
@@ -173,14 +173,6 @@ class GlobalMemory:
         if before is None:
             return "which is no global address (null or a shared or local address)"
         return f"offset {address - before.address} of array {before.name!r} of {before.size} bytes"
-
-    def read(self, access: Access, addresses: np.ndarray, size: int, count: int, active: Active) -> list[np.ndarray]:
-        return self.bytes.load(self.offsets(access, addresses, size * count, active), size, count)
-
-    def write(
-        self, access: Access, addresses: np.ndarray, size: int, columns: list[np.ndarray], active: Active
-    ) -> None:
-        self.bytes.store(self.offsets(access, addresses, size * len(columns), active), size, columns)
 
     def string_at(self, address: int) -> str:
         number = int(np.searchsorted(self.starts, address, "right")) - 1

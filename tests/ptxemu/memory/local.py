@@ -6,13 +6,13 @@ import numpy as np
 
 from ..errors import OutOfBoundsError
 from ..types import RAW, S64, Active
-from .addresses import WINDOWS, Access, Bytes, check_alignment, thread_of
+from .addresses import WINDOWS, Access, Bytes, Space, check_alignment, thread_of
 
 if TYPE_CHECKING:
     from ..machine import Machine
 
 
-class LocalMemory:
+class LocalMemory(Space):
     def __init__(self, machine: "Machine", size: int) -> None:
         self.size = size
         self.stride = max(16, (size + 15) // 16 * 16)
@@ -30,14 +30,6 @@ class LocalMemory:
                 thread_of(active, k),
             )
         return addresses + (self.starts if active is None else self.starts[active])
-
-    def read(self, access: Access, addresses: np.ndarray, size: int, count: int, active: Active) -> list[np.ndarray]:
-        return self.bytes.load(self.offsets(access, addresses, size * count, active), size, count)
-
-    def write(
-        self, access: Access, addresses: np.ndarray, size: int, columns: list[np.ndarray], active: Active
-    ) -> None:
-        self.bytes.store(self.offsets(access, addresses, size * len(columns), active), size, columns)
 
 
 class Parameters:
