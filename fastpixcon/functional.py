@@ -5,12 +5,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastpixcon.contrast import Bank, Miner, contrast_loss
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import choose
 
-__all__ = ["SelectedAnchors", "gather_normalize", "info_nce", "pixel_contrast", "select_anchors"]
+__all__ = [
+    "SelectedAnchors",
+    "gather_normalize",
+    "info_nce",
+    "memory_enqueue_",
+    "memory_rows",
+    "pixel_contrast",
+    "select_anchors",
+]
 
 DENOMINATORS = ("negatives", "all")
+CONTRASTS = ("both", "batch", "memory")
 FIXED_SHIFT_MIN = 0.025  # below it e^((cos - 1) / temperature) vanishes in float32
 
 
@@ -85,6 +95,9 @@ def info_nce(
     denominator: str = "negatives",
     normalize: bool = True,
     reduction: str = "mean",
+    memory: Bank | None = None,
+    mining: Miner | None = None,
+    seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> Tensor:
     """Supervised contrastive loss in nats per anchor, in memory that grows with N + M.
@@ -105,6 +118,9 @@ def info_nce(
         normalize: True: raw rows, normalised in the kernel; False: rows taken as they are, of any norm.
         reduction: "mean" over the anchors that have a positive (0, still attached to the graph, if none
             has), "sum", or "none" for [N], 0 where an anchor has no positive.
+        memory: a :class:`fastpixcon.MemoryBank`, whose rows are contrast rows, too; read where it lies, in its dtype.
+        mining: a :class:`fastpixcon.Mining`: which pairs an anchor keeps. This and memory want unit or raw rows.
+        seed: int or [] int64 tensor, of the pairs that mining draws.
 
     Under autocast the rows are cast to its dtype. Sums are float32 (float64 for float64 rows).
     """
@@ -119,6 +135,10 @@ def info_nce(
         rows="raw" if normalize else "any",
         is_sorted=False,
         reduction=reduction,
+        memory=memory,
+        mining=mining,
+        contrast_with="both",
+        seed=seed,
         backend=backend,
     )
 
@@ -135,6 +155,9 @@ def pixel_contrast(
     ignore_index: int = 255,
     num_classes: int | None = None,
     denominator: str = "negatives",
+    memory: Bank | None = None,
+    mining: Miner | None = None,
+    contrast: str = "both",
     seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> Tensor:
@@ -144,6 +167,8 @@ def pixel_contrast(
         embeddings: [B, D, h, w] floating.
         labels: [B, H, W], any integer dtype.
         predictions: [B, h, w] integer, or logits [B, K, h, w].
+        memory, mining: as in :func:`info_nce`.
+        contrast: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
 
     Returns:
         the mean loss in nats per anchor, [].
@@ -151,6 +176,7 @@ def pixel_contrast(
     checks.embeddings_map(embeddings)
     checks.same_pixels(embeddings, labels, predictions)
     checks.one_of("denominator", denominator, DENOMINATORS)
+    checks.one_of("contrast", contrast, CONTRASTS)
     checks.temperature_scale(temperature, base_temperature)
     selected = select_anchors(
         labels,
@@ -173,7 +199,69 @@ def pixel_contrast(
         rows="unit",
         is_sorted=True,
         reduction="mean",
+        memory=memory,
+        mining=mining,
+        contrast_with=contrast,
+        seed=seed,
         backend=backend,
+    )
+
+
+def memory_rows(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    num_classes: int,
+    pixels_per_image: int = 10,
+    ignore_index: int = 255,
+    seed: int | Tensor = 0,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a batch adds to a memory bank (Wang et al. 2021, section 3.2).
+
+    Args:
+        embeddings: [B, D, h, w] floating.
+        labels: [B, H, W], any integer dtype; brought to [h, w] by nearest.
+        num_classes: K.
+        pixels_per_image: P, the most random pixels of a class in an image.
+        ignore_index: label that does not count, nor does a negative one.
+        seed: int or [] int64 tensor on the device of labels.
+
+    Returns:
+        pixels [B, K, P, D] and regions [B, K, D], unit rows in the dtype of embeddings; pixel_labels [B, K, P] and
+        region_labels [B, K] int32, -1 where the image has no such pixel. In the order pixels, pixel_labels, regions,
+        region_labels.
+    """
+    checks.embeddings_map(embeddings)
+    checks.memory_rows(embeddings, labels, num_classes, pixels_per_image, ignore_index)
+    seed = checks.seed_tensor(seed, labels.device)
+    op = choose("memory_rows", embeddings, backend)
+    return op(embeddings, labels, seed, num_classes, pixels_per_image, ignore_index)  # type: ignore[no-any-return]
+
+
+def memory_enqueue_(
+    bank: Tensor,
+    bank_labels: Tensor,
+    written: Tensor,
+    pixel_size: int,
+    pixels: Tensor,
+    pixel_labels: Tensor,
+    regions: Tensor,
+    region_labels: Tensor,
+    *,
+    backend: str = "auto",
+) -> None:
+    """Writes ``pixels [P, D]`` and ``regions [R, D]`` into the rings of their labels, in place.
+
+    Args:
+        bank: [K, S, D], a ring of ``pixel_size`` places and a ring of the rest for each class.
+        bank_labels: [K, S] int32, becomes the class where a row is written.
+        written: [2, K] int64, advances by the rows written to the rings of pixels and of regions.
+        pixel_labels, region_labels: [P], [R] int32; rows of other labels than 0..K-1 are left out.
+    """
+    checks.memory_enqueue(bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels)
+    choose("memory_enqueue_", bank, backend)(
+        bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels
     )
 
 
@@ -189,6 +277,10 @@ def _info_nce(
     rows: str,
     is_sorted: bool,
     reduction: str,
+    memory: Bank | None,
+    mining: Miner | None,
+    contrast_with: str,
+    seed: int | Tensor,
     backend: str,
 ) -> Tensor:
     checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
@@ -200,20 +292,44 @@ def _info_nce(
         dtype = torch.get_autocast_dtype(device.type)
         anchors = anchors.to(dtype)
         contrast = None if contrast is None else contrast.to(dtype)
-    loss, _log_sum, _weight, num_positives = choose("info_nce", anchors, backend)(
-        anchors,
-        checks.label_rows(anchor_labels),
-        contrast,
-        None if contrast_labels is None else checks.label_rows(contrast_labels),
-        checks.temperature_tensor(temperature, anchors),
-        denominator,
-        rows,
-        not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN,
-        is_sorted,
-    )
+    temperature_ = checks.temperature_tensor(temperature, anchors)
+    fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
+    anchor_labels = checks.label_rows(anchor_labels)
+    contrast_labels = None if contrast_labels is None else checks.label_rows(contrast_labels)
+    if memory is None and mining is None:
+        loss, _log_sum, _weight, num_positives = choose("info_nce", anchors, backend)(
+            anchors, anchor_labels, contrast, contrast_labels, temperature_, denominator, rows, fixed_shift, is_sorted
+        )
+    else:
+        checks.memory_and_mining(memory, mining, anchors, rows, contrast_with)
+        if rows == "raw":
+            anchors = _unit_rows(anchors)
+            contrast = None if contrast is None else _unit_rows(contrast)
+        loss, num_positives = contrast_loss(
+            anchors,
+            anchor_labels,
+            contrast,
+            contrast_labels,
+            temperature_,
+            bank=None if contrast_with == "batch" else memory,
+            mining=mining,
+            seed=None if mining is None else checks.seed_tensor(seed, device),
+            use_batch=contrast_with != "memory",
+            denominator=denominator,
+            fixed_shift=fixed_shift,
+            is_sorted=is_sorted,
+            backend=backend,
+        )
     if scale is not None:
         loss = loss * scale
     if reduction == "none":
         return loss
     total = loss.sum()
     return total if reduction == "sum" else total / (num_positives > 0).sum().clamp(min=1)
+
+
+def _unit_rows(x: Tensor) -> Tensor:
+    """Rows ``x [N, D]`` over their norm, taken so that neither huge nor tiny ones overflow or vanish."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    largest = wide.detach().abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(wide.dtype).tiny)
+    return torch.nn.functional.normalize(wide / largest, dim=1).to(x.dtype)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from fastpixcon import functional
+from fastpixcon.memory import MemoryBank
+from fastpixcon.mining import Mining
 from fastpixcon.ops import checks
 
 __all__ = ["InfoNCELoss", "PixelContrastLoss", "SupConLoss"]
@@ -22,7 +24,11 @@ class PixelContrastLoss(nn.Module):
         max_views: the most anchors of one class in one image; smaller segments are left out.
         ignore_index: label that does not count.
         num_classes: K; None: K of the logits, else 256.
+        memory: a :class:`MemoryBank`: its rows are contrast rows besides. In training mode every call adds its batch to
+            the bank, after the loss.
+        mining: a :class:`Mining`: which of its positives and negatives an anchor keeps; None: all.
         denominator: "negatives" (the paper) or "all" (SupCon).
+        contrast: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
 
     The buffer ``seed`` ([] int64) starts from ``torch.initial_seed()`` and advances on the device by one a call:
     every call draws other pixels, and a restored ``state_dict`` draws the same ones again.
@@ -38,14 +44,19 @@ class PixelContrastLoss(nn.Module):
         max_views: int = 100,
         ignore_index: int = 255,
         num_classes: int | None = None,
-        memory: None = None,
-        mining: None = None,
+        memory: MemoryBank | None = None,
+        mining: Mining | None = None,
         denominator: str = "negatives",
+        contrast: str = "both",
     ) -> None:
         super().__init__()
-        for name, value in (("memory", memory), ("mining", mining)):
-            if value is not None:
-                raise ValueError(f"{name}: got {value!r}, want None; this version has no {name}")
+        if memory is not None and not isinstance(memory, MemoryBank):
+            raise TypeError(f"memory: got {memory!r}, want a MemoryBank")
+        if mining is not None and not isinstance(mining, Mining):
+            raise TypeError(f"mining: got {mining!r}, want a Mining")
+        checks.one_of("contrast", contrast, functional.CONTRASTS)
+        if contrast == "memory" and memory is None:
+            raise ValueError("contrast: got 'memory' without a memory, want 'batch' or a memory")
         checks.temperature_scale(temperature, base_temperature)
         checks.positive_int("max_samples", max_samples)
         checks.positive_int("max_views", max_views)
@@ -59,7 +70,10 @@ class PixelContrastLoss(nn.Module):
         self.max_views = max_views
         self.ignore_index = ignore_index
         self.num_classes = num_classes
+        self.memory = memory
+        self.mining = mining
         self.denominator = denominator
+        self.contrast = contrast
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63, dtype=torch.int64))
 
     def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
@@ -76,8 +90,13 @@ class PixelContrastLoss(nn.Module):
             ignore_index=self.ignore_index,
             num_classes=self.num_classes,
             denominator=self.denominator,
+            memory=self.memory,
+            mining=self.mining,
+            contrast=self.contrast,
             seed=self.seed,
         )
+        if self.memory is not None and self.training:
+            self.memory.enqueue(embeddings, labels)
         self.seed.add_(1)
         return loss
 
@@ -85,7 +104,8 @@ class PixelContrastLoss(nn.Module):
         return (
             f"temperature={self.temperature}, base_temperature={self.base_temperature},"
             f" max_samples={self.max_samples}, max_views={self.max_views}, ignore_index={self.ignore_index},"
-            f" num_classes={self.num_classes}, denominator={self.denominator!r}"
+            f" num_classes={self.num_classes}, denominator={self.denominator!r},"
+            f" mining={self.mining}, contrast={self.contrast!r}"
         )
 
 

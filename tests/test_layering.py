@@ -14,8 +14,11 @@ PACKAGE = ROOT / "fastpixcon"
 LAYERS = [
     {"cli"},
     {"training"},
-    {"losses", "memory", "mining", "distributed"},
+    {"losses"},
+    {"memory", "mining"},
+    {"distributed"},
     {"functional", "testing"},
+    {"contrast"},
     {"ops"},
     {"reference", "kernels", "_C"},
 ]

@@ -1,5 +1,29 @@
 """The operators. Importing an operator's contract defines it in every backend's namespace."""
 
-from fastpixcon.ops import gather_normalize, info_nce, select_anchors
+from fastpixcon.ops import (
+    contrast_gradient,
+    contrast_positives,
+    contrast_sums,
+    gather_normalize,
+    info_nce,
+    memory_enqueue_,
+    memory_positives,
+    memory_rows,
+    memory_sums,
+    mining_thresholds,
+    select_anchors,
+)
 
-__all__ = ["gather_normalize", "info_nce", "select_anchors"]
+__all__ = [
+    "contrast_gradient",
+    "contrast_positives",
+    "contrast_sums",
+    "gather_normalize",
+    "info_nce",
+    "memory_enqueue_",
+    "memory_positives",
+    "memory_rows",
+    "memory_sums",
+    "mining_thresholds",
+    "select_anchors",
+]

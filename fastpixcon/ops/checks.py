@@ -105,6 +105,75 @@ def selection(
     return channels
 
 
+def memory_rows(embeddings: Tensor, labels: object, num_classes: int, pixels_per_image: int, ignore_index: int) -> None:
+    _tensor("labels", labels, ("B", "H", "W"), floating=False)
+    assert isinstance(labels, Tensor)
+    _same_device("labels", labels, "embeddings", embeddings)
+    positive_int("num_classes", num_classes)
+    positive_int("pixels_per_image", pixels_per_image)
+    whole_number("ignore_index", ignore_index)
+    if labels.shape[0] != embeddings.shape[0]:
+        raise ValueError(f"labels: got {labels.shape[0]} images, want {embeddings.shape[0]} as in embeddings")
+    if embeddings.shape[2] * embeddings.shape[3] > 0 and labels.shape[1] * labels.shape[2] == 0:
+        raise ValueError(f"labels: got shape {tuple(labels.shape)}, want at least one pixel an image")
+
+
+def _integers(name: str, value: object, shape: Sequence[int], dtype: torch.dtype, other: Tensor) -> None:
+    if not isinstance(value, Tensor) or value.dtype != dtype:
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name}: got {got}, want a {dtype} tensor {list(shape)}")
+    if tuple(value.shape) != tuple(shape):
+        raise ValueError(f"{name}: got shape {tuple(value.shape)}, want {tuple(shape)}")
+    _same_device(name, value, "bank", other)
+
+
+def memory_enqueue(
+    bank: object,
+    bank_labels: object,
+    written: object,
+    pixel_size: int,
+    pixels: object,
+    pixel_labels: object,
+    regions: object,
+    region_labels: object,
+) -> None:
+    _tensor("bank", bank, ("K", "S", "D"), floating=True)
+    assert isinstance(bank, Tensor)
+    K, S, D = bank.shape
+    _integers("bank_labels", bank_labels, (K, S), torch.int32, bank)
+    _integers("written", written, (2, K), torch.int64, bank)
+    positive_int("pixel_size", pixel_size)
+    if pixel_size >= S:
+        raise ValueError(f"pixel_size: got {pixel_size}, want less than {S}, the places of a class in bank")
+    for name, rows, labels in (("pixels", pixels, pixel_labels), ("regions", regions, region_labels)):
+        _tensor(name, rows, ("rows", "D"), floating=True)
+        assert isinstance(rows, Tensor)
+        if rows.shape[1] != D:
+            raise ValueError(f"{name}: got {rows.shape[1]} features, want {D}, the width of bank")
+        _same_device(name, rows, "bank", bank)
+        _integers(f"{name.removesuffix('s')}_labels", labels, rows.shape[:1], torch.int32, bank)
+
+
+def memory_and_mining(memory: object, mining: object, anchors: Tensor, rows: str, contrast_with: str) -> None:
+    if rows == "any":
+        raise ValueError("normalize: got False, want True with memory or mining, which take cosines")
+    if memory is None:
+        if contrast_with == "memory":
+            raise ValueError("contrast: got 'memory' without a memory, want 'batch' or a memory")
+    else:
+        bank, labels = getattr(memory, "rows", None), getattr(memory, "labels", None)
+        if not isinstance(bank, Tensor) or not isinstance(labels, Tensor):
+            raise TypeError(f"memory: got {type(memory).__name__}, want a MemoryBank")
+        if bank.shape[-1] != anchors.shape[1]:
+            raise ValueError(
+                f"memory: got rows of {bank.shape[-1]} features, want {anchors.shape[1]} as in the anchors"
+            )
+        _same_device("memory", bank, "anchors", anchors)
+    names = ("negatives", "positives", "fraction", "keep")
+    if mining is not None and not all(hasattr(mining, name) for name in names):
+        raise TypeError(f"mining: got {type(mining).__name__}, want a Mining")
+
+
 def same_pixels(embeddings: Tensor, labels: object, predictions: object) -> None:
     """The maps [B, D, h, w], [B, H, W] and [B, (K,) h, w] show the same images."""
     for name, value in (("labels", labels), ("predictions", predictions)):

@@ -8,6 +8,7 @@ by name: the Python backends in ``<package>/<operator>.py``, the native one in `
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
         implementation = _python_implementation(package, name) if package else None
         if backend == "triton" and implementation is not None and not INTERPRETING:
             # torch.compile looks into it: the graph has its kernels and PyTorch's operators instead of it
-            torch.library.triton_op(qualified, implementation, mutates_args=(), schema=schema)
+            torch.library.triton_op(qualified, implementation, mutates_args=mutated(schema), schema=schema)
         else:
             torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
             if implementation is not None:
@@ -62,6 +63,11 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
         elif not extension.has_kernel(qualified):
             continue
         OVERLOADS[backend, name] = getattr(getattr(torch.ops, namespace), name).default
+
+
+def mutated(schema: str) -> list[str]:
+    """The arguments that a schema marks as changed in place, ``Tensor(a!) name``."""
+    return re.findall(r"Tensor\(\w!\) (\w+)", schema)
 
 
 def _register_autograd(qualified: str, namespace: str, autograd: Autograd) -> None:

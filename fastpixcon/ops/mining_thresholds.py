@@ -1,0 +1,56 @@
+"""Contract of ``mining_thresholds``: which pairs of an anchor are hard (Wang et al. 2021, section 3.3).
+
+    anchors    [N, D] unit (or zero) rows, anchor_labels   [N] int32 or int64
+    contrast   [M, D] unit rows,           contrast_labels [M]; None: no such set
+    diagonal   contrast row i + diagonal is anchor i itself, no pair of it; None: anchors are no contrast rows
+    bank       [K, S, D] unit rows,        bank_labels     [K, S] int32, -1 where empty; None: no such set
+    negatives, positives   "none", "hardest", "semi-hard" or "random"
+    fraction   of the pairs that "semi-hard" draws from, in (0, 1]
+    keep       how many positives, how many negatives an anchor keeps
+    -> mined   [4, N] float32 (float64 for float64 rows)
+
+A negative j of anchor i is kept if cos_ij >= mined[0, i] and u_ij < mined[2, i]; a positive if cos_ij <= mined[1, i]
+and u_ij < mined[3, i], where u_ij in [0, 1) is the hash of the pair, see ``reference/contrast_sums.py``. With n
+negatives of an anchor, over all sets:
+
+    "none"       all
+    "hardest"    the min(keep, n) of largest cosine
+    "semi-hard"  of the h = ceil(fraction * n) of largest cosine each with probability keep / h
+    "random"     each with probability keep / n
+
+and the same with the smallest cosine for positives. The reference sorts. The kernels count cosines in ``BINS`` bins
+over [-1, 1] and take the whole bin of the last pair: their threshold is less strict than the exact one, by one bin at
+most.
+"""
+
+import torch
+from torch import Tensor
+
+from fastpixcon.ops.define import define
+
+KINDS = ("none", "hardest", "semi-hard", "random")
+BINS = 1024
+SCHEMA = (
+    "(Tensor anchors, Tensor anchor_labels, Tensor? contrast, Tensor? contrast_labels, int? diagonal, Tensor? bank,"
+    " Tensor? bank_labels, str negatives, str positives, float fraction, int[2] keep) -> Tensor mined"
+)
+
+
+def fake(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    diagonal: int | None,
+    bank: Tensor | None,
+    bank_labels: Tensor | None,
+    negatives: str,
+    positives: str,
+    fraction: float,
+    keep: list[int],
+) -> Tensor:
+    dtype = torch.float64 if anchors.dtype == torch.float64 else torch.float32
+    return anchors.new_empty(4, anchors.shape[0], dtype=dtype)
+
+
+define("mining_thresholds", SCHEMA, fake)

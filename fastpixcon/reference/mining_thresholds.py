@@ -1,0 +1,47 @@
+"""Which pairs of an anchor are hard, by sorting all of its cosines."""
+
+import torch
+from torch import Tensor
+
+from fastpixcon.reference.contrast_sums import Pairs, bank_pairs, batch_pairs
+
+
+def threshold(cosine: Tensor, those: Tensor, kind: str, fraction: float, keep: int) -> tuple[Tensor, Tensor]:
+    """The least cosine [N] of the hardest of ``those`` pairs [N, M], the hardest having the largest; and the share of
+    them that is kept [N]."""
+    n = those.sum(dim=1)
+    all_of_them, nothing_less = torch.ones_like(n, dtype=cosine.dtype), torch.full_like(cosine[:, 0], -torch.inf)
+    if kind == "none":
+        return nothing_less, all_of_them
+    if kind == "random":
+        return nothing_less, (keep / n.clamp(min=1)).clamp(max=1).to(cosine.dtype)
+    pool = n.clamp(max=keep) if kind == "hardest" else (n.double() * fraction).ceil().long()
+    descending = cosine.masked_fill(~those, -torch.inf).sort(dim=1, descending=True).values
+    least = descending.gather(1, (pool - 1).clamp(min=0)[:, None])[:, 0].where(pool > 0, torch.inf)
+    if kind == "hardest":
+        return least, all_of_them
+    return least, (keep / pool.clamp(min=1)).clamp(max=1).to(cosine.dtype)
+
+
+def mining_thresholds(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    diagonal: int | None,
+    bank: Tensor | None,
+    bank_labels: Tensor | None,
+    negatives: str,
+    positives: str,
+    fraction: float,
+    keep: list[int],
+) -> Tensor:
+    sets = []
+    if contrast is not None:
+        sets.append(batch_pairs(anchors, anchor_labels, contrast, contrast_labels, diagonal, None, None))
+    if bank is not None and bank_labels is not None:
+        sets.append(bank_pairs(anchors, anchor_labels, bank, bank_labels, 0, None, None))
+    these = Pairs(*(torch.cat(part, dim=1) for part in zip(*sets, strict=True)))
+    least, negative_share = threshold(these.cosine, these.negatives, negatives, fraction, keep[1])
+    most, positive_share = threshold(-these.cosine, these.positives, positives, fraction, keep[0])
+    return torch.stack([least, -most, negative_share, positive_share])

@@ -1,0 +1,228 @@
+"""Cases of the steps over one contrast set of several: contrast_sums, contrast_positives, contrast_gradient; and of
+mining_thresholds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpixcon.reference.contrast_sums import bank_pairs, batch_pairs
+from fastpixcon.testing.accuracy import EPS, Case
+from fastpixcon.testing.info_nce import InfoNCECase
+
+
+def mined_somewhere(cosine: Tensor, generator: torch.Generator, seed: int) -> tuple[Tensor, Tensor]:
+    """Thresholds and shares [4, N] for cosines [N, M]: in the widest gap of the middle half of a row's, so that
+    rounding does not move a pair across; every third anchor keeps all of its pairs."""
+    N, M = cosine.shape
+    mined = torch.stack([-torch.inf * torch.ones(N), torch.inf * torch.ones(N), torch.ones(N), torch.ones(N)])
+    if M >= 4:
+        ordered = cosine.double().sort(dim=1).values[:, M // 4 : M - M // 4]
+        gap, at = ordered.diff(dim=1).max(dim=1)
+        middle = (ordered.gather(1, at[:, None])[:, 0] + gap / 2).float()
+        some = torch.arange(N) % 3 > 0
+        wide = some & (gap > 1e-4)
+        mined[0] = torch.where(wide, middle, mined[0])
+        mined[1] = torch.where(wide, middle, mined[1])
+        mined[2:] = torch.where(some, torch.rand(2, N, generator=generator), mined[2:])
+    return mined, torch.tensor(seed, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class ContrastCase(Case):
+    """Of contrast_sums; ``positives`` and ``gradient`` are arguments of the other steps, of what the reference returns.
+
+    ``elsewhere``: other contrast sets have negatives and positives, too.
+    """
+
+    operator = "contrast_sums"
+    N: int
+    D: int
+    M: int | None = None  # None: self contrast
+    diagonal: int | None = None  # where the anchors are among the contrast rows
+    mutual: bool = False
+    mined: bool = False
+    elsewhere: bool = False
+    classes: int = 5
+    labels: str = "mixed"
+    label_dtype: torch.dtype = torch.int64
+    dtype: torch.dtype = torch.float32
+    temperature: float = 0.1
+    denominator: str = "negatives"
+    layout: str = "contiguous"
+
+    @property
+    def rows(self) -> InfoNCECase:
+        return InfoNCECase(
+            self.N, self.D, self.M, self.classes, self.labels, self.label_dtype, self.dtype, self.temperature,
+            self.denominator, "unit", layout=self.layout,
+        )  # fmt: skip
+
+    @property
+    def tol(self) -> float:
+        return self.rows.tol
+
+    @property
+    def gradient_tol(self) -> float:
+        return self.rows.gradient_tol
+
+    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        a, y, c, z, temperature, denominator, _, fixed_shift, is_sorted = self.rows.arguments()
+        if self.diagonal is not None and c is not None:
+            c[self.diagonal : self.diagonal + self.N] = a
+            z[self.diagonal : self.diagonal + self.N] = y
+            is_sorted = False
+        mined, seed = None, None
+        if self.mined:
+            cosine = batch_pairs(a, y, c, z, self.diagonal, None, None).cosine
+            mined, seed = mined_somewhere(cosine, self.generator(), 2**40 + 17)
+        tensors = [x if x is None else x.to(device) for x in (a, y, c, z, temperature)]
+        if self.layout != "contiguous":  # strides would not survive the move
+            a, _, c, *_ = self.rows.arguments(device)
+            tensors[0], tensors[2] = a, c
+        last = [x if x is None else x.to(device) for x in (mined, seed)]
+        return [*tensors, denominator, fixed_shift, is_sorted, self.diagonal, self.mutual, *last]
+
+    def totals(self, log_sum: Tensor, device: str | torch.device = "cpu") -> Tensor:
+        """log Z of all sets, from that of this one."""
+        if not self.elsewhere:
+            return log_sum.to(device)
+        other = torch.randn(log_sum.shape, generator=self.generator()) + 1 / self.temperature
+        return torch.logaddexp(log_sum.cpu(), other.to(log_sum)).to(device)
+
+    def positives(self, arguments: list[Any], sums: tuple[Tensor, ...]) -> list[Any]:
+        """Arguments of contrast_positives, from those of contrast_sums and what the reference makes of them."""
+        *sets, denominator, fixed_shift, is_sorted, diagonal, mutual, mined, seed = arguments
+        log_sum, column_log_sum = (self.totals(x, sets[0].device) for x in sums)
+        columns = column_log_sum if mutual else None
+        return [*sets, log_sum, columns, denominator, fixed_shift, is_sorted, diagonal, mined, seed]
+
+    def gradient(self, arguments: list[Any], sums: tuple[Tensor, ...], positives: tuple[Tensor, ...]) -> list[Any]:
+        """Arguments of contrast_gradient, from what the reference makes of the steps before."""
+        *sets, denominator, fixed_shift, is_sorted, diagonal, mutual, mined, seed = arguments
+        device = sets[0].device
+        generator = torch.Generator().manual_seed(3)
+        sides: list[list[Tensor | None]] = []
+        for total, (_, weight, count) in zip(sums, (positives[:3], positives[3:]), strict=True):
+            if self.elsewhere:
+                count = count + (torch.arange(len(count)) % 3).int()
+            d_loss = torch.randn(total.shape, generator=generator).to(total)
+            stats = (d_loss, self.totals(total), weight / count.clamp(min=1), count)
+            sides.append([x.to(device) for x in stats])
+        rows, columns = sides[0], sides[1] if mutual else [None] * 4
+        return [
+            rows[0], columns[0], *sets, *rows[1:], *columns[1:], denominator, fixed_shift, is_sorted, diagonal, mined,
+            seed, [True, True, True],
+        ]  # fmt: skip
+
+
+def contrast_cases() -> list[ContrastCase]:
+    bf16, half = torch.bfloat16, torch.float16
+    cases = []
+    for denominator in ("negatives", "all"):
+        for mined in (False, True):
+            common: dict[str, Any] = {"denominator": denominator, "mined": mined}
+            for dtype in (torch.float32, bf16, half):
+                cases += [
+                    ContrastCase(129, 64, dtype=dtype, **common),
+                    ContrastCase(65, 40, M=150, diagonal=33, dtype=dtype, elsewhere=True, **common),
+                    ContrastCase(70, 19, M=301, dtype=dtype, **common),
+                ]
+            cases += [
+                ContrastCase(257, 256, classes=11, labels="sorted", label_dtype=torch.int32, elsewhere=True, **common),
+                ContrastCase(66, 32, temperature=0.01, **common),
+                ContrastCase(66, 32, M=77, temperature=0.01, elsewhere=True, **common),
+                ContrastCase(40, 16, M=40, diagonal=0, labels="ignored", **common),
+                ContrastCase(17, 100, M=33, labels="overlap", layout="strided", **common),
+                ContrastCase(30, 16, labels="padded", label_dtype=torch.int32, **common),
+                ContrastCase(30, 16, M=31, labels="disjoint", elsewhere=True, **common),
+                ContrastCase(30, 16, labels="one class", elsewhere=True, **common),
+                ContrastCase(30, 16, labels="all ignored", elsewhere=True, **common),
+                ContrastCase(1, 1, **common),
+                ContrastCase(3, 5, M=1, elsewhere=True, **common),
+            ]
+        for dtype in (torch.float32, bf16):
+            cases += [
+                ContrastCase(129, 64, M=70, mutual=True, dtype=dtype, denominator=denominator),
+                ContrastCase(65, 256, M=300, mutual=True, dtype=dtype, denominator=denominator, elsewhere=True),
+            ]
+        cases += [
+            ContrastCase(33, 16, M=60, mutual=True, temperature=0.01, denominator=denominator, labels="ignored"),
+            ContrastCase(300, 32, M=5, mutual=True, denominator=denominator, elsewhere=True),
+        ]
+    cases += [
+        ContrastCase(0, 16),
+        ContrastCase(20, 16, M=0, elsewhere=True),
+        ContrastCase(0, 16, M=20, mutual=True),
+        ContrastCase(20, 16, M=0, mutual=True, elsewhere=True),
+    ]
+    return cases
+
+
+@dataclass(frozen=True)
+class MiningCase(Case):
+    operator = "mining_thresholds"
+    N: int
+    D: int
+    M: int | None = None  # rows of the batch that are no anchors; None: the anchors themselves; 0: no set of the batch
+    S: int | None = None  # places a class in a bank, half of them empty; None: no bank
+    negatives: str = "semi-hard"
+    positives: str = "semi-hard"
+    fraction: float = 0.1
+    keep: tuple[int, int] = (5, 20)
+    classes: int = 5
+    labels: str = "mixed"
+    dtype: torch.dtype = torch.float32
+
+    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        rows = InfoNCECase(self.N, self.D, self.M or None, self.classes, self.labels, dtype=self.dtype, rows="unit")
+        a, y, c, z, *_ = rows.arguments(device)
+        batch = (a, y, 0) if self.M is None else (None, None, None) if self.M == 0 else (c, z, None)
+        bank = (None, None)
+        if self.S is not None:
+            generator = self.generator()
+            labels = torch.arange(self.classes, dtype=torch.int32)[:, None].repeat(1, self.S)
+            content = rows.make_rows(labels.flatten(), generator, device).view(self.classes, self.S, self.D)
+            labels[torch.rand(labels.shape, generator=generator) < 0.5] = -1
+            bank = (content, labels.to(device))
+        return [a, y, *batch, *bank, self.negatives, self.positives, self.fraction, list(self.keep)]
+
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Cosines [N, all contrast rows] in float64, masks of positives and negatives."""
+        a, y, c, z, diagonal, bank, bank_labels, *_ = self.arguments()
+        sets = []
+        if c is not None:
+            sets.append(batch_pairs(a.double(), y, c.double(), z, diagonal, None, None))
+        if bank is not None:
+            sets.append(bank_pairs(a.double(), y, bank.double(), bank_labels, 0, None, None))
+        cosine, positives, negatives = (torch.cat(x, dim=1) for x in zip(*sets, strict=True))
+        return cosine, positives, negatives
+
+    @property
+    def rounding(self) -> float:
+        """Of a cosine in float32."""
+        return 4 * EPS[torch.float32]
+
+
+def mining_cases() -> list[MiningCase]:
+    cases = []
+    for kind in ("none", "hardest", "semi-hard", "random"):
+        cases += [
+            MiningCase(129, 64, negatives=kind),
+            MiningCase(129, 64, positives=kind, dtype=torch.bfloat16),
+            MiningCase(65, 40, M=0, S=60, negatives=kind, positives=kind),
+            MiningCase(65, 40, M=90, S=30, positives=kind, negatives=kind, fraction=0.3, keep=(100, 3)),
+        ]
+    return [
+        *cases,
+        MiningCase(300, 256, S=200, classes=11, dtype=torch.bfloat16),
+        MiningCase(70, 19, labels="ignored", fraction=1.0),
+        MiningCase(70, 19, M=33, labels="disjoint", positives="hardest"),
+        MiningCase(70, 19, labels="one class", negatives="hardest"),
+        MiningCase(70, 19, labels="all ignored"),
+        MiningCase(30, 1, keep=(1, 1), negatives="hardest", positives="hardest"),
+        MiningCase(33, 16, M=200, dtype=torch.float16, negatives="hardest"),
+        MiningCase(1, 16),
+        MiningCase(0, 16, S=7),
+    ]
