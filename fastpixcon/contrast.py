@@ -125,7 +125,7 @@ class _ContrastLoss(torch.autograd.Function):
         return loss, count
 
     @staticmethod
-    def backward(ctx: Any, d_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         (
             anchors,
             contrast,
@@ -180,6 +180,4 @@ def contrast_loss(
     mined = None if mining is None else (mining.negatives, mining.positives, mining.fraction, mining.keep)
     how = How(denominator, fixed_shift, is_sorted, use_batch, diagonal, mined, backend)
     rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
-    return _ContrastLoss.apply(  # type: ignore[no-untyped-call,no-any-return]
-        anchors, contrast, temperature, labels, contrast_labels, rows, row_labels, seed, how
-    )
+    return _ContrastLoss.apply(anchors, contrast, temperature, labels, contrast_labels, rows, row_labels, seed, how)

@@ -7,5 +7,7 @@ from torch import Tensor
 __all__ = ["gather_memory_rows"]
 
 
-def gather_memory_rows(rows: tuple[Tensor, ...], process_group: Any) -> tuple[Tensor, ...]:
+def gather_memory_rows(
+    rows: tuple[Tensor, Tensor, Tensor, Tensor], process_group: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     raise NotImplementedError

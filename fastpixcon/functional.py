@@ -236,7 +236,7 @@ def memory_rows(
     checks.memory_rows(embeddings, labels, num_classes, pixels_per_image, ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     op = choose("memory_rows", embeddings, backend)
-    return op(embeddings, labels, seed, num_classes, pixels_per_image, ignore_index)  # type: ignore[no-any-return]
+    return op(embeddings, labels, seed, num_classes, pixels_per_image, ignore_index)
 
 
 def memory_enqueue_(

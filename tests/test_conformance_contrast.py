@@ -1,4 +1,4 @@
-"""The operators of a loss over several contrast sets, of every backend, on every Case, against the float64 reference."""
+"""The operators of a loss over several contrast sets, of every backend, on every Case, against float64."""
 
 from collections.abc import Callable
 from typing import Any

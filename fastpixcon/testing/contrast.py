@@ -179,7 +179,7 @@ class MiningCase(Case):
         rows = InfoNCECase(self.N, self.D, self.M or None, self.classes, self.labels, dtype=self.dtype, rows="unit")
         a, y, c, z, *_ = rows.arguments(device)
         batch = (a, y, 0) if self.M is None else (None, None, None) if self.M == 0 else (c, z, None)
-        bank = (None, None)
+        bank: tuple[Any, Any] = (None, None)
         if self.S is not None:
             generator = self.generator()
             labels = torch.arange(self.classes, dtype=torch.int32)[:, None].repeat(1, self.S)
