@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include <optional>
+#include <utility>
 
 namespace fastpixcon {
 
@@ -92,6 +93,141 @@ inline void check_info_nce(const at::Tensor& anchors, const at::Tensor& anchor_l
   check_same_device("contrast", *contrast, anchors);
   TORCH_CHECK_VALUE(contrast->size(1) == anchors.size(1), "contrast: got feature width ", contrast->size(1), ", want ",
                     anchors.size(1), ", the width of anchors");
+}
+
+inline void check_temperature_and_denominator(const at::Tensor& temperature, c10::string_view denominator) {
+  TORCH_CHECK_VALUE(temperature.numel() == 1, "temperature: got shape ", temperature.sizes(), ", want []");
+  TORCH_CHECK_VALUE(denominator == "negatives" || denominator == "all", "denominator: got ", denominator,
+                    ", want 'negatives' or 'all'");
+}
+
+// Statistics of N anchors.
+inline void check_statistic(const char* name, const at::Tensor& x, at::ScalarType dtype, int64_t N,
+                            const at::Tensor& like) {
+  check_sizes(name, x, {N});
+  check_dtype(name, x, dtype);
+  check_same_device(name, x, like);
+}
+
+inline void check_statistics(const at::Tensor& rows, const at::Tensor& d_loss, const at::Tensor& log_sum,
+                             const at::Tensor& weight, const at::Tensor& count) {
+  const int64_t N = rows.size(0);
+  check_statistic("d_loss", d_loss, at::kFloat, N, rows);
+  check_statistic("log_sum", log_sum, at::kFloat, N, rows);
+  check_statistic("weight", weight, at::kFloat, N, rows);
+  check_statistic("num_positives", count, at::kInt, N, rows);
+}
+
+inline void check_mined(const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed,
+                        const at::Tensor& anchors) {
+  if (!mined.has_value()) return;
+  check_sizes("mined", *mined, {4, anchors.size(0)});
+  check_dtype("mined", *mined, at::kFloat);
+  check_same_device("mined", *mined, anchors);
+  TORCH_CHECK_VALUE(seed.has_value(), "seed: got None, want a [] int64 tensor with mined");
+  check_dim("seed", *seed, 0);
+  check_dtype("seed", *seed, at::kLong);
+  check_same_device("seed", *seed, anchors);
+}
+
+// The steps over one contrast set of several.
+inline void check_contrast(const at::Tensor& anchors, const at::Tensor& anchor_labels,
+                           const std::optional<at::Tensor>& contrast, const std::optional<at::Tensor>& contrast_labels,
+                           const at::Tensor& temperature, c10::string_view denominator, std::optional<int64_t> diagonal,
+                           bool mutual, const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed) {
+  check_info_nce(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, "unit");
+  if (contrast.has_value()) check_dtype("contrast", *contrast, anchors.scalar_type());
+  TORCH_CHECK_VALUE(contrast.has_value() || (!mutual && diagonal.value_or(0) == 0),
+                    "contrast: got None, want rows with mutual or diagonal");
+  TORCH_CHECK_VALUE(!(mutual && mined.has_value()), "mined: got thresholds, want None with mutual");
+  check_mined(mined, seed, anchors);
+}
+
+inline void check_bank(const at::Tensor& anchors, const at::Tensor& bank, const at::Tensor& bank_labels) {
+  check_dim("bank", bank, 3);
+  check_dtype("bank", bank, anchors.scalar_type());
+  check_same_device("bank", bank, anchors);
+  TORCH_CHECK_VALUE(bank.size(2) == anchors.size(1), "bank: got ", bank.size(2), " features, want ", anchors.size(1),
+                    " as in anchors");
+  TORCH_CHECK_VALUE(bank.size(0) * bank.size(1) < (int64_t{1} << 31), "bank: got shape ", bank.sizes(),
+                    ", want less than 2^31 rows");
+  check_sizes("bank_labels", bank_labels, {bank.size(0), bank.size(1)});
+  check_dtype("bank_labels", bank_labels, at::kInt);
+  check_same_device("bank_labels", bank_labels, anchors);
+}
+
+inline void check_memory(const at::Tensor& anchors, const at::Tensor& anchor_labels, const at::Tensor& bank,
+                         const at::Tensor& bank_labels, const at::Tensor& temperature, c10::string_view denominator,
+                         const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed) {
+  check_rows("anchors", anchors, anchor_labels);
+  check_bank(anchors, bank, bank_labels);
+  check_temperature_and_denominator(temperature, denominator);
+  check_mined(mined, seed, anchors);
+}
+
+inline void check_mining_thresholds(const at::Tensor& anchors, const at::Tensor& anchor_labels,
+                                    const std::optional<at::Tensor>& contrast,
+                                    const std::optional<at::Tensor>& contrast_labels,
+                                    const std::optional<at::Tensor>& bank, const std::optional<at::Tensor>& bank_labels,
+                                    c10::string_view negatives, c10::string_view positives, double fraction,
+                                    at::IntArrayRef keep) {
+  check_rows("anchors", anchors, anchor_labels);
+  TORCH_CHECK_VALUE(contrast.has_value() || bank.has_value(), "contrast, bank: got neither, want one of them");
+  if (contrast.has_value()) {
+    TORCH_CHECK_VALUE(contrast_labels.has_value(), "contrast_labels: got None, want the labels of contrast");
+    check_rows("contrast", *contrast, *contrast_labels);
+    check_dtype("contrast", *contrast, anchors.scalar_type());
+    check_same_device("contrast", *contrast, anchors);
+    check_sizes("contrast", *contrast, {contrast->size(0), anchors.size(1)});
+  }
+  if (bank.has_value()) {
+    TORCH_CHECK_VALUE(bank_labels.has_value(), "bank_labels: got None, want the labels of bank");
+    check_bank(anchors, *bank, *bank_labels);
+  }
+  for (c10::string_view kind : {negatives, positives})
+    TORCH_CHECK_VALUE(kind == "none" || kind == "hardest" || kind == "semi-hard" || kind == "random",
+                      "negatives, positives: got ", kind, ", want 'none', 'hardest', 'semi-hard' or 'random'");
+  TORCH_CHECK_VALUE(fraction > 0 && fraction <= 1, "fraction: got ", fraction, ", want a number in (0, 1]");
+  TORCH_CHECK_VALUE(keep.size() == 2 && keep[0] > 0 && keep[1] > 0, "keep: got ", keep, ", want two ints > 0");
+}
+
+inline void check_memory_rows(const at::Tensor& embeddings, const at::Tensor& labels, const at::Tensor& seed,
+                              int64_t num_classes, int64_t pixels_per_image) {
+  check_dim("embeddings", embeddings, 4);
+  check_dim("labels", labels, 3);
+  check_dim("seed", seed, 0);
+  check_dtype("seed", seed, at::kLong);
+  check_same_device("labels", labels, embeddings);
+  check_same_device("seed", seed, embeddings);
+  TORCH_CHECK_VALUE(labels.size(0) == embeddings.size(0), "labels: got ", labels.size(0), " images, want ",
+                    embeddings.size(0));
+  TORCH_CHECK_VALUE(num_classes > 0 && num_classes < (int64_t{1} << 30), "num_classes: got ", num_classes,
+                    ", want an int > 0 below 2^30");
+  TORCH_CHECK_VALUE(pixels_per_image > 0, "pixels_per_image: got ", pixels_per_image, ", want an int > 0");
+  TORCH_CHECK_VALUE(embeddings.size(2) * embeddings.size(3) == 0 || labels.size(1) * labels.size(2) > 0,
+                    "labels: got shape ", labels.sizes(), ", want at least one pixel an image");
+}
+
+inline void check_memory_enqueue(const at::Tensor& bank, const at::Tensor& bank_labels, const at::Tensor& written,
+                                 int64_t pixel_size, const at::Tensor& pixels, const at::Tensor& pixel_labels,
+                                 const at::Tensor& regions, const at::Tensor& region_labels) {
+  check_dim("bank", bank, 3);
+  const int64_t K = bank.size(0), S = bank.size(1), D = bank.size(2);
+  check_sizes("bank_labels", bank_labels, {K, S});
+  check_dtype("bank_labels", bank_labels, at::kInt);
+  check_sizes("written", written, {2, K});
+  check_dtype("written", written, at::kLong);
+  TORCH_CHECK_VALUE(pixel_size > 0 && pixel_size < S, "pixel_size: got ", pixel_size, ", want 1 to ", S - 1);
+  for (const auto& [rows, labels] : {std::pair(pixels, pixel_labels), std::pair(regions, region_labels)}) {
+    check_dim("pixels, regions", rows, 2);
+    check_sizes("pixels, regions", rows, {rows.size(0), D});
+    check_sizes("pixel_labels, region_labels", labels, {rows.size(0)});
+    check_dtype("pixel_labels, region_labels", labels, at::kInt);
+    check_same_device("pixels, regions", rows, bank);
+    check_same_device("pixel_labels, region_labels", labels, bank);
+  }
+  check_same_device("bank_labels", bank_labels, bank);
+  check_same_device("written", written, bank);
 }
 
 }  // namespace fastpixcon

@@ -11,8 +11,11 @@
 
 namespace fastpixcon {
 
-// Draws of pixels use stream 0, draws of whole segments another one.
-constexpr uint32_t kSegmentStream = 0x5E6D;
+// Draws of pixels use stream 0; others each their own.
+constexpr uint32_t kSegmentStream = 0x5E6D;  // whole segments
+constexpr uint32_t kMemoryStream = 0x3E3D;   // pixels for the memory
+constexpr uint32_t kBatchStream = 0x6A7C;    // pairs with rows of the batch
+constexpr uint32_t kBankStream = 0x6B4E;     // pairs with rows of the bank
 
 // Bijective mixing of 32-bit words (Wellons' lowbias32).
 FASTPIXCON_HOST_DEVICE constexpr uint32_t mix32(uint32_t x) {

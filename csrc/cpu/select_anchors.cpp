@@ -19,6 +19,7 @@
 
 #include "common/checks.h"
 #include "common/hash.h"
+#include "cpu/nearest_labels.h"
 #include "cpu/predicted_class.h"
 
 namespace fastpixcon {
@@ -50,31 +51,6 @@ struct Selection {
 
   int64_t group(int64_t image, int64_t label, int easy) const { return image * codes + 1 + 2 * label + easy; }
 };
-
-// Classes of the labels in [y0, y1) of image b at the nearest source pixels, -1 where they do not count.
-// Returns the first pixel of the block with a label >= K, or -1.
-template <typename label_t>
-int64_t read_labels(const at::Tensor& labels, const Selection& s, const std::vector<int64_t>& column, int64_t ignore,
-                    int64_t b, int64_t y0, int64_t y1, int32_t* out) {
-  const label_t* image = labels.const_data_ptr<label_t>() + b * labels.stride(0);
-  int64_t wrong = -1;
-  for (int64_t y = y0; y < y1; ++y) {
-    const label_t* row = image + y * labels.size(1) / s.h * labels.stride(1);
-    int32_t* to = out + (y - y0) * s.w;
-    bool bad = false;
-    for (int64_t x = 0; x < s.w; ++x) {
-      const int64_t label = static_cast<int64_t>(row[column[x]]);
-      const bool counts = label >= 0 && label != ignore;
-      bad |= counts && label >= s.K;
-      to[x] = counts && label < s.K ? static_cast<int32_t>(label) : -1;
-    }
-    for (int64_t x = 0; bad && wrong < 0 && x < s.w; ++x) {
-      const int64_t label = static_cast<int64_t>(row[column[x]]);
-      if (label >= s.K && label != ignore) wrong = (y - y0) * s.w + x;
-    }
-  }
-  return wrong;
-}
 
 // Predicted classes of the same pixels; what is no class of the K becomes -2, equal to no label.
 template <typename class_t>
@@ -110,21 +86,16 @@ void read_logits(const at::Tensor& logits, const Selection& s, int64_t b, int64_
   }
 }
 
-using ReadLabels = int64_t (*)(const at::Tensor&, const Selection&, const std::vector<int64_t>&, int64_t, int64_t,
-                               int64_t, int64_t, int32_t*);
 using ReadClasses = void (*)(const at::Tensor&, const Selection&, int64_t, int64_t, int64_t, int32_t*);
 
 // First pass: codes and counts.
 void count(const at::Tensor& labels, const at::Tensor& predictions, int64_t ignore, Selection& s) {
-  const auto labels_of =
-      with_integer("labels", labels.scalar_type(), [](auto x) -> ReadLabels { return &read_labels<decltype(x)>; });
+  const NearestLabels nearest(labels, s.h, s.w, s.K, ignore);
   const auto classes_of = predictions.dim() == 4
                               ? with_order("predictions", predictions.scalar_type(),
                                            [](auto x) -> ReadClasses { return &read_logits<decltype(x)>; })
                               : with_integer("predictions", predictions.scalar_type(),
                                              [](auto x) -> ReadClasses { return &read_classes<decltype(x)>; });
-  std::vector<int64_t> column(s.w);  // [w] where in its row the nearest label lies
-  for (int64_t x = 0; x < s.w; ++x) column[x] = x * labels.size(2) / s.w * labels.stride(2);
 
   const int64_t height = std::max<int64_t>(1, kBlock / s.w);  // rows per block
   const int64_t blocks = (s.h + height - 1) / height;         // per image
@@ -145,7 +116,7 @@ void count(const at::Tensor& labels, const at::Tensor& predictions, int64_t igno
       const int64_t b = block / blocks, y0 = block % blocks * height, y1 = std::min(s.h, y0 + height);
       const int64_t first = (b * s.h + y0) * s.w, n = (y1 - y0) * s.w;
       if (b != counted_image) flush(std::exchange(counted_image, b));
-      const int64_t at = labels_of(labels, s, column, ignore, b, y0, y1, label.data());
+      const int64_t at = nearest.read(b, y0, y1, label.data());
       if (at >= 0 && bad < 0) bad = first + at;
       classes_of(predictions, s, b, y0, y1, predicted.data());
       int32_t* code = s.code.data() + first;
@@ -157,13 +128,7 @@ void count(const at::Tensor& labels, const at::Tensor& predictions, int64_t igno
     const std::lock_guard<std::mutex> lock(mutex);
     if (bad >= 0 && (wrong < 0 || bad < wrong)) wrong = bad;
   });
-  if (wrong < 0) return;
-  const int64_t b = wrong / (s.h * s.w), y = wrong / s.w % s.h, x = wrong % s.w;
-  const int64_t value = with_integer("labels", labels.scalar_type(), [&](auto type) {
-    const auto* data = labels.const_data_ptr<decltype(type)>();
-    return static_cast<int64_t>(data[b * labels.stride(0) + y * labels.size(1) / s.h * labels.stride(1) + column[x]]);
-  });
-  TORCH_CHECK_VALUE(false, "labels: got label ", value, ", want labels in [0, ", s.K, ") or ignore_index");
+  if (wrong >= 0) nearest.refuse(wrong);
 }
 
 // The segments that take part, in order (class, image), and what each keeps.

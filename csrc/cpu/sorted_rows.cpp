@@ -94,10 +94,11 @@ SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normali
   return set;
 }
 
-at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale) {
+at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale,
+                           at::ScalarType dtype) {
   const int64_t D = x.size(1), stride = set.operand.stride;
-  at::Tensor d_x = at::zeros({x.size(0), D}, x.options().memory_format(at::MemoryFormat::Contiguous));
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "unsort_gradient", [&] {
+  at::Tensor d_x = at::zeros({x.size(0), D}, x.options().dtype(dtype).memory_format(at::MemoryFormat::Contiguous));
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, dtype, "unsort_gradient", [&] {
     scalar_t* out = d_x.mutable_data_ptr<scalar_t>();
     at::parallel_for(0, set.n, 64, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
@@ -114,6 +115,16 @@ at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const flo
     });
   });
   return d_x;
+}
+
+std::vector<int32_t> places(const SortedRows& set, const SortedRows& among, int64_t M, int64_t diagonal) {
+  std::vector<int32_t> place(M, -1), out(set.n, -1);
+  for (int64_t j = 0; j < among.n; ++j) place[among.source[j]] = static_cast<int32_t>(j);
+  for (int64_t i = 0; i < set.n; ++i) {
+    const int64_t j = set.source[i] + diagonal;
+    if (j >= 0 && j < M) out[i] = place[j];
+  }
+  return out;
 }
 
 Classes match_classes(const SortedRows& anchors, const SortedRows& contrast) {

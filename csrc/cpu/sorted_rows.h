@@ -27,8 +27,13 @@ struct SortedRows {
 // x [N, D] float32, bfloat16 or float16; labels [N] int32 or int64.
 SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normalize, const TileKernels& kernels);
 
-// Gradient of the input, [N, D] in its dtype and order: `scale` * d_rows [n][stride], through the normalisation.
-at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale);
+// Gradient of the input, [N, D] in its order: `scale` * d_rows [n][stride], through the normalisation.
+at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale,
+                           at::ScalarType dtype);
+
+// [n] of every sorted row of `set` its place among the sorted rows of `among`, of which there were M, where its number
+// is `diagonal` more; -1: none.
+std::vector<int32_t> places(const SortedRows& set, const SortedRows& among, int64_t M, int64_t diagonal);
 
 // A class that anchors or contrast rows have, and where.
 struct ClassRange {

@@ -18,17 +18,28 @@ struct Range {
   int32_t lo, hi;
 };
 
+// Which of its negatives and positives an anchor keeps: those with least <= s and s <= most, s the dot product, and
+// with hash >> 8 below a limit. Of the rows of a tile or of its columns, from the first of them; null: all.
+struct Kept {
+  const float *least = nullptr, *most = nullptr;
+  const int32_t *negative_limit = nullptr, *positive_limit = nullptr;
+  const uint32_t* key = nullptr;    // hash of the anchor's number
+  const int32_t* number = nullptr;  // as a contrast row
+};
+
 // A tile of dot products and what its sums and gradients need to know.
 struct TileView {
   float* s;                // [m][kTileStride]
   int64_t m, n;            // rows, columns
   const Range* positives;  // [m] columns of the row's class; null: there are none, or they do not matter
   bool negatives;          // positives are not in the sums ("negatives"), or they are ("all")
-  bool diagonal;           // column i is row i itself: neither in a sum nor a positive
+  const int32_t* itself;   // [m] the column that is the row itself, neither in a sum nor a positive, or -1; null: none
   // Logits x = s * scale - shift, and 2^(x * unit) their exponential. Fixed shift: in units of log2, scale =
   // shift = log2(e) / temperature, so that x <= 0 on unit rows. Online: in nats as the statistics are, so that
   // a logit and the log of a sum that it dominates are the same float, however large.
   float scale, shift, unit;
+  const int32_t* present = nullptr;  // [n] all bits or none: whether the column counts; null: all do
+  Kept rows = {}, columns = {};      // what is kept by the rows as anchors, by the columns
 };
 
 // A running log-sum-exp, sum * e^max. With a fixed shift, max is not used.
@@ -40,8 +51,9 @@ struct RunningSum {
 // Sums over positives, per row or column.
 struct PositiveSums {
   const float* log_sum;  // log Z in the unit and with the shift of x
-  double* loss;          // += log(1 + Z / e^s), nats
+  double* loss;          // += log(1 + Z / e^s) ("negatives") or log(Z / e^s) ("all"), nats
   double* weight;        // += Z / (Z + e^s)
+  int64_t* count;        // += 1; null: not wanted
 };
 
 // dL/ds = weight * e^s / Z for the columns in the sum, less for positives pull * Z / (Z + e^s) ("negatives") or
@@ -120,7 +132,21 @@ struct TileKernels {
   // s becomes dL/ds of the rows, plus that of the columns unless columns.weight is null.
   void (*gradient_fixed)(const TileView& tile, GradientTerms rows, GradientTerms columns);
   void (*gradient_online)(const TileView& tile, GradientTerms rows, GradientTerms columns);
+
+  // What a contrast set without gradient needs: s becomes what the columns' rows are added up with.
+  // s becomes e^s, in units of the fixed shift, or e^(s - rows.max); factor [m]: what rows.max has scaled sums by.
+  void (*weights_fixed)(const TileView& tile, RunningSum rows);
+  void (*weights_online)(const TileView& tile, RunningSum rows, float* factor);
+  // s becomes the pull of positives, Z / (Z + e^s) or 1, zero elsewhere.
+  void (*pulls)(const TileView& tile, PositiveSums rows);
+  // d [m][stride] += s [m][n] values [n][stride], of which few are not zero. Returns false, doing nothing, if not few.
+  bool (*add_few_rows)(const float* s, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d);
+  // Counts cosines in bins; counts [m][kCounts], see tile_histogram.h.
+  void (*count_cosines)(const TileView& tile, int32_t* counts);
 };
+
+// Counters of an anchor's cosines, in bins over [-1, 1]: of negatives, of positives, of what is neither.
+constexpr int64_t kBins = 1024, kCounts = 2 * kBins + 16;
 
 const TileKernels& tile_kernels_baseline();
 const TileKernels& tile_kernels_avx2();

@@ -7,15 +7,18 @@
 #else
 #include "cpu/tile_gemm.h"
 #endif
+#include "cpu/tile_histogram.h"
 #include "cpu/tile_softmax.h"
+#include "cpu/tile_weights.h"
 
 namespace fastpixcon {
 
 const TileKernels& FASTPIXCON_TILE_KERNELS() {
   static constexpr TileKernels kernels = {
-      kBf16,          kLanes,         FASTPIXCON_TILE_BLOCK, pack_size, pack,       ahead_of,
-      logits,         add_rows,       add_columns,           sum_fixed, sum_online, positives,
-      gradient_fixed, gradient_online};
+      kBf16,          kLanes,          FASTPIXCON_TILE_BLOCK, pack_size,      pack,       ahead_of,
+      logits,         add_rows,        add_columns,           sum_fixed,      sum_online, positives,
+      gradient_fixed, gradient_online, weights_fixed,         weights_online, pulls,      add_few_rows,
+      count_cosines};
   return kernels;
 }
 

@@ -12,34 +12,84 @@ namespace {
 constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 constexpr float kInfinity = __builtin_inff();
 
-// Which lanes of the vector at column v of row i are in the row's sum, and which are positives.
+// Bijective mixing of 32-bit words, as mix32 in common/hash.h.
+inline WordVec mix32(WordVec x) {
+  x = (x ^ (x >> 16)) * 0x7FEB352Du;
+  x = (x ^ (x >> 15)) * 0x846CA68Bu;
+  return x ^ (x >> 16);
+}
+
+// Which lanes of the vector at column v of row i are in a sum, and which are positives: of the row as an anchor, and of
+// the columns as anchors.
 class Lanes {
  public:
   Lanes(const TileView& tile, int64_t i)
-      : lo_(tile.positives ? tile.positives[i].lo : 0),
+      : tile_(tile),
+        s_(tile.s + i * kTileStride),
+        i_(i),
+        lo_(tile.positives ? tile.positives[i].lo : 0),
         hi_(tile.positives ? tile.positives[i].hi : 0),
-        self_(tile.diagonal ? i : -1),
-        n_(tile.n),
-        negatives_(tile.negatives) {}
+        self_(tile.itself ? tile.itself[i] : -1) {}
 
   // All lanes of the vectors in columns [v, end) are in the sum, and no positives.
   bool plain(int64_t v, int64_t end) const {
-    return end <= n_ && (v >= hi_ || end <= lo_) && (self_ < v || self_ >= end);
+    return end <= tile_.n && (v >= hi_ || end <= lo_) && (self_ < v || self_ >= end) && tile_.present == nullptr &&
+           !mined();
   }
   bool plain(int64_t v) const { return plain(v, v + kWidth); }
-  IntVec positive(int64_t v) const { return lanes_between(lo_ - v, hi_ - v) & ~is_self(v); }
+  bool mined() const { return tile_.rows.least != nullptr; }
+
+  IntVec positive(int64_t v) const {
+    const IntVec mask = any_positive(v);
+    return mined() ? mask & (dots(v) <= tile_.rows.most[i_]) & (row_hash(v) < tile_.rows.positive_limit[i_]) : mask;
+  }
   IntVec in_sum(int64_t v) const {
-    const IntVec here = lanes_between(0, n_ - v) & ~is_self(v);
-    return negatives_ ? here & ~lanes_between(lo_ - v, hi_ - v) : here;
+    const IntVec mask = any_in_sum(v);
+    if (!mined()) return mask;
+    const IntVec hash = row_hash(v);
+    const IntVec negative = (dots(v) >= tile_.rows.least[i_]) & (hash < tile_.rows.negative_limit[i_]);
+    if (tile_.negatives) return mask & negative;
+    const IntVec kept = (dots(v) <= tile_.rows.most[i_]) & (hash < tile_.rows.positive_limit[i_]);
+    return mask & ((any_positive(v) & kept) | (~any_positive(v) & negative));
+  }
+  // The same for the columns as anchors; unless mined, what the rows have.
+  IntVec positive_of_columns(int64_t v) const {
+    const Kept& by = tile_.columns;
+    return any_positive(v) & (dots(v) <= load(by.most + v)) & (column_hash(v) < load_ints(by.positive_limit + v));
+  }
+  IntVec in_sum_of_columns(int64_t v) const {
+    const Kept& by = tile_.columns;
+    const IntVec hash = column_hash(v);
+    const IntVec negative = (dots(v) >= load(by.least + v)) & (hash < load_ints(by.negative_limit + v));
+    if (tile_.negatives) return any_in_sum(v) & negative;
+    const IntVec kept = (dots(v) <= load(by.most + v)) & (hash < load_ints(by.positive_limit + v));
+    return any_in_sum(v) & ((any_positive(v) & kept) | (~any_positive(v) & negative));
   }
 
   int64_t first_positive() const { return lo_ / kWidth * kWidth; }
   int64_t last_positive() const { return hi_; }
 
  private:
+  Vec dots(int64_t v) const { return load(s_ + v); }
+  IntVec row_hash(int64_t v) const {
+    const WordVec number = reinterpret_cast<WordVec>(load_ints(tile_.columns.number + v));
+    return reinterpret_cast<IntVec>(mix32(number ^ tile_.rows.key[i_]) >> 8);
+  }
+  IntVec column_hash(int64_t v) const {
+    const uint32_t number = static_cast<uint32_t>(tile_.rows.number[i_]);
+    return reinterpret_cast<IntVec>(mix32(load_keys(tile_.columns.key + v) ^ number) >> 8);
+  }
   IntVec is_self(int64_t v) const { return lane_index() == static_cast<int32_t>(self_ - v); }
-  int64_t lo_, hi_, self_, n_;
-  bool negatives_;
+  IntVec here(int64_t v) const {
+    const IntVec mask = lanes_between(0, tile_.n - v) & ~is_self(v);
+    return tile_.present == nullptr ? mask : mask & load_ints(tile_.present + v);
+  }
+  IntVec any_positive(int64_t v) const { return here(v) & lanes_between(lo_ - v, hi_ - v); }
+  IntVec any_in_sum(int64_t v) const { return tile_.negatives ? here(v) & ~lanes_between(lo_ - v, hi_ - v) : here(v); }
+
+  const TileView& tile_;
+  const float* s_;
+  int64_t i_, lo_, hi_, self_;
 };
 
 inline Vec logit(const TileView& tile, int64_t i, int64_t v) {
@@ -66,14 +116,18 @@ void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
     Vec sum{};
-    const auto add = [&](Vec e, int64_t v) {
-      sum += e;
-      store(column_sum + v, load(column_sum + v) + e);
+    const auto add = [&](Vec of_row, Vec of_column, int64_t v) {
+      sum += of_row;
+      store(column_sum + v, load(column_sum + v) + of_column);
     };
     if (lanes.plain(0, (tile.n + kWidth - 1) / kWidth * kWidth)) {
-      exponentials(tile, i, add);
+      exponentials(tile, i, [&](Vec e, int64_t v) { add(e, e, v); });
     } else {
-      exponentials(tile, i, [&](Vec e, int64_t v) { add(select(lanes.in_sum(v), e, Vec{}), v); });
+      const bool apart = lanes.mined() && columns.sum != nullptr;
+      exponentials(tile, i, [&](Vec e, int64_t v) {
+        const Vec of_row = select(lanes.in_sum(v), e, Vec{});
+        add(of_row, apart ? select(lanes.in_sum_of_columns(v), e, Vec{}) : of_row, v);
+      });
     }
     store(row_sum[i], sum);
   }
@@ -93,35 +147,42 @@ inline bool raise_max(RunningSum sums, int64_t i, float best) {
 }
 
 void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
+  const auto row_logit = [&](const Lanes& lanes, int64_t i, int64_t v) {
+    const Vec x = logit(tile, i, v);
+    return lanes.plain(v) ? x : select(lanes.in_sum(v), x, splat(-kInfinity));
+  };
+  const auto column_logit = [&](const Lanes& lanes, int64_t i, int64_t v) {
+    return lanes.mined() ? select(lanes.in_sum_of_columns(v), logit(tile, i, v), splat(-kInfinity))
+                         : row_logit(lanes, i, v);
+  };
+  for (int64_t i = 0; i < tile.m; ++i) {
+    const Lanes lanes(tile, i);
+    Vec best = splat(-kInfinity), sum{};
+    for (int64_t v = 0; v < tile.n; v += kWidth) best = maximum(best, row_logit(lanes, i, v));
+    if (!raise_max(rows, i, max_lanes(best))) continue;
+    for (int64_t v = 0; v < tile.n; v += kWidth) sum += exp2((row_logit(lanes, i, v) - rows.max[i]) * kLog2E);
+    rows.sum[i] += sum_lanes(sum);
+  }
+  if (columns.sum == nullptr) return;
   float column_max[kTileStride], column_sum[kTileStride] = {};
   for (float& x : column_max) x = -kInfinity;
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
-    float* s = tile.s + i * kTileStride;
-    Vec best = splat(-kInfinity);
-    for (int64_t v = 0; v < tile.n; v += kWidth) {
-      Vec x = logit(tile, i, v);
-      if (!lanes.plain(v)) x = select(lanes.in_sum(v), x, splat(-kInfinity));
-      store(s + v, x);
-      best = maximum(best, x);
-      store(column_max + v, maximum(load(column_max + v), x));
-    }
-    if (!raise_max(rows, i, max_lanes(best))) continue;
-    Vec row_sum{};
-    for (int64_t v = 0; v < tile.n; v += kWidth) row_sum += exp2((load(s + v) - rows.max[i]) * kLog2E);
-    rows.sum[i] += sum_lanes(row_sum);
+    for (int64_t v = 0; v < tile.n; v += kWidth)
+      store(column_max + v, maximum(load(column_max + v), column_logit(lanes, i, v)));
   }
-  if (columns.sum == nullptr) return;
   bool any[kTileStride];
   for (int64_t j = 0; j < tile.n; ++j) {
     any[j] = raise_max(columns, j, column_max[j]);
     column_max[j] = any[j] ? columns.max[j] : 0;
   }
-  for (int64_t i = 0; i < tile.m; ++i)
+  for (int64_t i = 0; i < tile.m; ++i) {
+    const Lanes lanes(tile, i);
     for (int64_t v = 0; v < tile.n; v += kWidth) {
-      const Vec e = exp2((load(tile.s + i * kTileStride + v) - load(column_max + v)) * kLog2E);
+      const Vec e = exp2((column_logit(lanes, i, v) - load(column_max + v)) * kLog2E);
       store(column_sum + v, load(column_sum + v) + e);
     }
+  }
   for (int64_t j = 0; j < tile.n; ++j)
     if (any[j]) columns.sum[j] += column_sum[j];
 }
@@ -136,30 +197,57 @@ inline SoftplusSigmoid softplus_sigmoid(Vec margin) {
   return {maximum(margin * kLn2, Vec{}) + log1p_unit(t), select(margin >= Vec{}, one, t) / (one + t)};
 }
 
+// Loss and weight of positives, whose margin log(Z / e^s) is given in units of log2.
+inline SoftplusSigmoid positive_terms(const TileView& tile, Vec margin) {
+  if (tile.negatives) return softplus_sigmoid(margin);
+  return {margin * kLn2, Vec{}};
+}
+
 void positives(const TileView& tile, PositiveSums rows, PositiveSums columns) {
   float column_loss[kTileStride] = {}, column_weight[kTileStride] = {};
+  int32_t column_count[kTileStride] = {};
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
     Vec row_loss{}, row_weight{};
+    IntVec row_count{};
     for (int64_t v = lanes.first_positive(); v < lanes.last_positive(); v += kWidth) {
       const IntVec mask = lanes.positive(v);
       const Vec x = logit(tile, i, v);
-      const SoftplusSigmoid row = softplus_sigmoid((rows.log_sum[i] - x) * tile.unit);
+      const SoftplusSigmoid row = positive_terms(tile, (rows.log_sum[i] - x) * tile.unit);
       row_loss += select(mask, row.softplus, Vec{});
       row_weight += select(mask, row.sigmoid, Vec{});
+      row_count -= mask;
       if (columns.loss == nullptr) continue;
-      const SoftplusSigmoid column = softplus_sigmoid((load(columns.log_sum + v) - x) * tile.unit);
-      store(column_loss + v, load(column_loss + v) + select(mask, column.softplus, Vec{}));
-      store(column_weight + v, load(column_weight + v) + select(mask, column.sigmoid, Vec{}));
+      const IntVec column_mask = lanes.mined() ? lanes.positive_of_columns(v) : mask;
+      const SoftplusSigmoid column = positive_terms(tile, (load(columns.log_sum + v) - x) * tile.unit);
+      store(column_loss + v, load(column_loss + v) + select(column_mask, column.softplus, Vec{}));
+      store(column_weight + v, load(column_weight + v) + select(column_mask, column.sigmoid, Vec{}));
+      store_ints(column_count + v, load_ints(column_count + v) - column_mask);
     }
     rows.loss[i] += sum_lanes(row_loss);
     rows.weight[i] += sum_lanes(row_weight);
+    for (int64_t l = 0; rows.count != nullptr && l < kWidth; ++l) rows.count[i] += row_count[l];
   }
   if (columns.loss == nullptr) return;
   for (int64_t j = 0; j < tile.n; ++j) {
     columns.loss[j] += column_loss[j];
     columns.weight[j] += column_weight[j];
+    if (columns.count != nullptr) columns.count[j] += column_count[j];
   }
+}
+
+// What masks leave of a tile's dL/ds: `push` of what is in the sum, `pull` of positives; of the rows, of the columns.
+template <class Pull>
+inline Vec masked_gradient(const TileView& tile, const Lanes& lanes, int64_t v, bool both, Vec row_push,
+                           Vec column_push, const Pull& pull_by) {
+  const bool apart = lanes.mined() && both;
+  const IntVec row_sum = lanes.in_sum(v), row_positive = lanes.positive(v);
+  Vec h = select(row_sum, row_push, Vec{}) - select(row_positive, pull_by(false), Vec{});
+  if (!both) return h;
+  const IntVec column_sum = apart ? lanes.in_sum_of_columns(v) : row_sum;
+  const IntVec column_positive = apart ? lanes.positive_of_columns(v) : row_positive;
+  h += select(column_sum, column_push, Vec{});
+  return h - select(column_positive, pull_by(true), Vec{});
 }
 
 void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms columns) {
@@ -176,17 +264,14 @@ void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms colu
       continue;
     }
     exponentials(tile, i, [&](Vec e, int64_t v) {
-      Vec h = weighted(e, v);
-      if (!lanes.plain(v)) {
-        h = select(lanes.in_sum(v), h, Vec{});
-        Vec pull = splat(rows.pull[i]), pull_columns = both ? load(columns.pull + v) : Vec{};
-        if (tile.negatives) {
-          pull *= rows.sum[i] / (rows.sum[i] + e);
-          if (both) pull_columns *= load(columns.sum + v) / (load(columns.sum + v) + e);
-        }
-        h = select(lanes.positive(v), h - (pull + pull_columns), h);
-      }
-      store(s + v, h);
+      if (lanes.plain(v)) return store(s + v, weighted(e, v));
+      const auto pull = [&](bool by_columns) {
+        const Vec of_all = by_columns ? load(columns.pull + v) : splat(rows.pull[i]);
+        const Vec sum = by_columns ? load(columns.sum + v) : splat(rows.sum[i]);
+        return tile.negatives ? of_all * (sum / (sum + e)) : of_all;
+      };
+      const Vec column_push = both ? e * load(columns.weight + v) : Vec{};
+      store(s + v, masked_gradient(tile, lanes, v, both, e * row_weight, column_push, pull));
     });
   }
 }
@@ -198,18 +283,19 @@ void gradient_online(const TileView& tile, GradientTerms rows, GradientTerms col
     float* s = tile.s + i * kTileStride;
     for (int64_t v = 0; v < tile.n; v += kWidth) {
       const Vec x = logit(tile, i, v);
-      Vec h = rows.weight[i] * exp2((x - rows.sum[i]) * kLog2E);
-      if (both) h += load(columns.weight + v) * exp2((x - load(columns.sum + v)) * kLog2E);
-      if (!lanes.plain(v)) {
-        h = select(lanes.in_sum(v), h, Vec{});
-        Vec pull = splat(rows.pull[i]), pull_columns = both ? load(columns.pull + v) : Vec{};
-        if (tile.negatives) {
-          pull *= softplus_sigmoid((rows.sum[i] - x) * kLog2E).sigmoid;
-          if (both) pull_columns *= softplus_sigmoid((load(columns.sum + v) - x) * kLog2E).sigmoid;
-        }
-        h = select(lanes.positive(v), h - (pull + pull_columns), h);
+      const Vec row_push = rows.weight[i] * exp2((x - rows.sum[i]) * kLog2E);
+      Vec column_push{};
+      if (both) column_push = load(columns.weight + v) * exp2((x - load(columns.sum + v)) * kLog2E);
+      if (lanes.plain(v)) {
+        store(s + v, row_push + column_push);
+        continue;
       }
-      store(s + v, h);
+      const auto pull = [&](bool by_columns) {
+        const Vec of_all = by_columns ? load(columns.pull + v) : splat(rows.pull[i]);
+        const Vec sum = by_columns ? load(columns.sum + v) : splat(rows.sum[i]);
+        return tile.negatives ? of_all * softplus_sigmoid((sum - x) * kLog2E).sigmoid : of_all;
+      };
+      store(s + v, masked_gradient(tile, lanes, v, both, row_push, column_push, pull));
     }
   }
 }

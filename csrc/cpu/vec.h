@@ -10,6 +10,7 @@ namespace {
 
 typedef float Vec __attribute__((vector_size(FASTPIXCON_VECTOR_BYTES), aligned(4), may_alias));
 typedef int32_t IntVec __attribute__((vector_size(FASTPIXCON_VECTOR_BYTES), aligned(4), may_alias));
+typedef uint32_t WordVec __attribute__((vector_size(FASTPIXCON_VECTOR_BYTES), aligned(4), may_alias));
 constexpr int64_t kWidth = FASTPIXCON_VECTOR_BYTES / 4;
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
@@ -31,6 +32,16 @@ inline IntVec lanes_between(int64_t lo, int64_t hi) {
 }
 
 inline Vec select(IntVec mask, Vec yes, Vec no) { return mask ? yes : no; }
+
+inline IntVec load_ints(const int32_t* p) { return *reinterpret_cast<const IntVec*>(p); }
+inline void store_ints(int32_t* p, IntVec v) { *reinterpret_cast<IntVec*>(p) = v; }
+inline WordVec load_keys(const uint32_t* p) { return *reinterpret_cast<const WordVec*>(p); }
+
+inline bool any_lane(IntVec mask) {
+  int32_t any = 0;
+  for (int64_t l = 0; l < kWidth; ++l) any |= mask[l];
+  return any != 0;
+}
 
 inline float sum_lanes(Vec v) {
   float sum = 0;

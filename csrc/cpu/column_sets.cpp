@@ -1,0 +1,62 @@
+#include "cpu/column_sets.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+
+namespace fastpixcon {
+
+BankColumns::BankColumns(const at::Tensor& bank, const at::Tensor& labels, const TileKernels& kernels)
+    : bank_(bank.contiguous()),
+      labels_(labels.contiguous()),
+      kernels_(kernels),
+      K_(bank.size(0)),
+      S_(bank.size(1)),
+      D_(bank.size(2)) {}
+
+bool BankColumns::load(int64_t j0, int64_t n, BlockBuffer& buffer, ColumnBlock& block) const {
+  const int32_t* label = labels_.const_data_ptr<int32_t>() + j0;
+  bool any = false, all = true;
+  for (int64_t j = 0; j < n; ++j) {
+    const bool counts = label[j] >= 0;
+    any |= counts;
+    all &= counts;
+    buffer.present[j] = -static_cast<int32_t>(counts);
+    buffer.number[j] = static_cast<int32_t>(j0 + j);
+  }
+  if (!any) return false;
+  const int64_t lanes = kernels_.lanes, count = round_up(n, lanes), stride = odd_lines(round_up(D_, lanes));
+  if (buffer.rows == nullptr) {
+    const int64_t most = round_up(kTile, lanes);
+    buffer.rows.reset(new float[most * stride]);
+    buffer.columns.reset(new float[kernels_.pack_size(most, D_, stride)]);
+  }
+  float* rows = buffer.rows.get();  // [count][stride]
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, bank_.scalar_type(), "BankColumns", [&] {
+    const scalar_t* from = bank_.const_data_ptr<scalar_t>() + j0 * D_;
+    for (int64_t j = 0; j < n; ++j) {
+      float* row = rows + j * stride;
+      for (int64_t k = 0; k < D_; ++k) row[k] = static_cast<float>(from[j * D_ + k]);
+      std::fill(row + D_, row + stride, 0.0f);
+    }
+  });
+  std::fill(rows + n * stride, rows + count * stride, 0.0f);
+  const Operand operand{rows, stride, buffer.columns.get(), D_, count};
+  kernels_.pack(operand, buffer.columns.get(), 0, count / lanes);
+  block = {operand, 0, all ? nullptr : buffer.present, buffer.number};
+  return true;
+}
+
+Tasks::Tasks(int64_t rows_, int64_t block, int64_t bytes) : rows(rows_) {
+  constexpr int64_t kMostBlocks = 8;       // a packed block of columns serves so many blocks of rows
+  constexpr int64_t kMostBytes = 1 << 25;  // of the sums of all shards, beyond one for each thread
+  const int64_t threads = at::get_num_threads();
+  chunk = std::min(kMostBlocks * block, std::max(round_up(rows, block), block));
+  chunks = (rows + chunk - 1) / chunk;
+  const int64_t enough = (threads + chunks - 1) / std::max<int64_t>(chunks, 1);
+  const int64_t even = (4 * threads + chunks - 1) / std::max<int64_t>(chunks, 1);
+  const int64_t fitting =
+      kMostBytes / std::max<int64_t>(1, std::min(rows, chunk) * bytes * std::max<int64_t>(chunks, 1));
+  shards = std::max<int64_t>({1, enough, std::min(even, fitting)});
+}
+
+}  // namespace fastpixcon

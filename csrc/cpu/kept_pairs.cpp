@@ -1,0 +1,43 @@
+#include "cpu/kept_pairs.h"
+
+#include <cmath>
+
+namespace fastpixcon {
+namespace {
+
+constexpr size_t kOverhang = 64;  // read a vector past the end
+
+// share * 2^24: what the upper 24 bits of a hash are below with that probability.
+int32_t limit_of(float share) { return static_cast<int32_t>(std::ceil(share * 16777216.0f)); }
+
+}  // namespace
+
+KeptPairs::KeptPairs(const at::Tensor& mined_in, int64_t seed, uint32_t stream, int64_t first_anchor,
+                     const std::vector<int64_t>& anchor_source, const std::vector<int64_t>* contrast_source) {
+  const at::Tensor mined = mined_in.to(at::kFloat).contiguous();  // [4, N]
+  const float* row = mined.const_data_ptr<float>();
+  const int64_t N = mined.size(1);
+  const size_t n = anchor_source.size();
+  least_.resize(n + kOverhang);
+  most_.resize(n + kOverhang);
+  negative_limit_.resize(n + kOverhang);
+  positive_limit_.resize(n + kOverhang);
+  key_.resize(n + kOverhang);
+  number_.resize(n + kOverhang);
+  const uint32_t key = hash_key(seed, stream);
+  for (size_t i = 0; i < n; ++i) {
+    const int64_t from = anchor_source[i];
+    least_[i] = row[from];
+    most_[i] = row[N + from];
+    negative_limit_[i] = limit_of(row[2 * N + from]);
+    positive_limit_[i] = limit_of(row[3 * N + from]);
+    key_[i] = hash32(key, first_anchor + from);
+    number_[i] = static_cast<int32_t>(from);
+  }
+  if (contrast_source == nullptr) return;
+  contrast_number_.resize(contrast_source->size() + kOverhang);
+  for (size_t j = 0; j < contrast_source->size(); ++j)
+    contrast_number_[j] = static_cast<int32_t>((*contrast_source)[j]);
+}
+
+}  // namespace fastpixcon

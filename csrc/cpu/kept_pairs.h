@@ -1,0 +1,39 @@
+// Which pairs anchors keep, in the order of sorted rows (fastpixcon/ops/mining_thresholds.py).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "common/hash.h"
+#include "cpu/tile.h"
+
+namespace fastpixcon {
+
+class KeptPairs {
+ public:
+  // mined [4, N]; anchor_source, contrast_source: where sorted rows came from; anchor i has the number first_anchor +
+  // i. Contrast rows are anchors as well if there is no contrast_source.
+  KeptPairs(const at::Tensor& mined, int64_t seed, uint32_t stream, int64_t first_anchor,
+            const std::vector<int64_t>& anchor_source, const std::vector<int64_t>* contrast_source);
+
+  // Of a tile's rows from i0, and of its columns from j0, which are rows of the same set where there is no other.
+  Kept rows(int64_t i0) const {
+    return {least_.data() + i0,          most_.data() + i0, negative_limit_.data() + i0,
+            positive_limit_.data() + i0, key_.data() + i0,  number_.data() + i0};
+  }
+  Kept columns(int64_t j0) const {
+    if (contrast_number_.empty()) return rows(j0);
+    Kept kept;
+    kept.number = contrast_number_.data() + j0;
+    return kept;
+  }
+
+ private:
+  std::vector<float> least_, most_;
+  std::vector<int32_t> negative_limit_, positive_limit_, number_, contrast_number_;
+  std::vector<uint32_t> key_;
+};
+
+}  // namespace fastpixcon

@@ -1,0 +1,108 @@
+// Anchors against a memory bank, tile by tile.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "cpu/column_sets.h"
+#include "cpu/problem.h"
+
+namespace fastpixcon {
+
+// Runs work(t) for every t < count, each by the next free thread.
+template <class Work>
+void each_by_a_thread(int64_t count, const Work& work) {
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, std::min<int64_t>(count, at::get_num_threads()), 1, [&](int64_t, int64_t) {
+    for (int64_t t = next++; t < count; t = next++) work(t);
+  });
+}
+
+// Runs work(view, first row, block) on the dot products of sorted anchors [i_first, i_last) with the columns. `itself`
+// [n]: of sorted anchors, the column that it is, or -1; null: none is one.
+template <class Set, class View, class Work>
+void for_tiles_of(const TileKernels& kernels, const SortedRows& anchors, const Set& set, int64_t i_first,
+                  int64_t i_last, Columns columns, const int32_t* itself, float* s, const View& view_of,
+                  const Work& work) {
+  BlockBuffer buffer;
+  ColumnBlock block;
+  std::vector<Columns> ring(i_last - i_first);
+  for (int64_t i = i_first; i < i_last; ++i)
+    ring[i - i_first] = i > i_first && anchors.label[i] == anchors.label[i - 1] ? ring[i - i_first - 1]
+                                                                                : set.positives(anchors.label[i]);
+  Range positives[kTile];
+  int32_t own_columns[kTile];
+  for (int64_t j0 = columns.first; j0 < columns.last; j0 += kernels.block) {
+    const int64_t n = std::min(kernels.block, columns.last - j0);
+    if (!set.load(j0, n, buffer, block)) continue;
+    for (int64_t i0 = i_first; i0 < i_last; i0 += kernels.block) {
+      const int64_t m = std::min(kernels.block, i_last - i0);
+      bool any_positives = false, any_itself = false;
+      for (int64_t i = 0; i < m; ++i) {
+        const Columns of = ring[i0 + i - i_first];
+        positives[i] = {static_cast<int32_t>(std::clamp<int64_t>(of.first - j0, 0, n)),
+                        static_cast<int32_t>(std::clamp<int64_t>(of.last - j0, 0, n))};
+        any_positives |= positives[i].lo < positives[i].hi;
+        const int64_t own = itself == nullptr ? -1 : itself[i0 + i] - j0;
+        own_columns[i] = static_cast<int32_t>(own >= 0 && own < n ? own : -1);
+        any_itself |= own_columns[i] >= 0;
+      }
+      Ahead ahead;
+      kernels.logits(anchors.operand, i0, m, block.operand, block.first, n, s, ahead);
+      TileView view = view_of(i0, m, n, any_positives ? positives : nullptr, any_itself ? own_columns : nullptr, s);
+      view.present = block.present;
+      view.columns.number = block.number;
+      work(view, i0, block);
+    }
+  }
+}
+
+struct AnchorsAndBank {
+  const TileKernels& kernels;
+  bool negatives;
+  Scale scale;
+  SortedRows anchors;
+  BankColumns bank;
+  std::optional<KeptPairs> kept;
+
+  AnchorsAndBank(const at::Tensor& anchors_in, const at::Tensor& anchor_labels, const at::Tensor& bank_in,
+                 const at::Tensor& bank_labels, const at::Tensor& temperature, c10::string_view denominator,
+                 int64_t first_anchor, const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed)
+      : kernels(tile_kernels(anchors_in.scalar_type())),
+        negatives(denominator == "negatives"),
+        scale(temperature, true),
+        anchors(sort_rows(anchors_in, anchor_labels, false, kernels)),
+        bank(bank_in, bank_labels, kernels) {
+    if (mined.has_value())
+      kept.emplace(*mined, seed->item<int64_t>(), kBankStream, first_anchor, anchors.source, nullptr);
+  }
+
+  // Runs work(view, first row, block) on the dot products of sorted anchors [i_first, i_last) with columns of the bank.
+  template <class Work>
+  void for_tiles(int64_t i_first, int64_t i_last, Columns columns, float* s, const Work& work) const {
+    const auto view = [&](int64_t i0, int64_t m, int64_t n, const Range* positives, const int32_t* itself, float* s) {
+      TileView tile = scale.view(s, m, n, positives, negatives, itself);
+      if (kept.has_value()) tile.rows = kept->rows(i0);
+      return tile;
+    };
+    for_tiles_of(kernels, anchors, bank, i_first, i_last, columns, nullptr, s, view, work);
+  }
+
+  template <class Work>
+  void in_parallel(int64_t count, const Work& work) const {
+    each_by_a_thread(count, work);
+  }
+
+  // sums [m][stride] += the tile's weights times the block's rows.
+  void add_weighted(const TileView& tile, const ColumnBlock& block, float* sums) const {
+    if (kept.has_value() && kernels.add_few_rows(tile.s, tile.m, tile.n, block.operand, block.first, sums)) return;
+    Ahead ahead;
+    kernels.add_rows(tile.s, tile.m, tile.n, block.operand, block.first, sums, ahead);
+  }
+};
+
+}  // namespace fastpixcon

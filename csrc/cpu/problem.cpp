@@ -1,0 +1,58 @@
+#include "cpu/problem.h"
+
+#include <c10/util/Exception.h>
+
+#include "common/checks.h"
+
+namespace fastpixcon {
+
+// Products of bfloat16 are for bfloat16 rows only; float16 has more bits than that and is computed with in float.
+const TileKernels& tile_kernels(at::ScalarType dtype) {
+  const bool bf16 = dtype == at::kBFloat16;
+  switch (isa()) {
+    case Isa::kAmx: return bf16 ? tile_kernels_amx() : tile_kernels_avx512();
+    case Isa::kAvx512Bf16: return bf16 ? tile_kernels_avx512_bf16() : tile_kernels_avx512();
+    case Isa::kAvx512: return tile_kernels_avx512();
+    case Isa::kAvx2: return tile_kernels_avx2();
+    case Isa::kAmxEmulated: return bf16 ? tile_kernels_amx_emulated() : tile_kernels_avx512_emulated();
+    case Isa::kAvx512Bf16Emulated: return bf16 ? tile_kernels_avx512_bf16_emulated() : tile_kernels_avx512_emulated();
+    case Isa::kAvx512Emulated: return tile_kernels_avx512_emulated();
+    case Isa::kBaseline: break;
+  }
+  return tile_kernels_baseline();
+}
+
+Scale::Scale(const at::Tensor& temperature_in, bool unit_rows) {
+  const double temperature = temperature_in.item<double>();
+  TORCH_CHECK_VALUE(temperature > 0, "temperature: got ", temperature, ", want a number > 0");
+  online = !unit_rows || temperature < kFixedShiftMin;
+  scale = static_cast<float>(1 / temperature / (online ? 1 : kLn2));
+  inverse = scale * (online ? 1 : kLn2);
+}
+
+Problem::Problem(const at::Tensor& anchors_in, const at::Tensor& anchor_labels,
+                 const std::optional<at::Tensor>& contrast_in, const std::optional<at::Tensor>& contrast_labels,
+                 const at::Tensor& temperature, c10::string_view denominator, c10::string_view rows, bool mutual_,
+                 std::optional<int64_t> diagonal, std::optional<Mining> mining)
+    : kernels(tile_kernels(anchors_in.scalar_type())),
+      self(!contrast_in.has_value()),
+      negatives(denominator == "negatives"),
+      mutual(mutual_ && !self),
+      scale(temperature, rows != "any") {
+  anchors = sort_rows(anchors_in, anchor_labels, rows == "raw", kernels);
+  if (!self) separate = sort_rows(*contrast_in, *contrast_labels, rows == "raw", kernels);
+  classes = match_classes(anchors, contrast());
+  row_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block);
+  column_blocks = self ? row_blocks : Blocks::split(contrast().n, kernels.lanes, kernels.block);
+  if (self) {
+    itself.resize(anchors.n);
+    for (int64_t i = 0; i < anchors.n; ++i) itself[i] = static_cast<int32_t>(i);
+  } else if (diagonal.has_value()) {
+    itself = places(anchors, separate, contrast_in->size(0), *diagonal);
+  }
+  if (mining.has_value())
+    kept.emplace(mining->mined, mining->seed, kBatchStream, mining->first_anchor, anchors.source,
+                 self ? nullptr : &separate.source);
+}
+
+}  // namespace fastpixcon

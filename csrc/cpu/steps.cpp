@@ -1,0 +1,169 @@
+#include "cpu/steps.h"
+
+#include <ATen/ops/empty.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "cpu/huge_pages.h"
+
+namespace fastpixcon {
+namespace {
+
+using at::Tensor;
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+// Running sums of the sorted rows of one side.
+struct Running {
+  std::vector<double> sum;
+  std::vector<float> max;
+
+  explicit Running(int64_t n) : sum(n, 0.0), max(n, -std::numeric_limits<float>::infinity()) {}
+  RunningSum at(int64_t i) { return {max.data() + i, sum.data() + i}; }
+
+  std::vector<double> logs(const Scale& scale) const {
+    std::vector<double> nats(sum.size());
+    for (size_t i = 0; i < sum.size(); ++i)  // log 0 = -inf
+      nats[i] = std::log(sum[i]) + (!scale.online ? scale.inverse : sum[i] > 0 ? max[i] : 0.0);
+    return nats;
+  }
+};
+
+}  // namespace
+
+double dot(const float* a, const float* b, int64_t D) {
+  double sum = 0;
+  for (int64_t k = 0; k < D; ++k) sum += static_cast<double>(a[k]) * b[k];
+  return sum;
+}
+
+LogSums log_sums(const Problem& p) {
+  Running rows(p.anchors.n), columns(p.mutual ? p.contrast().n : 0);
+  const auto add = p.online() ? p.kernels.sum_online : p.kernels.sum_fixed;
+  p.for_tiles(
+      p.mutual, [&](int64_t I, int64_t J) { return !p.negatives || p.has_negatives(I, J); }, nullptr,
+      [&](TileView tile, bool both, int64_t i0, int64_t j0, Ahead&) {
+        if (!p.negatives && !p.kept.has_value()) tile.positives = nullptr;  // nothing to leave out
+        add(tile, rows.at(i0), !both ? RunningSum{nullptr, nullptr} : p.self ? rows.at(j0) : columns.at(j0));
+      });
+  return {rows.logs(p.scale), columns.logs(p.scale)};
+}
+
+PositivesOfBoth positives(const Problem& p, const LogSums& log_z) {
+  PositivesOfBoth out{Positives(p.anchors.n), Positives(p.mutual ? p.contrast().n : 0)};
+  std::vector<float> of_rows(p.anchors.n + kOverhang), of_columns(p.mutual ? p.contrast().n + kOverhang : 0);
+  for (size_t i = 0; i < log_z.rows.size(); ++i) of_rows[i] = p.scale.of_log_sum(log_z.rows[i]);
+  for (size_t j = 0; j < log_z.columns.size(); ++j) of_columns[j] = p.scale.of_log_sum(log_z.columns[j]);
+  const auto sums = [](Positives& of, const std::vector<float>& log_sum, int64_t i) {
+    return PositiveSums{log_sum.data() + i, of.loss.data() + i, of.weight.data() + i, of.count.data() + i};
+  };
+  p.for_positive_tiles([&](const TileView& tile, bool both, int64_t i0, int64_t j0) {
+    const PositiveSums none{nullptr, nullptr, nullptr, nullptr};
+    p.kernels.positives(tile, sums(out.rows, of_rows, i0),
+                        !both    ? none
+                        : p.self ? sums(out.rows, of_rows, j0)
+                                 : sums(out.columns, of_columns, j0));
+  });
+  return out;
+}
+
+namespace {
+
+// What gradient tiles need of every anchor, in sorted order.
+struct Terms {
+  std::vector<float> weight, pull, sum;
+
+  Terms(const Problem& p, const SortedRows& set, const Statistics& of, double largest)
+      : weight(set.n + kOverhang, 0.0f), pull(weight), sum(weight) {
+    const float *d = of.d_loss.const_data_ptr<float>(), *log_z = of.log_sum.const_data_ptr<float>(),
+                *w = of.weight.const_data_ptr<float>();
+    const int32_t* count = of.count.const_data_ptr<int32_t>();
+    for (int64_t i = 0; i < set.n; ++i) {
+      const int64_t from = set.source[i];
+      sum[i] = p.online() ? std::numeric_limits<float>::infinity() : 0;  // an empty sum: all terms vanish
+      if (count[from] == 0 || log_z[from] == -kInf || largest == 0) continue;
+      const double g = d[from] / largest, z = std::exp(log_z[from] - p.scale.inverse);
+      pull[i] = static_cast<float>(g / count[from]);
+      sum[i] = static_cast<float>(p.online() ? log_z[from] : z);
+      weight[i] = static_cast<float>(g * (p.negatives ? w[from] : 1.0) / (p.online() ? 1 : z));
+    }
+  }
+  GradientTerms at(int64_t i) const { return {weight.data() + i, pull.data() + i, sum.data() + i}; }
+};
+
+Statistics dense(const Statistics& of) {
+  return {of.d_loss.to(at::kFloat).contiguous(), of.log_sum.contiguous(), of.weight.contiguous(),
+          of.count.contiguous()};
+}
+
+// |d_loss| of the anchors that have a positive; all terms are divided by it, so none overflows.
+double largest_of(const SortedRows& set, const Statistics& of) {
+  const float* d = of.d_loss.const_data_ptr<float>();
+  const int32_t* count = of.count.const_data_ptr<int32_t>();
+  double largest = 0;
+  for (int64_t i = 0; i < set.n; ++i)
+    if (count[set.source[i]] > 0) largest = std::max(largest, std::abs(static_cast<double>(d[set.source[i]])));
+  return largest;
+}
+
+}  // namespace
+
+Gradients gradients(const Problem& p, const Statistics& of_rows, const Statistics* of_columns, bool wants_rows,
+                    bool wants_columns, bool wants_along) {
+  const SortedRows &a = p.anchors, &c = p.contrast();
+  const Statistics rows = dense(of_rows);
+  double largest = largest_of(a, rows);
+  std::optional<Terms> column_terms;
+  if (of_columns != nullptr) {
+    const Statistics columns = dense(*of_columns);
+    largest = std::max(largest, largest_of(c, columns));
+    column_terms.emplace(p, c, columns, largest);
+  }
+  const Terms terms(p, a, rows, largest);
+  wants_rows |= wants_along;
+  wants_columns &= !p.self;
+
+  const auto options = a.rows.options();
+  Gradients out{at::empty({wants_rows ? a.operand.count : 0, a.operand.stride}, options),
+                at::empty({wants_columns ? c.operand.count : 0, c.operand.stride}, options), largest * p.scale.inverse,
+                0};
+  for (Tensor& d : {std::ref(out.rows), std::ref(out.columns)}) {
+    prefer_huge_pages(d.mutable_data_ptr(), d.nbytes());
+    d.zero_();
+  }
+  float* d_a = wants_rows ? out.rows.mutable_data_ptr<float>() : nullptr;
+  float* d_c = wants_columns ? out.columns.mutable_data_ptr<float>() : nullptr;
+  const auto gradient = p.online() ? p.kernels.gradient_online : p.kernels.gradient_fixed;
+  const auto terms_of_columns = [&](int64_t j0) {
+    if (p.self) return terms.at(j0);
+    return column_terms.has_value() ? column_terms->at(j0) : GradientTerms{nullptr, nullptr, nullptr};
+  };
+  if (largest != 0 && (wants_rows || wants_columns))
+    p.for_tiles(
+        wants_columns, [](int64_t, int64_t) { return true; },
+        [&](int64_t I, int64_t J, bool new_rows, bool new_columns) {
+          const int64_t i0 = p.row_blocks.first(I), m = p.row_blocks.length(I);
+          const int64_t j0 = p.column_blocks.first(J), n = p.column_blocks.length(J);
+          Ahead ahead;
+          if (wants_rows && new_columns) p.kernels.ahead_of(c.operand, Part::kValues, j0, n, ahead);
+          if (wants_rows && new_rows) ahead.add(d_a + i0 * a.operand.stride, m * a.operand.stride * 4);
+          if ((p.self || wants_columns) && new_columns)
+            ahead.add((p.self ? d_a : d_c) + j0 * c.operand.stride, n * c.operand.stride * 4);
+          if ((p.self || wants_columns) && new_rows) p.kernels.ahead_of(a.operand, Part::kValues, i0, m, ahead);
+          return ahead;
+        },
+        [&](const TileView& tile, bool both, int64_t i0, int64_t j0, Ahead& next) {
+          gradient(tile, terms.at(i0), terms_of_columns(j0));
+          if (wants_rows) p.kernels.add_rows(tile.s, tile.m, tile.n, c.operand, j0, d_a + i0 * a.operand.stride, next);
+          if (p.self && both)
+            p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_a + j0 * a.operand.stride, next);
+          if (wants_columns)
+            p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_c + j0 * c.operand.stride, next);
+        });
+  for (int64_t i = 0; wants_along && i < a.n; ++i)  // self contrast counts every pair twice
+    out.along += dot(a.row(i), d_a + i * a.operand.stride, a.operand.depth) * (p.self ? 0.5 : 1.0);
+  return out;
+}
+
+}  // namespace fastpixcon

@@ -1,0 +1,47 @@
+// The steps of a loss over one contrast set, or over one of several: sums, positives, gradient.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "cpu/problem.h"
+
+namespace fastpixcon {
+
+// log Z of every sorted row, nats; -inf for an empty sum. `columns` are of contrast rows as anchors, if mutual.
+struct LogSums {
+  std::vector<double> rows, columns;
+};
+LogSums log_sums(const Problem& p);
+
+// Sums over the positives of sorted rows.
+struct Positives {
+  std::vector<double> loss, weight;
+  std::vector<int64_t> count;
+
+  explicit Positives(int64_t n) : loss(n), weight(n), count(n) {}
+};
+struct PositivesOfBoth {
+  Positives rows, columns;
+};
+// Given log Z of all contrast sets, nats.
+PositivesOfBoth positives(const Problem& p, const LogSums& log_z);
+
+// Statistics of anchors as they came: [N] float32, count int32.
+struct Statistics {
+  at::Tensor d_loss, log_sum, weight, count;
+};
+
+struct Gradients {
+  at::Tensor rows, columns;  // [count][stride] of sorted rows, in units of `scale`; what is not wanted is empty
+  double scale;
+  double along;  // sum G_ij s_ij in units of scale * inverse; if wanted
+};
+// `columns`: of contrast rows as anchors, if mutual.
+Gradients gradients(const Problem& p, const Statistics& rows, const Statistics* columns, bool wants_rows,
+                    bool wants_columns, bool wants_along);
+
+double dot(const float* a, const float* b, int64_t D);
+
+}  // namespace fastpixcon
