@@ -42,6 +42,36 @@ def info_nce_lean(rows: Tensor, labels: Tensor, temperature: float = 0.1, denomi
     return loss.sum() / (count > 0).sum().clamp(min=1)
 
 
+def memory_info_nce(
+    rows: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor, temperature: float = 0.1
+) -> Tensor:
+    """Full-matrix contrast with a memory bank as the equations stand: rows [N, D], labels [N], unit bank [M, D],
+    bank_labels [M] (-1: empty) -> mean loss, []."""
+    a = F.normalize(rows, dim=1)
+    s = a @ bank.T / temperature  # [N, M]
+    here = bank_labels >= 0
+    same = labels[:, None] == bank_labels
+    positives, negatives = same & here, ~same & here
+    count = positives.sum(dim=1)
+    z = (s.exp() * negatives).sum(dim=1, keepdim=True)
+    loss = torch.log1p(z * (-s).exp()).masked_fill(~positives, 0).sum(dim=1) / count.clamp(min=1)
+    return loss.sum() / (count > 0).sum().clamp(min=1)
+
+
+def memory_info_nce_lean(
+    rows: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor, temperature: float = 0.1
+) -> Tensor:
+    """The same with as few passes over [N, M] as eager PyTorch allows: one exp, one log, masks filled in."""
+    a = F.normalize(rows, dim=1)
+    s = a @ bank.T / temperature  # [N, M]
+    same = labels[:, None] == bank_labels
+    e = s.exp()
+    z = e.masked_fill(same | (bank_labels < 0), 0).sum(dim=1, keepdim=True)
+    losses = ((e + z).log() - s).masked_fill(~same, 0)
+    count = same.sum(dim=1)
+    return (losses.sum(dim=1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
 def select_anchors(
     labels: Tensor, predictions: Tensor, max_samples: int = 1024, max_views: int = 100, ignore_index: int = 255
 ) -> tuple[Tensor, Tensor]:

@@ -97,6 +97,7 @@ def info_nce(
     reduction: str = "mean",
     memory: Bank | None = None,
     mining: Miner | None = None,
+    contrast_with: str = "both",
     seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> Tensor:
@@ -120,6 +121,7 @@ def info_nce(
             has), "sum", or "none" for [N], 0 where an anchor has no positive.
         memory: a :class:`fastpixcon.MemoryBank`, whose rows are contrast rows, too; read where it lies, in its dtype.
         mining: a :class:`fastpixcon.Mining`: which pairs an anchor keeps. This and memory want unit or raw rows.
+        contrast_with: with a memory, contrast with the rows of the "batch", with "memory" or with "both".
         seed: int or [] int64 tensor, of the pairs that mining draws.
 
     Under autocast the rows are cast to its dtype. Sums are float32 (float64 for float64 rows).
@@ -137,7 +139,7 @@ def info_nce(
         reduction=reduction,
         memory=memory,
         mining=mining,
-        contrast_with="both",
+        contrast_with=contrast_with,
         seed=seed,
         backend=backend,
     )
@@ -157,7 +159,7 @@ def pixel_contrast(
     denominator: str = "negatives",
     memory: Bank | None = None,
     mining: Miner | None = None,
-    contrast: str = "both",
+    contrast_with: str = "both",
     seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> Tensor:
@@ -167,8 +169,7 @@ def pixel_contrast(
         embeddings: [B, D, h, w] floating.
         labels: [B, H, W], any integer dtype.
         predictions: [B, h, w] integer, or logits [B, K, h, w].
-        memory, mining: as in :func:`info_nce`.
-        contrast: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
+        memory, mining, contrast_with: as in :func:`info_nce`.
 
     Returns:
         the mean loss in nats per anchor, [].
@@ -176,7 +177,6 @@ def pixel_contrast(
     checks.embeddings_map(embeddings)
     checks.same_pixels(embeddings, labels, predictions)
     checks.one_of("denominator", denominator, DENOMINATORS)
-    checks.one_of("contrast", contrast, CONTRASTS)
     checks.temperature_scale(temperature, base_temperature)
     selected = select_anchors(
         labels,
@@ -201,7 +201,7 @@ def pixel_contrast(
         reduction="mean",
         memory=memory,
         mining=mining,
-        contrast_with=contrast,
+        contrast_with=contrast_with,
         seed=seed,
         backend=backend,
     )
@@ -285,6 +285,7 @@ def _info_nce(
 ) -> Tensor:
     checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
     checks.one_of("denominator", denominator, DENOMINATORS)
+    checks.one_of("contrast_with", contrast_with, CONTRASTS)
     checks.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = checks.temperature_scale(temperature, base_temperature)
     device = anchors.device

@@ -28,7 +28,7 @@ class PixelContrastLoss(nn.Module):
             the bank, after the loss.
         mining: a :class:`Mining`: which of its positives and negatives an anchor keeps; None: all.
         denominator: "negatives" (the paper) or "all" (SupCon).
-        contrast: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
+        contrast_with: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
 
     The buffer ``seed`` ([] int64) starts from ``torch.initial_seed()`` and advances on the device by one a call:
     every call draws other pixels, and a restored ``state_dict`` draws the same ones again.
@@ -47,16 +47,16 @@ class PixelContrastLoss(nn.Module):
         memory: MemoryBank | None = None,
         mining: Mining | None = None,
         denominator: str = "negatives",
-        contrast: str = "both",
+        contrast_with: str = "both",
     ) -> None:
         super().__init__()
         if memory is not None and not isinstance(memory, MemoryBank):
             raise TypeError(f"memory: got {memory!r}, want a MemoryBank")
         if mining is not None and not isinstance(mining, Mining):
             raise TypeError(f"mining: got {mining!r}, want a Mining")
-        checks.one_of("contrast", contrast, functional.CONTRASTS)
-        if contrast == "memory" and memory is None:
-            raise ValueError("contrast: got 'memory' without a memory, want 'batch' or a memory")
+        checks.one_of("contrast_with", contrast_with, functional.CONTRASTS)
+        if contrast_with == "memory" and memory is None:
+            raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")
         checks.temperature_scale(temperature, base_temperature)
         checks.positive_int("max_samples", max_samples)
         checks.positive_int("max_views", max_views)
@@ -73,7 +73,7 @@ class PixelContrastLoss(nn.Module):
         self.memory = memory
         self.mining = mining
         self.denominator = denominator
-        self.contrast = contrast
+        self.contrast_with = contrast_with
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63, dtype=torch.int64))
 
     def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class PixelContrastLoss(nn.Module):
             denominator=self.denominator,
             memory=self.memory,
             mining=self.mining,
-            contrast=self.contrast,
+            contrast_with=self.contrast_with,
             seed=self.seed,
         )
         if self.memory is not None and self.training:
@@ -105,7 +105,7 @@ class PixelContrastLoss(nn.Module):
             f"temperature={self.temperature}, base_temperature={self.base_temperature},"
             f" max_samples={self.max_samples}, max_views={self.max_views}, ignore_index={self.ignore_index},"
             f" num_classes={self.num_classes}, denominator={self.denominator!r},"
-            f" mining={self.mining}, contrast={self.contrast!r}"
+            f" mining={self.mining}, contrast_with={self.contrast_with!r}"
         )
 
 

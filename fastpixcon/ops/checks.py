@@ -159,7 +159,7 @@ def memory_and_mining(memory: object, mining: object, anchors: Tensor, rows: str
         raise ValueError("normalize: got False, want True with memory or mining, which take cosines")
     if memory is None:
         if contrast_with == "memory":
-            raise ValueError("contrast: got 'memory' without a memory, want 'batch' or a memory")
+            raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")
     else:
         bank, labels = getattr(memory, "rows", None), getattr(memory, "labels", None)
         if not isinstance(bank, Tensor) or not isinstance(labels, Tensor):
