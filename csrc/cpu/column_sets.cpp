@@ -3,7 +3,25 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 
+#include <cstring>
+
 namespace fastpixcon {
+namespace {
+
+template <class scalar_t>
+void widen(const scalar_t* from, int64_t count, float* to) {
+  for (int64_t k = 0; k < count; ++k) to[k] = static_cast<float>(from[k]);
+}
+
+void widen(const c10::BFloat16* from, int64_t count, float* to) {  // in a form that compilers make vectors of
+  const uint16_t* bits = &from->x;
+  for (int64_t k = 0; k < count; ++k) {
+    const uint32_t word = static_cast<uint32_t>(bits[k]) << 16;
+    std::memcpy(to + k, &word, 4);
+  }
+}
+
+}  // namespace
 
 BankColumns::BankColumns(const at::Tensor& bank, const at::Tensor& labels, const TileKernels& kernels)
     : bank_(bank.contiguous()),
@@ -34,9 +52,8 @@ bool BankColumns::load(int64_t j0, int64_t n, BlockBuffer& buffer, ColumnBlock& 
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, bank_.scalar_type(), "BankColumns", [&] {
     const scalar_t* from = bank_.const_data_ptr<scalar_t>() + j0 * D_;
     for (int64_t j = 0; j < n; ++j) {
-      float* row = rows + j * stride;
-      for (int64_t k = 0; k < D_; ++k) row[k] = static_cast<float>(from[j * D_ + k]);
-      std::fill(row + D_, row + stride, 0.0f);
+      widen(from + j * D_, D_, rows + j * stride);
+      std::fill(rows + j * stride + D_, rows + (j + 1) * stride, 0.0f);
     }
   });
   std::fill(rows + n * stride, rows + count * stride, 0.0f);

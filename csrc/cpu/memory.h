@@ -91,18 +91,6 @@ struct AnchorsAndBank {
     };
     for_tiles_of(kernels, anchors, bank, i_first, i_last, columns, nullptr, s, view, work);
   }
-
-  template <class Work>
-  void in_parallel(int64_t count, const Work& work) const {
-    each_by_a_thread(count, work);
-  }
-
-  // sums [m][stride] += the tile's weights times the block's rows.
-  void add_weighted(const TileView& tile, const ColumnBlock& block, float* sums) const {
-    if (kept.has_value() && kernels.add_few_rows(tile.s, tile.m, tile.n, block.operand, block.first, sums)) return;
-    Ahead ahead;
-    kernels.add_rows(tile.s, tile.m, tile.n, block.operand, block.first, sums, ahead);
-  }
 };
 
 }  // namespace fastpixcon

@@ -60,13 +60,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const Tensor& anchor
     log_sum_x[i] = p.scale.of_log_sum(log_sum.const_data_ptr<float>()[p.anchors.source[i]]);
 
   std::vector<Share> parts = shares(p, wants_pull);
-  p.in_parallel(static_cast<int64_t>(parts.size()), [&](int64_t t) {
+  each_by_a_thread(static_cast<int64_t>(parts.size()), [&](int64_t t) {
     Share& part = parts[t];
     const int64_t rows = part.last - part.start;
     part.loss.assign(rows, 0.0);
     part.weight.assign(rows, 0.0);
     part.count.assign(rows, 0);
-    if (wants_pull) part.pull.reset(new float[rows * stride]());
+    if (wants_pull) part.pull.reset(new float[round_up(rows, p.kernels.lanes) * stride]());
     std::unique_ptr<float[]> s(new float[kScratch]);
     p.for_tiles(part.start, part.last, part.columns, s.get(),
                 [&](const TileView& tile, int64_t i0, const ColumnBlock& block) {
@@ -76,7 +76,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const Tensor& anchor
                                           part.count.data() + at};
                   if (!wants_pull) return p.kernels.positives(tile, sums, {nullptr, nullptr, nullptr, nullptr});
                   p.kernels.pulls(tile, sums);
-                  p.add_weighted(tile, block, part.pull.get() + at * stride);
+                  float* pull = part.pull.get() + at * stride;
+                  const Operand& c = block.operand;
+                  if (p.kept.has_value() && p.kernels.add_few_pulls(tile.s, tile.m, tile.n, c, block.first, pull))
+                    return;
+                  Ahead ahead;
+                  p.kernels.add_rows(tile.s, tile.m, tile.n, c, block.first, pull, ahead);
                 });
   });
 

@@ -23,10 +23,10 @@ struct Partial {
   std::vector<float> max;
   std::unique_ptr<float[]> weighted;  // [rows][stride], rows of the bank times e^s; null: not wanted
 
-  void begin(int64_t rows, int64_t stride, bool wants_mean) {
+  void begin(int64_t rows, const TileKernels& kernels, int64_t stride, bool wants_mean) {
     sum.assign(rows, 0.0);
     max.assign(rows, -std::numeric_limits<float>::infinity());
-    if (wants_mean) weighted.reset(new float[rows * stride]());
+    if (wants_mean) weighted.reset(new float[round_up(rows, kernels.lanes) * stride]());
   }
 };
 
@@ -34,7 +34,7 @@ void add_shard(const AnchorsAndBank& p, const Tasks& tasks, int64_t chunk, int64
                Partial& out) {
   const int64_t first = tasks.first_row(chunk), last = tasks.last_row(chunk), block = p.kernels.block;
   const int64_t stride = p.anchors.operand.stride;
-  out.begin(last - first, stride, wants_mean);
+  out.begin(last - first, p.kernels, stride, wants_mean);
   std::unique_ptr<float[]> s(new float[kScratch]);
   float factor[kTile];
   p.for_tiles(first, last, tasks.shard(shard, {0, p.bank.size()}, block), s.get(),
@@ -45,14 +45,17 @@ void add_shard(const AnchorsAndBank& p, const Tasks& tasks, int64_t chunk, int64
                 if (!wants_mean)
                   return (p.scale.online ? p.kernels.sum_online : p.kernels.sum_fixed)(tile, rows, {nullptr, nullptr});
                 float* weighted = out.weighted.get() + at * stride;
+                const Operand& c = columns.operand;
                 if (p.scale.online) {
                   p.kernels.weights_online(tile, rows, factor);
                   for (int64_t i = 0; i < tile.m; ++i)
                     for (int64_t k = 0; factor[i] != 1 && k < stride; ++k) weighted[i * stride + k] *= factor[i];
                 } else {
+                  if (p.kept.has_value() && p.kernels.add_few_weights(tile, rows, c, columns.first, weighted)) return;
                   p.kernels.weights_fixed(tile, rows);
                 }
-                p.add_weighted(tile, columns, weighted);
+                Ahead ahead;
+                p.kernels.add_rows(tile.s, tile.m, tile.n, c, columns.first, weighted, ahead);
               });
 }
 
@@ -72,8 +75,8 @@ std::tuple<Tensor, Tensor> memory_sums(const Tensor& anchors, const Tensor& anch
 
   const Tasks tasks(p.anchors.n, p.kernels.block, wants_mean ? 4 * stride : 12);
   std::vector<Partial> partial(tasks.chunks * tasks.shards);
-  p.in_parallel(tasks.chunks * tasks.shards,
-                [&](int64_t t) { add_shard(p, tasks, t / tasks.shards, t % tasks.shards, wants_mean, partial[t]); });
+  each_by_a_thread(tasks.chunks * tasks.shards,
+                   [&](int64_t t) { add_shard(p, tasks, t / tasks.shards, t % tasks.shards, wants_mean, partial[t]); });
   at::parallel_for(0, p.anchors.n, 16, [&](int64_t begin, int64_t end) {
     std::vector<double> total(D);
     for (int64_t i = begin; i < end; ++i) {  // the shards' sums, in order

@@ -120,7 +120,8 @@ struct TileKernels {
   // s [m][kTileStride] = rows [i0, i0 + m) of a times rows [j0, j0 + n) of c, transposed.
   void (*logits)(const Operand& a, int64_t i0, int64_t m, const Operand& c, int64_t j0, int64_t n, float* s,
                  Ahead& ahead);
-  // d [m][stride] += h [m][n] rows(j0..): gradient of the tile's rows; d starts at the first of them.
+  // d [m][stride] += h [m][n] rows(j0..): gradient of the tile's rows; d starts at the first of them, and has m up to
+  // the next multiple of `lanes`.
   void (*add_rows)(const float* h, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d, Ahead& ahead);
   // d [n][stride] += h^T rows(i0..): gradient of the tile's columns.
   void (*add_columns)(const float* h, int64_t m, int64_t n, const Operand& a, int64_t i0, float* d, Ahead& ahead);
@@ -139,8 +140,9 @@ struct TileKernels {
   void (*weights_online)(const TileView& tile, RunningSum rows, float* factor);
   // s becomes the pull of positives, Z / (Z + e^s) or 1, zero elsewhere.
   void (*pulls)(const TileView& tile, PositiveSums rows);
-  // d [m][stride] += s [m][n] values [n][stride], of which few are not zero. Returns false, doing nothing, if not few.
-  bool (*add_few_rows)(const float* s, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d);
+  // The same and d [m][stride] += the weights times rows of c, where few are kept; false, doing nothing, if not few.
+  bool (*add_few_weights)(const TileView& tile, RunningSum rows, const Operand& c, int64_t j0, float* d);
+  bool (*add_few_pulls)(const float* s, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d);
   // Counts cosines in bins; counts [m][kCounts], see tile_histogram.h.
   void (*count_cosines)(const TileView& tile, int32_t* counts);
 };

@@ -12,6 +12,7 @@
 
 #define FASTPIXCON_TILE_AMX
 #define FASTPIXCON_VECTOR_BYTES 64
+#define FASTPIXCON_AVX512_MASKS
 #define FASTPIXCON_TILE_BLOCK 192
 #define FASTPIXCON_TILE_KERNELS tile_kernels_amx
 #include "cpu/tile_kernels.h"

@@ -17,8 +17,8 @@ void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
   for (int64_t p = first; p < last; ++p) {
     const float* rows = operand.rows + p * kLanes * operand.stride;
     float* out = columns + p * operand.depth * kLanes;
-    for (int64_t k = 0; k < operand.depth; ++k)
-      for (int64_t r = 0; r < kLanes; ++r) out[k * kLanes + r] = rows[r * operand.stride + k];
+    transpose_rows(reinterpret_cast<const uint32_t*>(rows), operand.stride, operand.depth,
+                   reinterpret_cast<uint32_t*>(out));
   }
 }
 

@@ -49,19 +49,23 @@ void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
   const PairOperand layout(operand);
   Pair* base = reinterpret_cast<Pair*>(columns);
   const auto at = [&](const Pair* word) { return base + (word - layout.left); };
-  for (int64_t row = first * kLanes; row < last * kLanes; ++row) {
-    const float* x = operand.rows + row * operand.stride;  // zeros beyond D
-    Pair *left = at(layout.left_row(row)), *right = at(layout.right_panel(row - row % kLanes)) + row % kLanes;
-    for (int64_t k = 0; k < layout.depth; ++k) {
-      const Pair word = bf16_bits(x[2 * k]) | (2 * k + 1 < operand.depth ? bf16_bits(x[2 * k + 1]) << 16 : 0);
-      left[k] = word;
-      right[k * kLanes] = word;
+  for (int64_t panel = first * kLanes; panel < last * kLanes; panel += kLanes) {
+    for (int64_t row = panel; row < panel + kLanes; ++row) {
+      const float* x = operand.rows + row * operand.stride;  // zeros beyond D
+      Pair* left = at(layout.left_row(row));
+      int64_t k = 0;
+      for (; 2 * (k + kWidth) <= operand.depth; k += kWidth)
+        store_words(left + k, neighbour_pairs(load(x + 2 * k), load(x + 2 * k + kWidth)));
+      for (; k < layout.depth; ++k)
+        left[k] = bf16_bits(x[2 * k]) | (2 * k + 1 < operand.depth ? bf16_bits(x[2 * k + 1]) << 16 : 0);
     }
+    transpose_rows(at(layout.left_row(panel)), layout.left_stride, layout.depth, at(layout.right_panel(panel)));
   }
   for (int64_t row = first * kLanes; row < last * kLanes; row += 2) {
     const float* x = operand.rows + row * operand.stride;
     Pair* values = at(layout.values_row(row));
-    for (int64_t k = 0; k < operand.stride; ++k) values[k] = bf16_bits(x[k]) | bf16_bits(x[operand.stride + k]) << 16;
+    for (int64_t k = 0; k < operand.stride; k += kWidth)
+      store_words(values + k, lane_pairs(load(x + k), load(x + operand.stride + k)));
   }
 }
 

@@ -17,8 +17,8 @@ const TileKernels& FASTPIXCON_TILE_KERNELS() {
   static constexpr TileKernels kernels = {
       kBf16,          kLanes,          FASTPIXCON_TILE_BLOCK, pack_size,      pack,       ahead_of,
       logits,         add_rows,        add_columns,           sum_fixed,      sum_online, positives,
-      gradient_fixed, gradient_online, weights_fixed,         weights_online, pulls,      add_few_rows,
-      count_cosines};
+      gradient_fixed, gradient_online, weights_fixed,         weights_online, pulls,      add_few_weights,
+      add_few_pulls,  count_cosines};
   return kernels;
 }
 

@@ -16,6 +16,21 @@ constexpr int64_t kLanes = kVectors * kWidth;
 constexpr int64_t kBytesAhead = kRows * kLanes / 12;  // fetched ahead for every word of k
 constexpr int64_t kDepth = 384;                       // a panel [kDepth][kLanes] of B stays in the first-level cache
 
+typedef uint32_t Word __attribute__((may_alias));
+
+// out [k][kLanes] = rows [kLanes][stride], transposed, by blocks that stay in the first-level cache.
+inline void transpose_rows(const Word* rows, int64_t stride, int64_t k, Word* out) {
+  constexpr int64_t kBlock = 16;
+  Word block[kBlock][kLanes];
+  for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
+    const int64_t count = k - k0 < kBlock ? k - k0 : kBlock;
+    for (int64_t r = 0; r < kLanes; ++r)
+      for (int64_t l = 0; l < count; ++l) block[l][r] = rows[r * stride + k0 + l];
+    for (int64_t l = 0; l < count; ++l)
+      for (int64_t r = 0; r < kLanes; ++r) out[(k0 + l) * kLanes + r] = block[l][r];
+  }
+}
+
 inline Vec load_words(const float* p) { return load(p); }
 inline Vec multiply_add(Vec sum, float a, Vec b) { return sum + a * b; }
 

@@ -32,12 +32,16 @@ class Lanes {
         self_(tile.itself ? tile.itself[i] : -1) {}
 
   // All lanes of the vectors in columns [v, end) are in the sum, and no positives.
-  bool plain(int64_t v, int64_t end) const {
-    return end <= tile_.n && (v >= hi_ || end <= lo_) && (self_ < v || self_ >= end) && tile_.present == nullptr &&
-           !mined();
-  }
+  bool plain(int64_t v, int64_t end) const { return all_negatives(v, end) && !mined(); }
   bool plain(int64_t v) const { return plain(v, v + kWidth); }
   bool mined() const { return tile_.rows.least != nullptr; }
+  // The same but for what is mined: `drawn` is all there is to ask of a lane.
+  bool all_negatives(int64_t v, int64_t end) const {
+    return end <= tile_.n && (v >= hi_ || end <= lo_) && (self_ < v || self_ >= end) && tile_.present == nullptr;
+  }
+  IntVec drawn(int64_t v) const {
+    return (dots(v) >= tile_.rows.least[i_]) & (row_hash(v) < tile_.rows.negative_limit[i_]);
+  }
 
   IntVec positive(int64_t v) const {
     const IntVec mask = any_positive(v);

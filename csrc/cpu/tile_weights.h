@@ -19,18 +19,72 @@ void weights_fixed(const TileView& tile, RunningSum rows) {
       sum += e;
       store(s + v, e);
     };
-    if (lanes.mined()) {  // mostly nothing
-      for (int64_t v = 0; v < tile.n; v += kWidth) {
-        const IntVec mask = lanes.in_sum(v);
-        take(any_lane(mask) ? select(mask, exp2(logit(tile, i, v)), Vec{}) : Vec{}, v);
-      }
-    } else if (lanes.plain(0, (tile.n + kWidth - 1) / kWidth * kWidth)) {
+    if (lanes.plain(0, (tile.n + kWidth - 1) / kWidth * kWidth)) {
       exponentials(tile, i, take);
     } else {
       exponentials(tile, i, [&](Vec e, int64_t v) { take(select(lanes.in_sum(v), e, Vec{}), v); });
     }
     rows.sum[i] += sum_lanes(sum);
   }
+}
+
+// The rows of c, from j0 on, whose weight in a tile is not zero.
+class FewRows {
+ public:
+  explicit FewRows(int64_t most) : most_(most) {}
+
+  // The lanes of a vector that `bits` names; false if there are too many.
+  bool add(int64_t i, int64_t v, uint32_t bits, Vec weights) {
+    float weight[kWidth];
+    store(weight, weights);
+    for (; bits != 0; bits &= bits - 1) {
+      const int l = __builtin_ctz(bits);
+      if (count_ == most_) return false;
+      found_[count_++] = {static_cast<int16_t>(i), static_cast<int16_t>(v + l), weight[l]};
+    }
+    return true;
+  }
+  // d [m][stride] += the weights times the rows.
+  void multiply(const Operand& c, int64_t j0, float* d) const {
+    for (int64_t f = 0; f < count_; ++f) {
+      const float* row = c.rows + (j0 + found_[f].j) * c.stride;
+      float* to = d + found_[f].i * c.stride;
+      const Vec weight = splat(found_[f].weight);
+      for (int64_t k = 0; k < c.depth; k += kWidth) store(to + k, load(to + k) + weight * load(row + k));
+    }
+  }
+
+  static constexpr int64_t kMost = kTile * kTile / 16;  // above it products of whole tiles are faster
+
+ private:
+  struct Found {
+    int16_t i, j;
+    float weight;
+  };
+  Found found_[kMost];
+  int64_t most_, count_ = 0;
+};
+
+bool add_few_weights(const TileView& tile, RunningSum rows, const Operand& c, int64_t j0, float* d) {
+  FewRows few(tile.m * tile.n / 16);
+  double sums[kTile];
+  for (int64_t i = 0; i < tile.m; ++i) {
+    const Lanes lanes(tile, i);
+    const bool all_negatives = lanes.all_negatives(0, (tile.n + kWidth - 1) / kWidth * kWidth);
+    Vec sum{};
+    for (int64_t v = 0; v < tile.n; v += kWidth) {
+      const IntVec mask = all_negatives ? lanes.drawn(v) : lanes.in_sum(v);
+      const uint32_t bits = lane_bits(mask);
+      if (bits == 0) continue;
+      const Vec e = select(mask, exp2(logit(tile, i, v)), Vec{});
+      sum += e;
+      if (!few.add(i, v, bits, e)) return false;
+    }
+    sums[i] = sum_lanes(sum);
+  }
+  for (int64_t i = 0; i < tile.m; ++i) rows.sum[i] += sums[i];
+  few.multiply(c, j0, d);
+  return true;
 }
 
 void weights_online(const TileView& tile, RunningSum rows, float* factor) {
@@ -82,28 +136,15 @@ void pulls(const TileView& tile, PositiveSums rows) {
   }
 }
 
-bool add_few_rows(const float* s, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d) {
-  const int64_t most = m * n / 16;  // above it products of whole tiles are faster
-  int64_t found = 0;
-  for (int64_t i = 0; i < m; ++i) {
-    IntVec count{};
-    for (int64_t v = 0; v < n; v += kWidth) count -= load(s + i * kTileStride + v) != Vec{};
-    for (int64_t l = 0; l < kWidth; ++l) found += count[l];
-    if (found > most) return false;
-  }
-  if (found == 0) return true;
-  for (int64_t i = 0; i < m; ++i) {
-    float* to = d + i * c.stride;
+bool add_few_pulls(const float* s, int64_t m, int64_t n, const Operand& c, int64_t j0, float* d) {
+  FewRows few(m * n / 16);
+  for (int64_t i = 0; i < m; ++i)
     for (int64_t v = 0; v < n; v += kWidth) {
       const Vec weights = load(s + i * kTileStride + v);
-      if (!any_lane(weights != Vec{})) continue;
-      for (int64_t l = 0; l < kWidth; ++l) {
-        if (weights[l] == 0) continue;
-        const float* row = c.rows + (j0 + v + l) * c.stride;
-        for (int64_t k = 0; k < c.depth; k += kWidth) store(to + k, load(to + k) + weights[l] * load(row + k));
-      }
+      const uint32_t bits = lane_bits(weights != Vec{});
+      if (bits != 0 && !few.add(i, v, bits, weights)) return false;
     }
-  }
+  few.multiply(c, j0, d);
   return true;
 }
 

@@ -5,6 +5,10 @@
 
 #include <cstdint>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace fastpixcon {
 namespace {
 
@@ -37,10 +41,17 @@ inline IntVec load_ints(const int32_t* p) { return *reinterpret_cast<const IntVe
 inline void store_ints(int32_t* p, IntVec v) { *reinterpret_cast<IntVec*>(p) = v; }
 inline WordVec load_keys(const uint32_t* p) { return *reinterpret_cast<const WordVec*>(p); }
 
-inline bool any_lane(IntVec mask) {
-  int32_t any = 0;
-  for (int64_t l = 0; l < kWidth; ++l) any |= mask[l];
-  return any != 0;
+// Bit l: lane l of a mask is set.
+inline uint32_t lane_bits(IntVec mask) {
+#if defined(FASTPIXCON_AVX512_MASKS)  // compilers define no macros for a pragma's target
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
+#elif defined(FASTPIXCON_AVX2_MASKS)
+  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
+#else
+  uint32_t bits = 0;
+  for (int64_t l = 0; l < kWidth; ++l) bits |= static_cast<uint32_t>(mask[l] & 1) << l;
+  return bits;
+#endif
 }
 
 inline float sum_lanes(Vec v) {
