@@ -6,8 +6,8 @@
     python bench/bench_memory.py --processor-time     # where others work too: one thread, seconds it ran itself
 
 Efficiency is 4 N M D FLOP, the least that contrast without gradient for the bank needs, over the fp32 matmul of the
-same run. The rivals: eager, the equations as they stand; lean, the same with the fewest passes; eager32 and lean32, these
-in float32 always.
+same run. The rivals: eager, the equations as they stand; lean, the same with the fewest passes; eager32 and lean32,
+these in float32 always.
 """
 
 import argparse

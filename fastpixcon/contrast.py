@@ -57,6 +57,12 @@ def for_bank(anchors: Tensor, labels: Tensor, bank: Tensor) -> tuple[Tensor, Ten
     return anchors.to(bank.dtype), labels
 
 
+def kept_seed(seed: Tensor) -> Tensor:
+    """A copy: the caller's seed may have advanced when backward comes. A compiled backward would make a plain clone anew,
+    from the seed as it is then; of what adds up it keeps the result."""
+    return seed.view(1).cumsum(0)[0]
+
+
 class _ContrastLoss(torch.autograd.Function):
     """anchors [N, D] -> loss [N], count [N]; ``bank`` without gradient."""
 
@@ -82,7 +88,7 @@ class _ContrastLoss(torch.autograd.Function):
         if bank is not None:
             bank_anchors, bank_anchor_labels = for_bank(anchors, labels, bank)
         mined = None
-        seed = None if seed is None else seed.clone()  # the caller's may have advanced when backward comes
+        seed = None if seed is None else kept_seed(seed)
         if how.mining is not None:
             negatives, positives, fraction, keep = how.mining
             batch: tuple[Any, ...] = (None, None, None)

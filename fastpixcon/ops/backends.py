@@ -83,6 +83,8 @@ def unsupported(
     if name == "native":
         if device.type.upper() not in extension.build.get("devices", "CPU").split(","):
             return f"it was not built for {device.type} tensors"
+        if device.type not in define.NATIVE_DEVICES[operator]:
+            return f"it has no {operator} for {device.type} tensors"
         if dtype.is_floating_point and dtype not in KERNEL_DTYPES:
             return f"it takes float32, bfloat16 and float16, not {dtype}; the reference takes any"
         if device.type == "cuda" and operator.startswith("info_nce") and width is not None and width > CUDA_MAX_WIDTH:

@@ -28,6 +28,7 @@ PYTHON_PACKAGES = {"reference": "fastpixcon.reference", "triton": "fastpixcon.ke
 
 OPERATORS: dict[str, str] = {}  # name -> schema, as defined so far
 OVERLOADS: dict[tuple[str, str], OpOverload] = {}  # (backend, name) -> what to call
+NATIVE_DEVICES: dict[str, frozenset[str]] = {}  # name -> types of devices that the native backend runs it on
 IMPLEMENTATIONS: dict[tuple[str, str], str] = {}  # the Python launchers among them, module:function
 
 
@@ -60,8 +61,11 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
             _register_autograd(qualified, namespace, autograd)
         if implementation is not None:
             IMPLEMENTATIONS[backend, name] = f"{package}.{name.removesuffix('_backward')}:{name}"
-        elif not extension.has_kernel(qualified):
-            continue
+        else:
+            devices = extension.devices_of(qualified)
+            if not devices:
+                continue
+            NATIVE_DEVICES[name] = devices
         OVERLOADS[backend, name] = getattr(getattr(torch.ops, namespace), name).default
 
 

@@ -24,8 +24,8 @@ if reason is not None:
     warnings.warn(f"fastpixcon runs on its slow reference: {reason}", RuntimeWarning, stacklevel=2)
 
 
-def has_kernel(qualified: str) -> bool:
-    """True if C++ registered a kernel for the operator ``namespace::name`` on some device."""
-    keys = ("CPU", "CUDA")
+def devices_of(qualified: str) -> frozenset[str]:
+    """The types of devices that C++ registered a kernel for, of the operator ``namespace::name``."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return reason is None and any(has(qualified, key) for key in keys)
+    keys = ("CPU", "CUDA") if reason is None else ()
+    return frozenset(key.lower() for key in keys if has(qualified, key))

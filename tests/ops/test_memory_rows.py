@@ -1,0 +1,72 @@
+"""What memory_rows means: a few random pixels of each class in each image, and the mean of all."""
+
+import pytest
+import torch
+from tested_backends import Backend
+
+from fastpixcon.testing import MemoryRowsCase
+
+
+def test_pixels_are_unit_rows_of_their_class_without_repetition(operators: Backend) -> None:
+    op = operators.op("memory_rows")
+    case = MemoryRowsCase(B=3, D=16, size=(14, 15), pixels_per_image=6)
+    embeddings, labels, *rest = case.arguments(operators.device)
+    pixels, pixel_labels, _, _ = op(embeddings, labels, *rest)
+    unit = torch.nn.functional.normalize(embeddings, dim=1).permute(0, 2, 3, 1)
+    for b in range(3):
+        for c in range(case.classes):
+            of_class = unit[b][labels[b] == c]
+            kept = pixels[b, c][pixel_labels[b, c] == c]
+            assert len(kept) == min(len(of_class), 6)
+            nearest = (kept[:, None] - of_class).norm(dim=-1).min(dim=1)
+            assert (nearest.values < 1e-5).all()
+            assert len(nearest.indices.unique()) == len(kept)
+
+
+def test_region_is_the_renormalised_mean_of_unit_embeddings(operators: Backend) -> None:
+    op = operators.op("memory_rows")
+    case = MemoryRowsCase(B=2, D=16, classes=4)
+    embeddings, labels, *rest = case.arguments(operators.device)
+    _, _, regions, region_labels = op(embeddings, labels, *rest)
+    unit = torch.nn.functional.normalize(embeddings, dim=1).permute(0, 2, 3, 1)
+    for b in range(2):
+        for c in range(4):
+            mean = torch.nn.functional.normalize(unit[b][labels[b] == c].mean(dim=0), dim=0)
+            assert region_labels[b, c] == c
+            torch.testing.assert_close(regions[b, c], mean, rtol=1e-5, atol=1e-5)
+
+
+def test_class_zero_counts_and_an_absent_class_leaves_nothing(operators: Backend) -> None:
+    op = operators.op("memory_rows")
+    embeddings = torch.ones(1, 4, 2, 2, device=operators.device)
+    labels = torch.tensor([[[0, 0], [0, 255]]], device=operators.device)
+    seed = torch.tensor(5, device=operators.device)
+    pixels, pixel_labels, regions, region_labels = op(embeddings, labels, seed, 2, 5, 255)
+    assert pixel_labels.tolist() == [[[0, 0, 0, -1, -1], [-1] * 5]]
+    assert region_labels.tolist() == [[0, -1]]
+    assert (pixels[0, 0, :3] == 0.5).all()
+    assert not pixels[0, 0, 3:].any()
+    assert not regions[0, 1].any()
+
+
+def test_another_seed_draws_other_pixels_evenly(operators: Backend) -> None:
+    op = operators.op("memory_rows")
+    count, draws = 12, 60
+    embeddings = torch.eye(count, device=operators.device).view(1, count, 1, count)  # each pixel is its own direction
+    labels = torch.zeros(1, 1, count, dtype=torch.int64, device=operators.device)
+    hits = torch.zeros(count)
+    for seed in range(draws):
+        pixels, *_ = op(embeddings, labels, torch.tensor(seed, device=operators.device), 1, 3, 255)
+        hits += pixels[0, 0].sum(dim=0).cpu()
+    assert hits.sum() == 3 * draws
+    assert (hits > 4).all()  # 15 on average
+    assert (hits < 30).all()
+
+
+def test_a_label_beyond_the_classes_is_refused(operators: Backend) -> None:
+    if operators.device == "cuda" or operators.is_executed or operators.name == "triton":
+        pytest.skip("on GPUs it is an assertion")
+    embeddings, labels, *rest = MemoryRowsCase().arguments()
+    labels[1, 2, 3] = 17
+    with pytest.raises(ValueError, match="labels: got label 17"):
+        operators.op("memory_rows")(embeddings, labels, *rest)

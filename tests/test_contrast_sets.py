@@ -1,0 +1,193 @@
+"""Temperature, denominator, mining and memory compose: losses over several contrast sets against float64."""
+
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies as st
+from tested_backends import Backend
+from torch import Tensor
+
+import fastpixcon as fpc
+from fastpixcon import contrast
+from fastpixcon.ops.mining_thresholds import KINDS
+from fastpixcon.reference.contrast_sums import bank_pairs, batch_pairs
+from fastpixcon.testing import assert_as_accurate
+
+
+class Rows:
+    """Of a memory bank."""
+
+    def __init__(self, rows: Tensor, labels: Tensor) -> None:
+        self.rows, self.labels = rows, labels
+
+
+def between_cosines(mined: Tensor, cosines: Tensor) -> Tensor:
+    """Thresholds moved to the middle between the cosines around them, so that no rounding moves a pair across; where
+    those are too close to each other, beyond all."""
+    mined = mined.double().clone()
+    for row, beyond in ((0, -torch.inf), (1, torch.inf)):
+        t = mined[row][:, None]
+        below = cosines.masked_fill(cosines >= t, -torch.inf).amax(dim=1)
+        above = cosines.masked_fill(cosines < t, torch.inf).amin(dim=1)
+        middle = torch.where(below.isfinite() & above.isfinite(), (below + above) / 2, mined[row])
+        mined[row] = torch.where(above - below < 1e-3, beyond, middle)
+    return mined
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "N": draw(st.integers(2, 70)),
+        "D": draw(st.sampled_from([3, 16, 40, 64])),
+        "classes": draw(st.integers(1, 6)),
+        "S": draw(st.one_of(st.none(), st.integers(1, 40))),
+        "filled": draw(st.sampled_from([0.0, 0.5, 1.0])),
+        "ignored": draw(st.sampled_from([0.0, 0.3])),
+        "separate": draw(st.sampled_from([None, 33])),
+        "temperature": draw(st.sampled_from([0.07, 0.1, 1.0, 0.02])),
+        "learned": draw(st.booleans()),
+        "denominator": draw(st.sampled_from(["negatives", "all"])),
+        "contrast_with": draw(st.sampled_from(["both", "both", "batch", "memory"])),
+        "mining": draw(st.one_of(st.none(), st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)))),
+        "dtype": draw(st.sampled_from([torch.float32, torch.float32, torch.bfloat16])),
+        "seed": draw(st.integers(0, 2**40)),
+    }
+
+
+def arguments(p: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Rows | None]:
+    generator = torch.Generator().manual_seed(p["seed"])
+    toward = torch.randn(p["classes"], p["D"], generator=generator)
+
+    def rows(labels: Tensor) -> Tensor:
+        x = torch.randn(*labels.shape, p["D"], generator=generator) + toward[labels]
+        return torch.nn.functional.normalize(x, dim=-1).to(p["dtype"])
+
+    def side(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.randint(p["classes"], (count,), generator=generator)
+        x = rows(labels)
+        return x, labels.masked_fill(torch.rand(count, generator=generator) < p["ignored"], -1)
+
+    anchors, y = side(p["N"])
+    c, z = (None, None) if p["separate"] is None else side(p["separate"])
+    bank = None
+    if p["S"] is not None:
+        labels = torch.arange(p["classes"])[:, None].repeat(1, p["S"])
+        content = rows(labels)
+        empty = torch.rand(labels.shape, generator=generator) >= p["filled"]
+        bank = Rows(content, labels.masked_fill(empty, -1).int())
+    return anchors, y, c, z, bank
+
+
+@pytest.fixture
+def with_thresholds(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Tensor]], None]:
+    """Lets losses keep the pairs of the given thresholds, and adds to the list those that they would have taken."""
+    original = contrast.choose
+
+    def use(found: list[Tensor], replace: Callable[[Tensor], Tensor]) -> None:
+        def choose(name: str, *rest: Any) -> Any:
+            op = original(name, *rest)
+            if name != "mining_thresholds":
+                return op
+
+            def thresholds(*arguments: Any) -> Tensor:
+                found.append(op(*arguments))
+                return replace(found[-1])
+
+            return thresholds
+
+        monkeypatch.setattr(contrast, "choose", choose)
+
+    return use  # type: ignore[return-value]
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(p=problems())
+def test_every_combination_is_as_accurate_as_the_reference(
+    p: dict[str, Any], backend: Backend, with_thresholds: Callable[..., None]
+) -> None:
+    hypothesis.assume(p["contrast_with"] != "memory" or p["S"] is not None)
+    p["contrast_with"] = "both" if p["S"] is None else p["contrast_with"]
+    anchors, y, c, z, bank = arguments(p)
+    mining = None if p["mining"] is None else fpc.Mining(*p["mining"], fraction=0.4, keep=(5, 20))
+    found: list[Tensor] = []
+    cosines = []
+    if p["contrast_with"] != "memory":
+        wide = [None if x is None else x.double() for x in (anchors, c)]
+        cosines.append(batch_pairs(wide[0], y, wide[1], z, None, None, None).cosine)
+    if bank is not None and p["contrast_with"] != "batch":
+        cosines.append(bank_pairs(anchors.double(), y, bank.rows.double(), bank.labels, 0, None, None).cosine)
+    kept: list[Tensor] = []
+
+    def once(mined: Tensor) -> Tensor:
+        if not kept:  # the first run is of the backend under test
+            kept.append(between_cosines(mined.cpu(), torch.cat(cosines, dim=1)))
+        return kept[0].to(mined)
+
+    with_thresholds(found, once)
+
+    def run(name: str, dtype: torch.dtype, device: str) -> list[Tensor]:
+        rows = [None if x is None else x.to(device, dtype).requires_grad_() for x in (anchors, c)]
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        tau = torch.tensor(p["temperature"], dtype=wide, device=device, requires_grad=True)
+        labels = [None if x is None else x.to(device) for x in (y, z)]
+        content = None if bank is None else Rows(bank.rows.to(device, dtype), bank.labels.to(device))
+        loss = contrast.contrast_loss(
+            rows[0], labels[0], rows[1], labels[1], tau, bank=None if p["contrast_with"] == "batch" else content,
+            mining=mining, seed=torch.tensor(p["seed"], device=device), use_batch=p["contrast_with"] != "memory",
+            denominator=p["denominator"], fixed_shift=not p["learned"] and p["temperature"] >= 0.025, is_sorted=False,
+            backend=name,
+        )  # fmt: skip
+        weights = torch.linspace(-1, 1, len(loss[0])).to(loss[0])
+        inputs = [x for x in (*rows, tau) if x is not None]
+        gradients = torch.autograd.grad((loss[0] * weights).sum(), inputs, allow_unused=True)
+        zeros = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
+        return [*loss, *zeros]
+
+    actual = run(backend.name, p["dtype"], backend.device)
+    expected, truth = run("reference", p["dtype"], "cpu"), run("reference", torch.float64, "cpu")
+    assert torch.equal(actual[1].cpu(), truth[1])
+    N = p["N"] ** 0.5
+    logit = 1 / p["temperature"]
+    tol = 1e-5 + 8e-7 * logit + (4e-3 if p["dtype"] == torch.bfloat16 else 0)
+    for k, (x, reference, t) in enumerate(zip(actual, expected, truth, strict=True)):
+        if k == 1:
+            continue
+        scale = N if k == 0 else N * logit if k < len(actual) - 1 else N * logit**2
+        assert_as_accurate(x, reference, t, tol, scale=scale, name=f"output {k}")
+
+
+def test_memory_alone_is_contrast_with_its_rows(backend: Backend) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank = fpc.MemoryBank(4, 16, 6, 3).to(backend.device)
+    content = torch.randn(200, 16, generator=generator).to(backend.device)
+    labels = torch.randint(-1, 4, (200,), generator=generator).int().to(backend.device)
+    bank.enqueue_rows(torch.nn.functional.normalize(content, dim=1), labels, content[:0], labels[:0])
+    x = torch.randn(30, 16, generator=generator).to(backend.device).requires_grad_()
+    y = torch.randint(5, (30,), generator=generator).to(backend.device)
+    loss = fpc.functional.info_nce(x, y, memory=bank, contrast_with="memory")
+    rows, row_labels = bank.rows.flatten(0, 1), bank.labels.flatten()
+    expected = fpc.functional.info_nce(x, y, rows, row_labels)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(value, x)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_backward_does_not_look_at_the_bank_again(backend: Backend) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank = fpc.MemoryBank(3, 8, 5, 2).to(backend.device)
+    content = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator), dim=1).to(backend.device)
+    bank.enqueue_rows(
+        content,
+        torch.arange(40, device=backend.device).int() % 3,
+        content[:0],
+        torch.zeros(0, device=backend.device).int(),
+    )
+    x = torch.randn(20, 8, generator=generator).to(backend.device).requires_grad_()
+    y = torch.arange(20, device=backend.device) % 3
+    (expected,) = torch.autograd.grad(fpc.functional.info_nce(x, y, memory=bank), x)
+    loss = fpc.functional.info_nce(x, y, memory=bank)
+    bank.reset()
+    assert torch.equal(torch.autograd.grad(loss, x)[0], expected)
