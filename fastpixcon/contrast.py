@@ -58,8 +58,8 @@ def for_bank(anchors: Tensor, labels: Tensor, bank: Tensor) -> tuple[Tensor, Ten
 
 
 def kept_seed(seed: Tensor) -> Tensor:
-    """A copy: the caller's seed may have advanced when backward comes. A compiled backward would make a plain clone anew,
-    from the seed as it is then; of what adds up it keeps the result."""
+    """A copy: the caller's seed may have advanced when backward comes. A compiled backward would make a plain clone
+    anew, from the seed as it is then; of what adds up it keeps the result."""
     return seed.view(1).cumsum(0)[0]
 
 

@@ -105,6 +105,7 @@ def test_auto_on_a_gpu_takes_products_to_triton_and_the_rest_to_native(operator:
 
 def test_wide_rows_are_not_for_the_native_kernels_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(extension.build, "devices", "CPU,CUDA")
+    monkeypatch.setitem(define.NATIVE_DEVICES, "info_nce", frozenset({"cpu", "cuda"}))
     if backends.missing("native") is not None:
         pytest.skip(backends.missing("native"))
     widths = {
