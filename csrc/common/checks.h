@@ -94,4 +94,140 @@ inline void check_info_nce(const at::Tensor& anchors, const at::Tensor& anchor_l
                     anchors.size(1), ", the width of anchors");
 }
 
+inline void check_memory_rows(const at::Tensor& embeddings, const at::Tensor& labels, const at::Tensor& seed,
+                              int64_t num_classes, int64_t pixels_per_image) {
+  check_dim("embeddings", embeddings, 4);
+  check_dim("labels", labels, 3);
+  check_dim("seed", seed, 0);
+  check_dtype("seed", seed, at::kLong);
+  check_same_device("labels", labels, embeddings);
+  check_same_device("seed", seed, embeddings);
+  TORCH_CHECK_VALUE(labels.size(0) == embeddings.size(0), "labels: got ", labels.size(0), " images, want ",
+                    embeddings.size(0));
+  TORCH_CHECK_VALUE(num_classes > 0 && num_classes < (int64_t{1} << 30), "num_classes: got ", num_classes,
+                    ", want an int > 0 below 2^30");
+  TORCH_CHECK_VALUE(pixels_per_image > 0, "pixels_per_image: got ", pixels_per_image, ", want an int > 0");
+  TORCH_CHECK_VALUE(embeddings.size(2) * embeddings.size(3) == 0 || labels.size(1) * labels.size(2) > 0,
+                    "labels: got shape ", labels.sizes(), ", want at least one pixel an image");
+}
+
+inline void check_bank(const at::Tensor& bank, const at::Tensor& bank_labels) {
+  check_dim("bank", bank, 3);
+  check_sizes("bank_labels", bank_labels, {bank.size(0), bank.size(1)});
+  check_dtype("bank_labels", bank_labels, at::kInt);
+  check_same_device("bank_labels", bank_labels, bank);
+}
+
+inline void check_memory_enqueue(const at::Tensor& bank, const at::Tensor& bank_labels, const at::Tensor& written,
+                                 int64_t pixel_size, const at::Tensor& pixels, const at::Tensor& pixel_labels,
+                                 const at::Tensor& regions, const at::Tensor& region_labels) {
+  check_bank(bank, bank_labels);
+  check_sizes("written", written, {2, bank.size(0)});
+  check_dtype("written", written, at::kLong);
+  check_same_device("written", written, bank);
+  TORCH_CHECK_VALUE(pixel_size >= 0 && pixel_size <= bank.size(1), "pixel_size: got ", pixel_size, ", want 0 to ",
+                    bank.size(1));
+  const auto check_new = [&](const char* name, const at::Tensor& rows, const at::Tensor& labels) {
+    check_dim(name, rows, 2);
+    TORCH_CHECK_VALUE(rows.size(1) == bank.size(2), name, ": got feature width ", rows.size(1), ", want ", bank.size(2),
+                      ", the width of bank");
+    check_sizes("labels of new rows", labels, {rows.size(0)});
+    check_dtype("labels of new rows", labels, at::kInt);
+    check_same_device(name, rows, bank);
+    check_same_device("labels of new rows", labels, bank);
+  };
+  check_new("pixels", pixels, pixel_labels);
+  check_new("regions", regions, region_labels);
+}
+
+inline void check_denominator(c10::string_view denominator) {
+  TORCH_CHECK_VALUE(denominator == "negatives" || denominator == "all", "denominator: got ", denominator,
+                    ", want 'negatives' or 'all'");
+}
+
+inline void check_statistic(const char* name, const at::Tensor& x, int64_t rows, const at::Tensor& on) {
+  check_sizes(name, x, {rows});
+  check_dtype(name, x, at::kFloat);
+  check_same_device(name, x, on);
+}
+
+inline void check_mined(const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed,
+                        const at::Tensor& anchors) {
+  TORCH_CHECK_VALUE(mined.has_value() == seed.has_value(), "mined, seed: got one of them, want both or none");
+  if (!mined.has_value()) return;
+  check_sizes("mined", *mined, {4, anchors.size(0)});
+  check_dtype("mined", *mined, at::kFloat);
+  check_same_device("mined", *mined, anchors);
+  check_dim("seed", *seed, 0);
+  check_dtype("seed", *seed, at::kLong);
+  check_same_device("seed", *seed, anchors);
+}
+
+inline void check_memory_sums(const at::Tensor& anchors, const at::Tensor& anchor_labels, const at::Tensor& bank,
+                              const at::Tensor& bank_labels, const at::Tensor& temperature,
+                              c10::string_view denominator, const std::optional<at::Tensor>& mined,
+                              const std::optional<at::Tensor>& seed) {
+  check_rows("anchors", anchors, anchor_labels);
+  check_bank(bank, bank_labels);
+  check_same_device("bank", bank, anchors);
+  check_dtype("bank", bank, anchors.scalar_type());
+  TORCH_CHECK_VALUE(bank.size(2) == anchors.size(1), "bank: got feature width ", bank.size(2), ", want ",
+                    anchors.size(1), ", the width of anchors");
+  check_denominator(denominator);
+  TORCH_CHECK_VALUE(temperature.numel() == 1, "temperature: got shape ", temperature.sizes(), ", want []");
+  check_mined(mined, seed, anchors);
+}
+
+inline void check_memory_positives(const at::Tensor& anchors, const at::Tensor& anchor_labels, const at::Tensor& bank,
+                                   const at::Tensor& bank_labels, const at::Tensor& temperature,
+                                   const at::Tensor& log_sum, c10::string_view denominator,
+                                   const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed) {
+  check_memory_sums(anchors, anchor_labels, bank, bank_labels, temperature, denominator, mined, seed);
+  check_statistic("log_sum", log_sum, anchors.size(0), anchors);
+}
+
+inline void check_mining_thresholds(const at::Tensor& anchors, const at::Tensor& anchor_labels,
+                                    const std::optional<at::Tensor>& contrast,
+                                    const std::optional<at::Tensor>& contrast_labels,
+                                    const std::optional<at::Tensor>& bank, const std::optional<at::Tensor>& bank_labels,
+                                    c10::string_view negatives, c10::string_view positives, double fraction,
+                                    at::IntArrayRef keep) {
+  check_rows("anchors", anchors, anchor_labels);
+  TORCH_CHECK_VALUE(contrast.has_value() || bank.has_value(), "contrast, bank: got neither, want one of them");
+  TORCH_CHECK_VALUE(contrast.has_value() == contrast_labels.has_value(),
+                    "contrast, contrast_labels: got one of them, want both or none");
+  TORCH_CHECK_VALUE(bank.has_value() == bank_labels.has_value(),
+                    "bank, bank_labels: got one of them, want both or none");
+  const auto check_set = [&](const char* name, const at::Tensor& x) {
+    check_same_device(name, x, anchors);
+    check_dtype(name, x, anchors.scalar_type());
+    TORCH_CHECK_VALUE(x.size(-1) == anchors.size(1), name, ": got feature width ", x.size(-1), ", want ",
+                      anchors.size(1), ", the width of anchors");
+  };
+  if (contrast.has_value()) {
+    check_rows("contrast", *contrast, *contrast_labels);
+    check_set("contrast", *contrast);
+  }
+  if (bank.has_value()) {
+    check_bank(*bank, *bank_labels);
+    check_set("bank", *bank);
+  }
+  for (const auto kind : {negatives, positives})
+    TORCH_CHECK_VALUE(kind == "none" || kind == "hardest" || kind == "semi-hard" || kind == "random",
+                      "negatives, positives: got ", kind, ", want 'none', 'hardest', 'semi-hard' or 'random'");
+  TORCH_CHECK_VALUE(fraction > 0 && fraction <= 1, "fraction: got ", fraction, ", want a number in (0, 1]");
+  TORCH_CHECK_VALUE(keep.size() == 2 && keep[0] > 0 && keep[1] > 0, "keep: got ", keep, ", want two ints > 0");
+}
+
+// Of contrast_sums, contrast_positives and contrast_gradient.
+inline void check_contrast(const at::Tensor& anchors, const at::Tensor& anchor_labels,
+                           const std::optional<at::Tensor>& contrast, const std::optional<at::Tensor>& contrast_labels,
+                           const at::Tensor& temperature, c10::string_view denominator, bool mutual,
+                           const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed) {
+  check_info_nce(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, "unit");
+  check_mined(mined, seed, anchors);
+  TORCH_CHECK_VALUE(!mutual || contrast.has_value(), "mutual: got True without contrast, want a contrast set");
+  TORCH_CHECK_VALUE(!mutual || !mined.has_value(), "mined: got thresholds of a mutual contrast set, want None");
+}
+
 }  // namespace fastpixcon

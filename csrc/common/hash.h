@@ -11,8 +11,9 @@
 
 namespace fastpixcon {
 
-// Draws of pixels use stream 0, draws of whole segments another one.
-constexpr uint32_t kSegmentStream = 0x5E6D;
+// Draws of pixels use stream 0, all others one of their own: of whole segments, of pixels for the memory, of pairs with
+// rows of the batch, with rows of the bank.
+constexpr uint32_t kSegmentStream = 0x5E6D, kMemoryStream = 0x3E3D, kBatchStream = 0x6A7C, kBankStream = 0x6B4E;
 
 // Bijective mixing of 32-bit words (Wellons' lowbias32).
 FASTPIXCON_HOST_DEVICE constexpr uint32_t mix32(uint32_t x) {
