@@ -156,13 +156,22 @@ inline void check_bank(const at::Tensor& anchors, const at::Tensor& bank, const 
   check_same_device("bank_labels", bank_labels, anchors);
 }
 
-inline void check_memory(const at::Tensor& anchors, const at::Tensor& anchor_labels, const at::Tensor& bank,
-                         const at::Tensor& bank_labels, const at::Tensor& temperature, c10::string_view denominator,
-                         const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed) {
+inline void check_memory_sums(const at::Tensor& anchors, const at::Tensor& anchor_labels, const at::Tensor& bank,
+                              const at::Tensor& bank_labels, const at::Tensor& temperature,
+                              c10::string_view denominator, const std::optional<at::Tensor>& mined,
+                              const std::optional<at::Tensor>& seed) {
   check_rows("anchors", anchors, anchor_labels);
   check_bank(anchors, bank, bank_labels);
   check_temperature_and_denominator(temperature, denominator);
   check_mined(mined, seed, anchors);
+}
+
+inline void check_memory_positives(const at::Tensor& anchors, const at::Tensor& anchor_labels, const at::Tensor& bank,
+                                   const at::Tensor& bank_labels, const at::Tensor& temperature,
+                                   const at::Tensor& log_sum, c10::string_view denominator,
+                                   const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed) {
+  check_memory_sums(anchors, anchor_labels, bank, bank_labels, temperature, denominator, mined, seed);
+  check_statistic("log_sum", log_sum, at::kFloat, anchors.size(0), anchors);
 }
 
 inline void check_mining_thresholds(const at::Tensor& anchors, const at::Tensor& anchor_labels,

@@ -49,8 +49,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const Tensor& anchor
                                                             c10::string_view denominator, bool, bool,
                                                             int64_t first_anchor, const std::optional<Tensor>& mined,
                                                             const std::optional<Tensor>& seed, bool wants_pull) {
-  check_memory(anchors, anchor_labels, bank, bank_labels, temperature, denominator, mined, seed);
-  check_statistic("log_sum", log_sum_in, at::kFloat, anchors.size(0), anchors);
+  check_memory_positives(anchors, anchor_labels, bank, bank_labels, temperature, log_sum_in, denominator, mined, seed);
   const AnchorsAndBank p(anchors, anchor_labels, bank, bank_labels, temperature, denominator, first_anchor, mined,
                          seed);
   const int64_t N = anchors.size(0), D = anchors.size(1), n = p.anchors.n, stride = p.anchors.operand.stride;

@@ -64,7 +64,7 @@ std::tuple<Tensor, Tensor> memory_sums(const Tensor& anchors, const Tensor& anch
                                        c10::string_view denominator, bool, bool, int64_t first_anchor,
                                        const std::optional<Tensor>& mined, const std::optional<Tensor>& seed,
                                        bool wants_mean) {
-  check_memory(anchors, anchor_labels, bank, bank_labels, temperature, denominator, mined, seed);
+  check_memory_sums(anchors, anchor_labels, bank, bank_labels, temperature, denominator, mined, seed);
   const AnchorsAndBank p(anchors, anchor_labels, bank, bank_labels, temperature, denominator, first_anchor, mined,
                          seed);
   const int64_t N = anchors.size(0), D = anchors.size(1), stride = p.anchors.operand.stride;

@@ -11,20 +11,21 @@
 #include <limits>
 
 #include "common/checks.h"
+#include "cuda/host/gather_normalize.h"
 #include "cuda/host/launch.h"
 #include "cuda/host/tensors.h"
 
 namespace fastpixcon {
+
+bool channels_are_close(const at::Tensor& map) {
+  return (map.size(2) == 1 || map.stride(1) <= map.stride(2)) && (map.size(3) == 1 || map.stride(1) <= map.stride(3));
+}
+
 namespace {
 
 constexpr int64_t kVectorBytes = 16;
 
 bool is_aligned(const at::Tensor& x) { return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % kVectorBytes == 0; }
-
-// Whether the channels of a pixel [B, D, h, w] lie closer together than its neighbours.
-bool channels_are_close(const at::Tensor& map) {
-  return (map.size(2) == 1 || map.stride(1) <= map.stride(2)) && (map.size(3) == 1 || map.stride(1) <= map.stride(3));
-}
 
 // Whether the dimensions of x but `along`, whose elements lie side by side, step by multiples of 16 bytes.
 bool takes_vectors(const at::Tensor& x, int64_t along) {
@@ -62,6 +63,8 @@ void check_map(const at::Tensor& map, int64_t N) {
                       ", want dimensions below 2^28");
 }
 
+}  // namespace
+
 std::tuple<at::Tensor, at::Tensor> gather_normalize(const at::Tensor& embeddings, const at::Tensor& index_) {
   check_gather_normalize(embeddings, index_);
   const Dtype dtype = dtype_of("embeddings", embeddings);
@@ -87,6 +90,8 @@ std::tuple<at::Tensor, at::Tensor> gather_normalize(const at::Tensor& embeddings
   }
   return {rows, inv_norm};
 }
+
+namespace {
 
 at::Tensor gather_normalize_backward(const at::Tensor& d_rows_, const at::Tensor& rows_, const at::Tensor& inv_norm_,
                                      const at::Tensor& index_, at::IntArrayRef size, bool channels_last) {

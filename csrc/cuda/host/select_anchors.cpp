@@ -22,22 +22,6 @@ constexpr int64_t kMostBins = 4096;  // counters in shared memory
 constexpr int64_t kVectorBytes = 16;
 constexpr int kBlocksPerMultiprocessor = 8;
 
-int integer_of(const char* name, const at::Tensor& x) {
-  const auto of = [&] {
-    switch (x.scalar_type()) {
-      case at::kByte: return Integer::kUInt8;
-      case at::kChar: return Integer::kInt8;
-      case at::kUInt16: return Integer::kUInt16;
-      case at::kShort: return Integer::kInt16;
-      case at::kUInt32: return Integer::kUInt32;
-      case at::kInt: return Integer::kInt32;
-      case at::kLong: return Integer::kInt64;
-      default: TORCH_CHECK_TYPE(false, name, ": got dtype ", x.scalar_type(), ", want an integer one");
-    }
-  };
-  return static_cast<int>(of());
-}
-
 Logits logits_of(const at::Tensor& x) {
   switch (x.scalar_type()) {
     case at::kFloat: return Logits::kFloat;

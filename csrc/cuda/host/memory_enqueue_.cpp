@@ -1,0 +1,31 @@
+// memory_enqueue_ on CUDA tensors, in one launch.
+#include "cuda/memory_enqueue_.h"
+
+#include <c10/core/DeviceGuard.h>
+#include <torch/library.h>
+
+#include "common/checks.h"
+#include "cuda/host/launch.h"
+#include "cuda/host/tensors.h"
+
+namespace fastpixcon {
+namespace {
+
+void memory_enqueue_(at::Tensor bank, at::Tensor bank_labels, at::Tensor written, int64_t pixel_size,
+                     const at::Tensor& pixels, const at::Tensor& pixel_labels, const at::Tensor& regions,
+                     const at::Tensor& region_labels) {
+  check_memory_enqueue(bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels);
+  const c10::DeviceGuard guard(bank.device());
+  const int64_t K = bank.size(0), S = bank.size(1), D = bank.size(2);
+  launch(enqueue_kernel(dtype_of("bank", bank)), dim3(K, 2), dim3(kEnqueueThreads), 0, bank, bank_labels, written,
+         pixels.contiguous(), pixel_labels.contiguous(), regions.contiguous(), region_labels.contiguous(), S, D,
+         pixels.size(0), regions.size(0), pixel_size, static_cast<int>(dtype_of("pixels", pixels)),
+         static_cast<int>(dtype_of("regions", regions)), bank.stride(0), bank.stride(1), bank.stride(2),
+         bank_labels.stride(0), bank_labels.stride(1), written.stride(0), written.stride(1));
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) { m.impl("memory_enqueue_", &memory_enqueue_); }
+
+}  // namespace fastpixcon

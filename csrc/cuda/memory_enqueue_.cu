@@ -1,0 +1,74 @@
+// Rows into the rings of a memory bank. A block has a ring: it counts the rows of its class, then copies them in their
+// order, so that nothing depends on the order of threads. Of too many rows only the last ones are written: no place
+// twice.
+#include "cuda/convert.cuh"
+#include "cuda/memory_enqueue_.h"
+#include "cuda/warp.cuh"
+
+namespace fastpixcon {
+namespace {
+
+__device__ float load_number(const void* rows, int64_t at, int dtype) {
+  switch (static_cast<Dtype>(dtype)) {
+    case Dtype::kBFloat16: return to_float(static_cast<const __nv_bfloat16*>(rows)[at]);
+    case Dtype::kHalf: return to_float(static_cast<const __half*>(rows)[at]);
+    default: return static_cast<const float*>(rows)[at];
+  }
+}
+
+}  // namespace
+
+template <typename scalar_t>
+__global__ void __launch_bounds__(kEnqueueThreads)
+    memory_enqueue(void* bank, int32_t* bank_labels, int64_t* written, const void* pixels, const int32_t* pixel_labels,
+                   const void* regions, const int32_t* region_labels, int S, int D, int P, int R, int pixel_size,
+                   int pixels_dtype, int regions_dtype, int64_t stride_c, int64_t stride_s, int64_t stride_d,
+                   int64_t stride_lc, int64_t stride_ls, int64_t stride_wr, int64_t stride_wc) {
+  __shared__ int warps[kEnqueueThreads / kWarp];
+  __shared__ int32_t found[kEnqueueThreads];  // rows of the class
+  const int c = blockIdx.x, tid = threadIdx.x;
+  const bool is_region = blockIdx.y == 1;
+  const void* const rows = is_region ? regions : pixels;
+  const int32_t* const labels = is_region ? region_labels : pixel_labels;
+  const int n = is_region ? R : P, dtype = is_region ? regions_dtype : pixels_dtype;
+  const int begin = is_region ? pixel_size : 0, size = is_region ? S - pixel_size : pixel_size;
+  int64_t* const counter = written + blockIdx.y * stride_wr + c * stride_wc;
+  const int64_t before = *counter;
+
+  int mine = 0, count;
+  for (int i = tid; i < n; i += kEnqueueThreads) mine += labels[i] == c ? 1 : 0;
+  block_exclusive_sum<kEnqueueThreads>(mine, warps, count);
+  if (count == 0) return;
+  if (tid == 0) *counter = before + count;
+  if (size == 0) return;
+  const int first = static_cast<int>(before % size);
+
+  int rank = 0;  // of the next row
+  for (int i0 = 0; i0 < n; i0 += kEnqueueThreads) {
+    const bool taken = i0 + tid < n && labels[i0 + tid] == c;
+    int sum;
+    const int at = block_exclusive_sum<kEnqueueThreads>(taken ? 1 : 0, warps, sum);
+    if (taken) found[at] = i0 + tid;
+    __syncthreads();
+    for (int k = tid / kWarp; k < sum; k += kEnqueueThreads / kWarp) {
+      if (rank + k < count - size) continue;
+      const int64_t from = static_cast<int64_t>(found[k]) * D;
+      const int place = begin + static_cast<int>((int64_t{first} + rank + k) % size);
+      scalar_t* const to = static_cast<scalar_t*>(bank) + c * stride_c + place * stride_s;
+      for (int d = tid % kWarp; d < D; d += kWarp)
+        to[d * stride_d] = from_float<scalar_t>(load_number(rows, from + d, dtype));
+      if (tid % kWarp == 0) bank_labels[c * stride_lc + place * stride_ls] = c;
+    }
+    rank += sum;
+  }
+}
+
+EnqueueKernel enqueue_kernel(Dtype bank) {
+  switch (bank) {
+    case Dtype::kBFloat16: return &memory_enqueue<__nv_bfloat16>;
+    case Dtype::kHalf: return &memory_enqueue<__half>;
+    default: return &memory_enqueue<float>;
+  }
+}
+
+}  // namespace fastpixcon
