@@ -140,6 +140,11 @@ POSITIVES = {
     512: Launch(32, 16, 4, 2, MASKED_N=None),
     1024: Launch(16, 16, 4, 2, MASKED_N=None),
 }
+# Of a memory bank: sums of e^s and of rows, in tiles of one class; mined ones have a hash in every pair.
+MEMORY_SUMS = GRADIENT
+MEMORY_SUMS_ONLINE = GRADIENT_ONLINE
+MEMORY_SUMS_MINED = GRADIENT_ONLINE
+MEMORY_POSITIVES = GRADIENT_ONLINE
 HALF = {
     "sums": SUMS,
     "sums_any": SUMS_ANY,
@@ -147,6 +152,10 @@ HALF = {
     "positives": dict.fromkeys(SUMS, POSITIVES),
     "gradient": GRADIENT,
     "gradient_online": GRADIENT_ONLINE,
+    "memory_sums": MEMORY_SUMS,
+    "memory_sums_online": MEMORY_SUMS_ONLINE,
+    "memory_sums_mined": MEMORY_SUMS_MINED,
+    "memory_positives": MEMORY_POSITIVES,
 }
 # float32: three TF32 products keep two parts of every operand in registers.
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -166,6 +175,10 @@ FLOAT32 = {
     "positives": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None))),
     "gradient": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
     "gradient_online": dict.fromkeys(SUMS, GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}),
+    "memory_sums": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "memory_sums_online": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "memory_sums_mined": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "memory_positives": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
 }
 
 
