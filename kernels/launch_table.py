@@ -145,6 +145,7 @@ MEMORY_SUMS = GRADIENT
 MEMORY_SUMS_ONLINE = GRADIENT_ONLINE
 MEMORY_SUMS_MINED = GRADIENT_ONLINE
 MEMORY_POSITIVES = GRADIENT_ONLINE
+MINING_COUNTS = SUMS_ONLINE
 HALF = {
     "sums": SUMS,
     "sums_any": SUMS_ANY,
@@ -156,6 +157,7 @@ HALF = {
     "memory_sums_online": MEMORY_SUMS_ONLINE,
     "memory_sums_mined": MEMORY_SUMS_MINED,
     "memory_positives": MEMORY_POSITIVES,
+    "mining_counts": MINING_COUNTS,
 }
 # float32: three TF32 products keep two parts of every operand in registers.
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -179,6 +181,7 @@ FLOAT32 = {
     "memory_sums_online": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
     "memory_sums_mined": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
     "memory_positives": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "mining_counts": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32))),
 }
 
 
