@@ -140,12 +140,33 @@ POSITIVES = {
     512: Launch(32, 16, 4, 2, MASKED_N=None),
     1024: Launch(16, 16, 4, 2, MASKED_N=None),
 }
-# Of a memory bank: sums of e^s and of rows, in tiles of one class; mined ones have a hash in every pair.
-MEMORY_SUMS = GRADIENT
-MEMORY_SUMS_ONLINE = GRADIENT_ONLINE
-MEMORY_SUMS_MINED = GRADIENT_ONLINE
-MEMORY_POSITIVES = GRADIENT_ONLINE
-MINING_COUNTS = SUMS_ONLINE
+# Of a memory bank: sums of e^s and of rows, in tiles of one class; mined ones have a hash in every pair. Rows have no
+# tiles with masks beside those without.
+MEMORY_SUMS = {
+    80: GRADIENT[80] | {64: Launch(128, 64, 8, 3), 256: Launch(64, 64, 8, 2)},
+    89: GRADIENT[89],
+    90: GRADIENT[90] | {128: Launch(64, 128, 8, 2)},
+    100: GRADIENT[100] | {256: Launch(64, 64, 8, 2), 512: Launch(32, 32, 8, 2)},
+}
+MEMORY_SUMS_ONLINE = {
+    80: MEMORY_SUMS[80] | {256: Launch(64, 32, 8, 2), 512: Launch(64, 16, 8, 2)},
+    89: GRADIENT_ONLINE[89],
+    90: MEMORY_SUMS[90],
+    100: MEMORY_SUMS[100] | {128: Launch(128, 32, 8, 3), 512: Launch(64, 16, 8, 2)},
+}
+MEMORY_SUMS_MINED = {
+    80: MEMORY_SUMS_ONLINE[80] | {128: Launch(64, 128, 8, 2), 512: Launch(32, 32, 8, 2)},
+    89: GRADIENT_ONLINE[89] | {128: Launch(64, 64, 8, 3)},
+    90: MEMORY_SUMS[90] | {64: Launch(128, 64, 8, 3), 256: Launch(128, 32, 8, 3)},
+    100: MEMORY_SUMS[100] | {128: Launch(128, 32, 8, 3)},
+}
+MEMORY_POSITIVES = {
+    80: MEMORY_SUMS_MINED[80],
+    89: MEMORY_SUMS_MINED[89] | {64: Launch(64, 64, 8, 3), 256: Launch(64, 32, 8, 2)},
+    90: MEMORY_SUMS_MINED[90] | {128: Launch(64, 64, 4, 2)},
+    100: MEMORY_SUMS_MINED[100] | {512: Launch(64, 16, 8, 2)},
+}
+MINING_COUNTS = SUMS_ONLINE | {89: SUMS_ONLINE[89] | {1024: Launch(16, 16, 4, 2)}}
 HALF = {
     "sums": SUMS,
     "sums_any": SUMS_ANY,
