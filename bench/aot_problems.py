@@ -94,7 +94,79 @@ class Select:
         return f"select-{str(self.labels)[6:]}-{str(self.predictions)[6:]}-K{self.classes}"
 
 
-Problem = InfoNCE | Gather | Select
+@dataclass(frozen=True)
+class Memory:
+    """Every step over a memory bank, and one of self contrast to mine from."""
+
+    D: int
+    dtype: torch.dtype = torch.bfloat16
+    N: int = 1024
+    denominator: str = "negatives"
+    fixed: bool = True
+    is_sorted: bool = True
+    mined: bool = False
+    wanted: bool = True  # what the gradient needs
+    classes: int = 19
+    places: int = 10000
+    tf32: bool = False
+
+    def launches(self, architecture: int) -> list[Launch]:
+        K, S, N, D = self.classes, self.places, self.N, self.D
+        with torch.device("meta"):
+            anchors, labels = torch.empty(N, D, dtype=self.dtype), torch.empty(N, dtype=torch.int32)
+            bank, bank_labels = torch.empty(K, S, D, dtype=self.dtype), torch.empty(K, S, dtype=torch.int32)
+            temperature, log_sum = torch.empty(()), torch.empty(N)
+            mined, seed = (torch.empty(4, N), torch.empty((), dtype=torch.int64)) if self.mined else (None, None)
+        known = (self.denominator, self.fixed, self.is_sorted, 0, mined, seed, self.wanted)
+        sets = (anchors, labels, bank, bank_labels, temperature)
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        try:
+            found = record(architecture, "memory_sums", *sets, *known)
+            found += record(architecture, "memory_positives", *sets, log_sum, *known)
+            if self.mined:
+                how = ("semi-hard", "semi-hard", 0.1, [1024, 2048])
+                batch = (anchors, labels, 0)
+                found += record(architecture, "mining_thresholds", anchors, labels, *batch, bank, bank_labels, *how)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+        return found
+
+    def __str__(self) -> str:
+        words = ["memory", f"D{self.D}", str(self.dtype)[6:], self.denominator, "fixed" if self.fixed else "online"]
+        words += ["" if self.is_sorted else "unsorted", "mined" if self.mined else "", "tf32" if self.tf32 else ""]
+        words += ["" if self.wanted else "loss_only", f"N{self.N}" if self.N != 1024 else ""]
+        return "-".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
+class MemoryRows:
+    """What a batch adds to a memory bank, and adding it."""
+
+    D: int
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+    classes: int = 19
+
+    def launches(self, architecture: int) -> list[Launch]:
+        K, D, P = self.classes, self.D, 10
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        with torch.device("meta"):
+            maps = torch.empty(8, D, 128, 256, dtype=self.dtype).contiguous(memory_format=layout)
+            labels, seed = torch.empty(8, 512, 1024, dtype=torch.int64), torch.empty((), dtype=torch.int64)
+            bank, bank_labels = torch.empty(K, 10000, D, dtype=self.dtype), torch.empty(K, 10000, dtype=torch.int32)
+            written = torch.empty(2, K, dtype=torch.int64)
+            pixels, pixel_labels = torch.empty(8 * K * P, D, dtype=self.dtype), torch.empty(8 * K * P, dtype=torch.int32)
+            regions, region_labels = torch.empty(8 * K, D, dtype=self.dtype), torch.empty(8 * K, dtype=torch.int32)
+        found = record(architecture, "memory_rows", maps, labels, seed, K, P, 255)
+        rings = (bank, bank_labels, written, 5000)
+        return found + record(architecture, "memory_enqueue_", *rings, pixels, pixel_labels, regions, region_labels)
+
+    def __str__(self) -> str:
+        return f"memory_rows-D{self.D}-{str(self.dtype)[6:]}" + ("-channels_last" if self.channels_last else "")
+
+
+Problem = InfoNCE | Gather | Select | Memory | MemoryRows
 
 # Rows of float32 that use most registers: three products of TF32, anchors and contrast rows in kernels of their own.
 TIGHTEST = [

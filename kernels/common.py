@@ -16,6 +16,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 MIN_NORM = tl.constexpr(1e-12)  # below it a row has no direction: it is zero and gets no gradient
 SEGMENT_STREAM = tl.constexpr(0x5E6D)  # draws of whole segments use another stream than draws of pixels
+MEMORY_STREAM = tl.constexpr(0x3E3D)  # draws of pixels for the memory bank
 
 # Triton leaves tl.device_assert out of a kernel that is not launched with these; torch.compile never does.
 ASSERTIONS: dict[str, Any] = {} if INTERPRETING else {"debug": True, "sanitize_overflow": False}
@@ -62,6 +63,13 @@ def architecture(x: Tensor) -> int:
         return 80
     major, minor = torch.cuda.get_device_capability(x.device)
     return 10 * major + minor
+
+
+def multiprocessors(x: Tensor) -> int:
+    """Of the device of x; where kernels run on the CPU, so many that the work of tests is split."""
+    if x.device.type != "cuda" or not torch.cuda.is_available():
+        return 8
+    return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
 @triton.jit

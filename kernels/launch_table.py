@@ -140,6 +140,33 @@ POSITIVES = {
     512: Launch(32, 16, 4, 2, MASKED_N=None),
     1024: Launch(16, 16, 4, 2, MASKED_N=None),
 }
+# Of a memory bank: sums of e^s and of rows, in tiles of one class; mined ones have a hash in every pair. Rows have no
+# tiles with masks beside those without.
+MEMORY_SUMS = {
+    80: GRADIENT[80] | {64: Launch(128, 64, 8, 3), 256: Launch(64, 64, 8, 2)},
+    89: GRADIENT[89],
+    90: GRADIENT[90] | {128: Launch(64, 128, 8, 2)},
+    100: GRADIENT[100] | {256: Launch(64, 64, 8, 2), 512: Launch(32, 32, 8, 2)},
+}
+MEMORY_SUMS_ONLINE = {
+    80: MEMORY_SUMS[80] | {256: Launch(64, 32, 8, 2), 512: Launch(64, 16, 8, 2)},
+    89: GRADIENT_ONLINE[89],
+    90: MEMORY_SUMS[90],
+    100: MEMORY_SUMS[100] | {128: Launch(128, 32, 8, 3), 512: Launch(64, 16, 8, 2)},
+}
+MEMORY_SUMS_MINED = {
+    80: MEMORY_SUMS_ONLINE[80] | {128: Launch(64, 128, 8, 2), 512: Launch(32, 32, 8, 2)},
+    89: GRADIENT_ONLINE[89] | {128: Launch(64, 64, 8, 3)},
+    90: MEMORY_SUMS[90] | {64: Launch(128, 64, 8, 3), 256: Launch(128, 32, 8, 3)},
+    100: MEMORY_SUMS[100] | {128: Launch(128, 32, 8, 3)},
+}
+MEMORY_POSITIVES = {
+    80: MEMORY_SUMS_MINED[80],
+    89: MEMORY_SUMS_MINED[89] | {64: Launch(64, 64, 8, 3), 256: Launch(64, 32, 8, 2)},
+    90: MEMORY_SUMS_MINED[90] | {128: Launch(64, 64, 4, 2)},
+    100: MEMORY_SUMS_MINED[100] | {512: Launch(64, 16, 8, 2)},
+}
+MINING_COUNTS = SUMS_ONLINE | {89: SUMS_ONLINE[89] | {1024: Launch(16, 16, 4, 2)}}
 HALF = {
     "sums": SUMS,
     "sums_any": SUMS_ANY,
@@ -147,6 +174,11 @@ HALF = {
     "positives": dict.fromkeys(SUMS, POSITIVES),
     "gradient": GRADIENT,
     "gradient_online": GRADIENT_ONLINE,
+    "memory_sums": MEMORY_SUMS,
+    "memory_sums_online": MEMORY_SUMS_ONLINE,
+    "memory_sums_mined": MEMORY_SUMS_MINED,
+    "memory_positives": MEMORY_POSITIVES,
+    "mining_counts": MINING_COUNTS,
 }
 # float32: three TF32 products keep two parts of every operand in registers.
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -166,6 +198,11 @@ FLOAT32 = {
     "positives": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None))),
     "gradient": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
     "gradient_online": dict.fromkeys(SUMS, GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}),
+    "memory_sums": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "memory_sums_online": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "memory_sums_mined": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "memory_positives": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "mining_counts": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32))),
 }
 
 

@@ -1,0 +1,154 @@
+"""Tiles of a memory bank [K, S, D], read where it lies.
+
+bank[c] are rows of class c, so a tile has one class: which of its pairs are positives depends on the anchor alone, and
+a column only on whether its place is empty. Tiles are numbered class by class and cut into `splits` ranges, so that few
+anchors keep a whole GPU busy; partial sums of the splits are added in their order.
+"""
+
+
+
+import torch
+import triton
+import triton.language as tl
+from fastpixcon.kernels.common import cast, cdiv, dot, hash32, mix32, multiprocessors
+from fastpixcon.kernels.launch_table import Launch
+from torch import Tensor
+
+BATCH_STREAM = tl.constexpr(0x6A7C)  # draws of pairs with rows of the batch
+BANK_STREAM = tl.constexpr(0x6B4E)  # and of the bank
+MOST_PARTIAL = 1 << 26  # bytes of partial rows
+
+
+@triton.jit
+def load_part(ptr, offs, here, stride, k, D: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Columns k.. of the rows `offs` of [.., D], zeros for rows that are not `here`: [rows, BLOCK_K]."""
+    offs_k = k + tl.arange(0, BLOCK_K)
+    ptrs = ptr + offs.to(tl.int64)[:, None] * stride + offs_k[None, :]
+    if D % BLOCK_K == 0:
+        return tl.load(ptrs, mask=here[:, None], other=0.0)
+    else:
+        return tl.load(ptrs, mask=here[:, None] & (offs_k < D)[None, :], other=0.0)
+
+
+@triton.jit
+def load_tile(ptr, s0, S, stride, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Rows s0.. of [S, D]: [BLOCK_N, BLOCK_D], zeros beyond."""
+    offs_n = tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, BLOCK_D)
+    ptrs = ptr + tl.cast(s0, tl.int64) * stride + (offs_n[:, None] * stride + offs_d[None, :])
+    if D == BLOCK_D:
+        return tl.load(ptrs, mask=(offs_n < S - s0)[:, None], other=0.0)
+    else:
+        return tl.load(ptrs, mask=(offs_n < S - s0)[:, None] & (offs_d < D)[None, :], other=0.0)
+
+
+@triton.jit
+def cosines(
+    a, x_ptr, offs_i, part, stride_n, y_ptr, s0, S, stride_s, D: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Dot products of anchors with the rows s0.. of y [S, D], [BLOCK_M, BLOCK_N], and these rows, unless they come in
+    parts of BLOCK_K columns."""
+    if BLOCK_K == BLOCK_D:
+        y = load_tile(y_ptr, s0, S, stride_s, D, BLOCK_N, BLOCK_D)
+        return dot(a, tl.trans(y), tl.zeros([BLOCK_M, BLOCK_N], tl.float32), PRECISION), y
+    else:
+        s = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        offs_j = s0 + tl.arange(0, BLOCK_N)
+        for k in tl.range(0, D, BLOCK_K, num_stages=STAGES):
+            x = load_part(x_ptr, offs_i, part, stride_n, k, D, BLOCK_K)
+            y = load_part(y_ptr, offs_j, offs_j < S, stride_s, k, D, BLOCK_K)
+            s = dot(x, tl.trans(y), s, PRECISION)
+        return s, s
+
+
+@triton.jit
+def add_rows(
+    total, h, y, y_ptr, s0, S, stride_s, D: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """total [BLOCK_M, BLOCK_D] + h [BLOCK_M, BLOCK_N] times the rows s0.. of y."""
+    if BLOCK_K == BLOCK_D:
+        return dot(cast(h, y.dtype), y, total, PRECISION)
+    elif BLOCK_D < 512:
+        return dot(h, load_tile(y_ptr, s0, S, stride_s, D, BLOCK_N, BLOCK_D), total, PRECISION)
+    else:  # half of the rows at a time, in a loop that keeps both halves from the registers
+        HALF: tl.constexpr = BLOCK_N // 2
+        halves = h.reshape(BLOCK_M, 2, HALF)
+        for t in tl.range(0, 2, num_stages=STAGES):
+            half = tl.sum(tl.where((tl.arange(0, 2) == t)[None, :, None], halves, 0.0), axis=1)  # [BLOCK_M, HALF]
+            total = dot(half, load_tile(y_ptr, s0 + t * HALF, S, stride_s, D, HALF, BLOCK_D), total, PRECISION)
+        return total
+
+
+@triton.jit
+def range_of_split(tiles):
+    """Which of so many tiles are this program's."""
+    split = tl.program_id(1).to(tl.int64)
+    splits = tl.num_programs(1)
+    return (tiles * split // splits).to(tl.int32), (tiles * (split + 1) // splits).to(tl.int32)
+
+
+@triton.jit
+def load_mined(mined_ptr, offs, N, here, MINED: tl.constexpr):
+    """Of every anchor: the least cosine of a negative, the largest of a positive, the shares of both that it keeps."""
+    least = tl.zeros_like(offs).to(tl.float32)
+    most = least
+    negative_share = least
+    positive_share = least
+    if MINED:
+        least = tl.load(mined_ptr + offs, mask=here, other=0.0)
+        most = tl.load(mined_ptr + N + offs, mask=here, other=0.0)
+        negative_share = tl.load(mined_ptr + 2 * N + offs, mask=here, other=0.0)
+        positive_share = tl.load(mined_ptr + 3 * N + offs, mask=here, other=0.0)
+    return least, most, negative_share, positive_share
+
+
+@triton.jit
+def draw_keys(seed_ptr, number, STREAM: tl.constexpr, MINED: tl.constexpr):
+    """Of anchors with these numbers."""
+    if MINED:
+        return hash32(tl.load(seed_ptr), number.to(tl.int64), STREAM)
+    else:
+        return number
+
+
+@triton.jit
+def is_drawn(key_i, number_j, share):
+    """Whether the hash of a pair is below the share, [BLOCK_M, BLOCK_N]; `share` broadcasts to it."""
+    u = mix32(key_i[:, None] ^ number_j.to(tl.uint32)[None, :]) >> 8
+    return u.to(tl.int32).to(tl.float32) * (1.0 / 16777216.0) < share
+
+
+def options(row: Launch, block_d: int) -> dict[str, int]:
+    """Of a launch of tiles."""
+    return {
+        "BLOCK_M": row.BLOCK_M,
+        "BLOCK_N": row.BLOCK_N,
+        "BLOCK_D": block_d,
+        "BLOCK_K": min(row.BLOCK_K or block_d, block_d),
+        "STAGES": row.num_stages,
+        "num_warps": row.num_warps,
+        "num_stages": row.num_stages,
+    }
+
+
+def split(x: Tensor, blocks: int, tiles: int, row_bytes: int) -> int:
+    """How many programs share the tiles of a block of anchors x [N, D]: two a multiprocessor in all, if their partial
+    rows of so many bytes are not too many."""
+    most = max(1, MOST_PARTIAL // max(1, x.shape[0] * row_bytes))
+    return max(1, min(cdiv(2 * multiprocessors(x), max(blocks, 1)), tiles, most))
+
+
+def short_labels(labels: Tensor) -> Tensor:
+    """Labels of 32 bits: a bank has no other classes."""
+    if labels.dtype == torch.int64:
+        labels = labels.clamp(-(1 << 31), (1 << 31) - 1).to(torch.int32)
+    return labels.contiguous()
+
+
+def rows_in_line(x: Tensor) -> Tensor:
+    """x [.., D] with neighbouring features side by side."""
+    return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
+
+

@@ -1,0 +1,161 @@
+"""Which pairs of an anchor are hard, from histograms of its cosines in BINS bins, counted with integer atomics: their
+order does not matter. Anchors come in chunks, so that the counts stay small. 2 N M D FLOP.
+
+Bins are exact: a cosine times BINS / 2 is, and so is its floor. Positives are counted by -cosine, so that both kinds
+take the bins from the top.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from fastpixcon.kernels import launch_table
+from fastpixcon.kernels.common import architecture, cdiv, launch
+from fastpixcon.kernels.info_nce import precision
+from fastpixcon.kernels.launch_table import Launch
+from fastpixcon.kernels.memory_blocks import cosines, load_part, options, range_of_split, rows_in_line, split
+from torch import Tensor
+
+BINS = 1024  # as in the contract
+MOST_ANCHORS = 8192  # of a chunk: 64 MiB of counts
+NONE, HARDEST, SEMI_HARD, RANDOM = range(4)
+KIND = {"none": NONE, "hardest": HARDEST, "semi-hard": SEMI_HARD, "random": RANDOM}
+
+
+@triton.jit
+def mining_counts_kernel(
+    x_ptr, x_labels_ptr, y_ptr, y_labels_ptr, counts_ptr, first, end, K, S, diagonal, stride_n, stride_l, stride_k,
+    stride_s, stride_lk, stride_ls, D: tl.constexpr, NEGATIVES: tl.constexpr, POSITIVES: tl.constexpr,
+    DIAGONAL: tl.constexpr, BINS: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Program (block of anchors, split) adds the pairs of the anchors first..end with y [K, S, D] to counts
+    [2, end - first, BINS], of negatives and of positives."""
+    offs_i = first + tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    label_i = tl.load(x_labels_ptr + offs_i.to(tl.int64) * stride_l, mask=offs_i < end, other=-1).to(tl.int64)
+    part = label_i != -1
+    a = offs_i
+    if BLOCK_K == BLOCK_D:
+        a = load_part(x_ptr, offs_i, part, stride_n, 0, D, BLOCK_D)
+    counts_at = counts_ptr + (offs_i - first).to(tl.int64)[:, None] * BINS
+    of_positives = tl.cast(end - first, tl.int64) * BINS
+    class_tiles = tl.cdiv(S, BLOCK_N)
+    begin, stop = range_of_split(K * class_tiles)
+    for t in tl.range(begin, stop, num_stages=STAGES):
+        c = t // class_tiles
+        s0 = (t - c * class_tiles) * BLOCK_N
+        offs_j = s0 + tl.arange(0, BLOCK_N)
+        label_at = y_labels_ptr + c.to(tl.int64) * stride_lk + offs_j.to(tl.int64) * stride_ls
+        label_j = tl.load(label_at, mask=offs_j < S, other=-1).to(tl.int64)
+        s, _ = cosines(
+            a, x_ptr, offs_i, part, stride_n, y_ptr + c.to(tl.int64) * stride_k, s0, S, stride_s, D, PRECISION,
+            BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, STAGES,
+        )  # fmt: skip
+        pair = part[:, None] & (label_j != -1)[None, :]
+        if DIAGONAL:
+            pair &= (offs_i + diagonal)[:, None] != offs_j[None, :]
+        same = label_i[:, None] == label_j[None, :]
+        hardness = tl.where(same, -s, s) * (BINS // 2)
+        bin = tl.minimum(tl.maximum(tl.floor(hardness), -(BINS // 2) * 1.0), BINS // 2 - 1.0).to(tl.int32) + BINS // 2
+        if not NEGATIVES:
+            pair &= same
+        if not POSITIVES:
+            pair &= same == 0
+        at = counts_at + bin + tl.where(same, of_positives, 0)
+        tl.atomic_add(at, tl.full([BLOCK_M, BLOCK_N], 1, tl.int32), mask=pair, sem="relaxed")
+
+
+@triton.jit
+def threshold(counts_ptr, offs, here, KIND: tl.constexpr, fraction, keep, BINS: tl.constexpr, BLOCK: tl.constexpr):
+    """The least hardness that counts, and the share of pairs which is kept, from counts [.., BINS]; ``fraction`` in
+    units of 2^-32."""
+    least = tl.full([BLOCK], float("-inf"), tl.float32)
+    share = tl.full([BLOCK], 1.0, tl.float32)
+    if KIND != 0:
+        bin = tl.arange(0, BINS)
+        count = tl.load(counts_ptr + offs.to(tl.int64)[:, None] * BINS + bin[None, :], mask=here[:, None], other=0)
+        n = tl.sum(count, axis=1)
+        let_through = n
+        if KIND != 3:
+            # ceil(fraction n), rounded as a product of doubles would be: not up because of the last bits of fraction
+            pool = (n.to(tl.int64) * fraction + (0xFFFFFFFF - n.to(tl.int64))) >> 32
+            if KIND == 1:
+                pool = tl.minimum(n, keep).to(tl.int64)
+            harder = n[:, None] - tl.cumsum(count, axis=1) + count  # pairs of this bin and beyond
+            enough = harder >= pool[:, None]
+            last = tl.max(tl.where(enough, bin[None, :], 0), axis=1)
+            let_through = tl.sum(tl.where(bin[None, :] >= last[:, None], count, 0), axis=1)
+            least = tl.where(last > 0, (last - BINS // 2).to(tl.float32) * (2.0 / BINS), least)
+            least = tl.where(n > 0, least, float("inf"))
+        if KIND != 1:
+            share = tl.minimum(keep / tl.maximum(let_through, 1).to(tl.float32), 1.0)
+    return least, share
+
+
+@triton.jit
+def mining_thresholds_kernel(
+    counts_ptr, mined_ptr, first, end, N, fraction, keep_positives, keep_negatives, NEGATIVES: tl.constexpr,
+    POSITIVES: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = offs < end - first
+    least, negative_share = threshold(counts_ptr, offs, here, NEGATIVES, fraction, keep_negatives, BINS, BLOCK)
+    positive_counts_ptr = counts_ptr + tl.cast(end - first, tl.int64) * BINS
+    most, positive_share = threshold(positive_counts_ptr, offs, here, POSITIVES, fraction, keep_positives, BINS, BLOCK)
+    to = mined_ptr + first + offs
+    tl.store(to, least, mask=here)
+    tl.store(to + N, -most, mask=here)
+    tl.store(to + 2 * N, negative_share, mask=here)
+    tl.store(to + 3 * N, positive_share, mask=here)
+
+
+def mining_thresholds(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    diagonal: int | None,
+    bank: Tensor | None,
+    bank_labels: Tensor | None,
+    negatives: str,
+    positives: str,
+    fraction: float,
+    keep: list[int],
+) -> Tensor:
+    N, D = anchors.shape
+    mined = anchors.new_empty(4, N, dtype=torch.float32)
+    x = rows_in_line(anchors)
+    sets: list[tuple[Tensor, Tensor, int | None]] = []
+    if contrast is not None and contrast_labels is not None:
+        sets.append((contrast[None], contrast_labels[None], diagonal))  # of one class, as a bank
+    if bank is not None and bank_labels is not None:
+        sets.append((bank, bank_labels, None))
+    kinds = KIND[negatives], KIND[positives]
+    block_d = launch_table.width(D)
+
+    def count(counts: Tensor, first: int, end: int) -> None:
+        counts.zero_()
+        for rows, labels, itself in sets:
+            y = rows_in_line(rows)
+
+            def start(row: Launch, y: Tensor = y, labels: Tensor = labels, itself: int | None = itself) -> None:
+                blocks = cdiv(end - first, row.BLOCK_M)
+                splits = split(x, blocks, y.shape[0] * cdiv(y.shape[1], row.BLOCK_N), 0)
+                launch(
+                    mining_counts_kernel, (blocks, splits), x, anchor_labels, y, labels, counts, first, end, y.shape[0],
+                    y.shape[1], itself or 0, x.stride(0), anchor_labels.stride(0), y.stride(0), y.stride(1),
+                    *labels.stride(), D=D, NEGATIVES=kinds[0] != NONE, POSITIVES=kinds[1] != NONE,
+                    DIAGONAL=itself is not None, BINS=BINS, PRECISION=precision(x.dtype, True), **options(row, block_d),
+                )  # fmt: skip
+
+            launch_table.run("mining_counts", architecture(x), x.element_size(), block_d, start)
+
+    for first in range(0, N, MOST_ANCHORS):
+        end = min(first + MOST_ANCHORS, N)
+        counts = anchor_labels.new_empty(2, end - first, BINS, dtype=torch.int32)
+        if any(kinds):
+            count(counts, first, end)
+        launch(
+            mining_thresholds_kernel, (cdiv(end - first, 4),), counts, mined, first, end, N, round(fraction * 2**32),
+            keep[0], keep[1], NEGATIVES=kinds[0], POSITIVES=kinds[1], BINS=BINS, BLOCK=4, num_warps=4,
+        )  # fmt: skip
+    return mined
