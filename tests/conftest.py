@@ -70,13 +70,26 @@ def operators(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield request.param
 
 
+BATCH = ("select_anchors", "gather_normalize", "gather_normalize_backward", "info_nce", "info_nce_backward")
+
+
 @pytest.fixture
 def backend(operators: Backend) -> Iterator[Backend]:
-    """Every backend that has all operators; the public functions choose it by themselves."""
-    for operator in define.OPERATORS:
+    """Every backend that has the operators of a loss over the batch; the public functions choose it by themselves."""
+    for operator in BATCH:
         operators.op(operator)
     with fpc.backend(operators.name):
         yield operators
+
+
+@pytest.fixture
+def complete_backend(backend: Backend) -> Backend:
+    """One that also has all operators of several contrast sets, the memory bank and mining."""
+    for operator in define.OPERATORS:
+        why = backend.lacks(operator, torch.float32)
+        if why is not None:
+            pytest.skip(f"backend {backend}, {operator}: {why}")
+    return backend
 
 
 @pytest.fixture(autouse=True)

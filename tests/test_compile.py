@@ -209,19 +209,19 @@ def test_backend_switch(where: str, operators: Backend) -> None:
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
-def test_loss_with_memory_and_mining(compiler: str, backend: Backend) -> None:
+def test_loss_with_memory_and_mining(compiler: str, complete_backend: Backend) -> None:
     """Over several steps: the bank fills, seeds advance, and a backward keeps the pairs of its forward."""
 
     def loss() -> fpc.PixelContrastLoss:
         torch.manual_seed(1)
         bank = fpc.MemoryBank(K, D, pixel_size=20, region_size=5, pixels_per_image=3)
         mining = fpc.Mining(keep=(5, 9), fraction=0.5)
-        return fpc.PixelContrastLoss(memory=bank, mining=mining, **SELECTION).to(backend.device)
+        return fpc.PixelContrastLoss(memory=bank, mining=mining, **SELECTION).to(complete_backend.device)
 
     eager, other = loss(), loss()
     traced = compiled(other, backend=compiler)
     for _ in range(3):
-        arguments = images(backend.device)
+        arguments = images(complete_backend.device)
         expected, actual = with_gradients(eager, *arguments), with_gradients(traced, *arguments)
         for x, y in zip(actual, expected, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-7)

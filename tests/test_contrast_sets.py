@@ -106,7 +106,7 @@ def with_thresholds(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Tensor]],
 @hypothesis.settings(max_examples=60)
 @hypothesis.given(p=problems())
 def test_every_combination_is_as_accurate_as_the_reference(
-    p: dict[str, Any], backend: Backend, with_thresholds: Callable[..., None]
+    p: dict[str, Any], complete_backend: Backend, with_thresholds: Callable[..., None]
 ) -> None:
     hypothesis.assume(p["contrast_with"] != "memory" or p["S"] is not None)
     p["contrast_with"] = "both" if p["S"] is None else p["contrast_with"]
@@ -146,7 +146,7 @@ def test_every_combination_is_as_accurate_as_the_reference(
         zeros = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
         return [*loss, *zeros]
 
-    actual = run(backend.name, p["dtype"], backend.device)
+    actual = run(complete_backend.name, p["dtype"], complete_backend.device)
     expected, truth = run("reference", p["dtype"], "cpu"), run("reference", torch.float64, "cpu")
     assert torch.equal(actual[1].cpu(), truth[1])
     N = p["N"] ** 0.5
@@ -159,14 +159,14 @@ def test_every_combination_is_as_accurate_as_the_reference(
         assert_as_accurate(x, reference, t, tol, scale=scale, name=f"output {k}")
 
 
-def test_memory_alone_is_contrast_with_its_rows(backend: Backend) -> None:
+def test_memory_alone_is_contrast_with_its_rows(complete_backend: Backend) -> None:
     generator = torch.Generator().manual_seed(0)
-    bank = fpc.MemoryBank(4, 16, 6, 3).to(backend.device)
-    content = torch.randn(200, 16, generator=generator).to(backend.device)
-    labels = torch.randint(-1, 4, (200,), generator=generator).int().to(backend.device)
+    bank = fpc.MemoryBank(4, 16, 6, 3).to(complete_backend.device)
+    content = torch.randn(200, 16, generator=generator).to(complete_backend.device)
+    labels = torch.randint(-1, 4, (200,), generator=generator).int().to(complete_backend.device)
     bank.enqueue_rows(torch.nn.functional.normalize(content, dim=1), labels, content[:0], labels[:0])
-    x = torch.randn(30, 16, generator=generator).to(backend.device).requires_grad_()
-    y = torch.randint(5, (30,), generator=generator).to(backend.device)
+    x = torch.randn(30, 16, generator=generator).to(complete_backend.device).requires_grad_()
+    y = torch.randint(5, (30,), generator=generator).to(complete_backend.device)
     loss = fpc.functional.info_nce(x, y, memory=bank, contrast_with="memory")
     rows, row_labels = bank.rows.flatten(0, 1), bank.labels.flatten()
     expected = fpc.functional.info_nce(x, y, rows, row_labels)
@@ -175,18 +175,18 @@ def test_memory_alone_is_contrast_with_its_rows(backend: Backend) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
-def test_backward_does_not_look_at_the_bank_again(backend: Backend) -> None:
+def test_backward_does_not_look_at_the_bank_again(complete_backend: Backend) -> None:
     generator = torch.Generator().manual_seed(0)
-    bank = fpc.MemoryBank(3, 8, 5, 2).to(backend.device)
-    content = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator), dim=1).to(backend.device)
+    bank = fpc.MemoryBank(3, 8, 5, 2).to(complete_backend.device)
+    content = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator), dim=1).to(complete_backend.device)
     bank.enqueue_rows(
         content,
-        torch.arange(40, device=backend.device).int() % 3,
+        torch.arange(40, device=complete_backend.device).int() % 3,
         content[:0],
-        torch.zeros(0, device=backend.device).int(),
+        torch.zeros(0, device=complete_backend.device).int(),
     )
-    x = torch.randn(20, 8, generator=generator).to(backend.device).requires_grad_()
-    y = torch.arange(20, device=backend.device) % 3
+    x = torch.randn(20, 8, generator=generator).to(complete_backend.device).requires_grad_()
+    y = torch.arange(20, device=complete_backend.device) % 3
     (expected,) = torch.autograd.grad(fpc.functional.info_nce(x, y, memory=bank), x)
     loss = fpc.functional.info_nce(x, y, memory=bank)
     bank.reset()

@@ -25,36 +25,36 @@ def loss_with_memory(**how: Any) -> fpc.PixelContrastLoss:
     return fpc.PixelContrastLoss(memory=memory, max_views=5, max_samples=60, **how)
 
 
-def test_a_training_step_adds_its_batch_after_the_loss(backend: Backend) -> None:
-    loss = loss_with_memory().to(backend.device)
-    arguments = [x.to(backend.device) for x in batch()]
+def test_a_training_step_adds_its_batch_after_the_loss(complete_backend: Backend) -> None:
+    loss = loss_with_memory().to(complete_backend.device)
+    arguments = [x.to(complete_backend.device) for x in batch()]
     first = loss(*arguments)
     assert loss.memory is not None
     assert loss.memory.written.tolist() == [[6] * 4, [2] * 4]
-    without = fpc.PixelContrastLoss(max_views=5, max_samples=60).to(backend.device)
+    without = fpc.PixelContrastLoss(max_views=5, max_samples=60).to(complete_backend.device)
     without.seed.copy_(loss.seed - 1)
     torch.testing.assert_close(first, without(*arguments), rtol=1e-5, atol=1e-5)  # the bank was empty
     assert not torch.allclose(loss(*arguments), first, rtol=1e-3)
 
 
-def test_evaluation_leaves_the_bank_alone(backend: Backend) -> None:
-    loss = loss_with_memory().to(backend.device).eval()
-    loss(*[x.to(backend.device) for x in batch()])
+def test_evaluation_leaves_the_bank_alone(complete_backend: Backend) -> None:
+    loss = loss_with_memory().to(complete_backend.device).eval()
+    loss(*[x.to(complete_backend.device) for x in batch()])
     assert loss.memory is not None
     assert not loss.memory.written.any()
 
 
-def test_state_dict_round_trip_goes_on_as_before(backend: Backend) -> None:
-    loss = loss_with_memory(mining=fpc.Mining(keep=(2, 5), fraction=0.5)).to(backend.device)
+def test_state_dict_round_trip_goes_on_as_before(complete_backend: Backend) -> None:
+    loss = loss_with_memory(mining=fpc.Mining(keep=(2, 5), fraction=0.5)).to(complete_backend.device)
     for seed in range(3):
-        loss(*[x.to(backend.device) for x in batch(seed=seed)])
+        loss(*[x.to(complete_backend.device) for x in batch(seed=seed)])
     file = io.BytesIO()
     torch.save(loss.state_dict(), file)
     file.seek(0)
-    other = loss_with_memory(mining=fpc.Mining(keep=(2, 5), fraction=0.5)).to(backend.device)
+    other = loss_with_memory(mining=fpc.Mining(keep=(2, 5), fraction=0.5)).to(complete_backend.device)
     other.load_state_dict(torch.load(file, weights_only=True))
     for seed in range(3, 6):
-        arguments = [x.to(backend.device) for x in batch(seed=seed)]
+        arguments = [x.to(complete_backend.device) for x in batch(seed=seed)]
         assert torch.equal(loss(*arguments), other(*arguments))
     for name, value in loss.state_dict().items():
         assert not isinstance(value, torch.Tensor) or torch.equal(value, other.state_dict()[name]), name
@@ -74,12 +74,12 @@ def test_a_bank_of_another_size_is_refused(sizes: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("contrast_with", ["both", "memory", "batch"])
-def test_it_trains(dtype: torch.dtype, contrast_with: str, backend: Backend) -> None:
+def test_it_trains(dtype: torch.dtype, contrast_with: str, complete_backend: Backend) -> None:
     """The loss of a map that is moved against its gradient goes down."""
-    loss = loss_with_memory(contrast_with=contrast_with).to(backend.device)
+    loss = loss_with_memory(contrast_with=contrast_with).to(complete_backend.device)
     assert loss.memory is not None
     loss.memory.rows = loss.memory.rows.to(dtype)
-    embeddings, labels, logits = [x.to(backend.device) for x in batch()]
+    embeddings, labels, logits = [x.to(complete_backend.device) for x in batch()]
     embeddings.requires_grad_()
     values = []
     for _ in range(12):
@@ -92,9 +92,9 @@ def test_it_trains(dtype: torch.dtype, contrast_with: str, backend: Backend) -> 
     assert sum(values[-3:]) < sum(values[2:5]) or contrast_with == "memory"
 
 
-def test_an_empty_memory_alone_is_no_loss(backend: Backend) -> None:
-    loss = loss_with_memory(contrast_with="memory").to(backend.device)
-    embeddings, labels, logits = [x.to(backend.device) for x in batch()]
+def test_an_empty_memory_alone_is_no_loss(complete_backend: Backend) -> None:
+    loss = loss_with_memory(contrast_with="memory").to(complete_backend.device)
+    embeddings, labels, logits = [x.to(complete_backend.device) for x in batch()]
     value = loss(embeddings.requires_grad_(), labels, logits)
     value.backward()
     assert float(value.detach()) == 0

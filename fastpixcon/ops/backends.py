@@ -14,9 +14,9 @@ from fastpixcon.ops import define, extension
 AUTO_ORDER = {
     "cpu": ("native", "reference"),
     "cuda": ("native", "triton", "reference"),
-    "cuda info_nce": ("triton", "native", "reference"),
 }
-CUDA_MAX_WIDTH = 512  # D of the native info_nce on GPUs, whose gradient stays in registers
+PRODUCTS = ("info_nce", "contrast_", "memory_sums", "memory_positives", "mining_")  # operators that multiply rows
+CUDA_MAX_WIDTH = 512  # D of the native products on GPUs, whose gradient stays in registers
 TRITON_DEVICES = {"cuda", *(["cpu"] if define.INTERPRETING else [])}
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -69,8 +69,9 @@ def missing(name: str) -> str | None:
 
 def auto_order(operator: str, device_type: str) -> tuple[str, ...]:
     """The backends that "auto" tries, in order."""
-    operator = operator.removesuffix("_backward")
-    return AUTO_ORDER.get(f"{device_type} {operator}") or AUTO_ORDER.get(device_type, ("reference",))
+    if device_type == "cuda" and operator.startswith(PRODUCTS):
+        return ("triton", "native", "reference")
+    return AUTO_ORDER.get(device_type, ("reference",))
 
 
 def unsupported(
@@ -87,7 +88,7 @@ def unsupported(
             return f"it has no {operator} for {device.type} tensors"
         if dtype.is_floating_point and dtype not in KERNEL_DTYPES:
             return f"it takes float32, bfloat16 and float16, not {dtype}; the reference takes any"
-        if device.type == "cuda" and operator.startswith("info_nce") and width is not None and width > CUDA_MAX_WIDTH:
+        if device.type == "cuda" and operator.startswith(PRODUCTS) and (width or 0) > CUDA_MAX_WIDTH:
             return f"on GPUs it takes at most {CUDA_MAX_WIDTH} features, not {width}; triton takes more"
     if name == "triton" and device.type not in TRITON_DEVICES:
         return f"it takes CUDA tensors, not {device.type} ones, except where Triton interprets (TRITON_INTERPRET=1)"
@@ -103,7 +104,7 @@ def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
     """
     if name == "auto":
         name = _default
-    width = tensor.shape[1] if tensor.dim() == 2 else None
+    width = tensor.shape[-1] if tensor.dim() in (2, 3) else None  # of rows [N, D], of a bank [K, S, D]
     if name == "auto":
         for candidate in auto_order(operator, tensor.device.type):
             if unsupported(candidate, operator, tensor.device, tensor.dtype, width) is None:
