@@ -31,7 +31,7 @@ PYTEST = OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist
 test: setup
 	FASTPIXCON_REQUIRE=native,train $(PYTEST) $(ARGS)
 	$(if $(ARGS),,FASTPIXCON_REQUIRE=triton TRITON_INTERPRET=1 $(PYTEST) -k triton)
-	$(if $(ARGS),,FASTPIXCON_TEST_PTX=1 FASTPIXCON_REQUIRE=$(EXECUTED) $(PYTEST) tests/test_conformance.py -k ptx)
+	$(if $(ARGS),,FASTPIXCON_TEST_PTX=1 FASTPIXCON_REQUIRE=$(EXECUTED) $(PYTEST) tests/test_conformance.py tests/test_conformance_contrast.py -k ptx)
 
 gpu-check: setup
 	$(BIN)/python bench/gpu_check.py $(ARGS)

@@ -191,17 +191,18 @@ GRADIENT_FLOAT32 = {
     512: Launch(32, 16, 8, 2, 64, 16),
     1024: Launch(16, 16, 8, 2, 64, 16),
 }
+GRADIENT_ONLINE_FLOAT32 = GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}
 FLOAT32 = {
     "sums": SUMS_FLOAT32,
     "sums_any": SUMS_FLOAT32,
     "sums_online": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
     "positives": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None))),
     "gradient": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
-    "gradient_online": dict.fromkeys(SUMS, GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}),
+    "gradient_online": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
     "memory_sums": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
-    "memory_sums_online": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
-    "memory_sums_mined": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
-    "memory_positives": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "memory_sums_online": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
+    "memory_sums_mined": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
+    "memory_positives": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32 | {1024: Launch(16, 16, 8, 2, 32)}),
     "mining_counts": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32))),
 }
 

@@ -12,7 +12,7 @@ Keys of different pixels of an image differ, as the hash is a bijection of the l
 import torch
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import ASSERTIONS, MEMORY_STREAM, cdiv, hash32, launch, normalize, power_of_two
+from fastpixcon.kernels.common import ASSERTIONS, MEMORY_STREAM, cast, cdiv, hash32, launch, normalize, power_of_two
 from fastpixcon.kernels.gather_normalize import gather_normalize, gather_normalize_kernel
 from torch import Tensor
 
@@ -146,7 +146,8 @@ def region_sums_kernel(
         if count > 0:
             ptrs = embeddings_ptr + embedding_offset(q, w, stride_h, stride_w, FLAT)[:, None] + feature[None, :]
             x = tl.load(ptrs, mask=mine[:, None] & (offs_d < D)[None, :], other=0.0).to(tl.float32)
-            total += x * tl.load(inv_norm_ptr + first + q, mask=mine, other=0.0)[:, None]
+            unit = x * tl.load(inv_norm_ptr + first + q, mask=mine, other=0.0)[:, None]
+            total += cast(unit, embeddings_ptr.dtype.element_ty).to(tl.float32)  # as a row of the bank: sums may cancel
         left -= count
         start += BLOCK_P
     tl.store(sums_ptr + segment.to(tl.int64) * D + offs_d, tl.sum(total, axis=0), mask=offs_d < D)

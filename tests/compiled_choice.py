@@ -16,7 +16,7 @@ import torch
 from compiled_triton import WANTED, launching
 
 from fastpixcon.ops import define
-from fastpixcon.testing import CASES, InfoNCECase, backward_arguments
+from fastpixcon.testing import CASES, ContrastCase, InfoNCECase, MemoryCase, MiningCase, backward_arguments
 
 EVERYTHING = os.environ.get("FASTPIXCON_TEST_PTX") == "all"
 # They are about launchers, about schedules that an emulator has not, or as slow as they are many.
@@ -27,6 +27,7 @@ LEFT_OUT = (
     "test_every_backend_selects_the_same_pixels",
 )
 MASK = (True, True, False)  # of test_output_mask: the one that needs a kernel which no Case needs
+WANTING = ("memory_sums", "memory_positives")  # their tests have a parameter `wanted`
 # Sizes of tiles follow from dtype and width, by the table of launches.
 NOT_CHOICES = ("STAGES", "BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")
 
@@ -61,43 +62,69 @@ def look_at(found: Found) -> Callable[..., None]:
     return look
 
 
+class Test(NamedTuple):
+    operator: str
+    case: Any
+    wanted: bool  # of operators of a memory bank: what the gradient needs
+
+    @property
+    def work(self) -> float:
+        """In seconds, about."""
+        if not isinstance(self.case, (InfoNCECase, ContrastCase, MemoryCase, MiningCase)):
+            return 1
+        M = getattr(self.case, "M", None) or self.case.N
+        columns = M + self.case.classes * (getattr(self.case, "S", None) or 0)
+        return self.case.N * columns * self.case.D / 3e7
+
+
 def run(operator: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
     outputs = define.OVERLOADS["triton", operator](*arguments)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
+def run_all_of(test: Test) -> None:
+    """The operator, and its backward."""
+    from test_conformance_contrast import call_arguments  # imports pytest's plugins, of which this is one
+
+    arguments = call_arguments(test.operator, test.case, "cpu")
+    if test.operator in WANTING:
+        arguments[-1] = test.wanted
+    outputs = run(test.operator, arguments)
+    if f"{test.operator}_backward" in define.OPERATORS:
+        run(f"{test.operator}_backward", backward_arguments(test.case, arguments, outputs))
+
+
 @functools.cache
-def found_by_case() -> dict[Any, Found]:
+def found_by_test() -> dict[Test, Found]:
     """Without executing anything."""
-    found: dict[Any, Found] = {}
+    found: dict[Test, Found] = {}
 
     def look(*launch: Any) -> None:
-        look_at(found[case])(*launch)
+        look_at(found[test])(*launch)
 
     with launching(look):
-        has = [cases for operator, cases in CASES.items() if ("triton", operator) in define.OVERLOADS]
-        for case in itertools.chain.from_iterable(has):
-            found[case] = Found(set(), set(), set())
-            arguments = case.arguments()
-            outputs = run(case.operator, arguments)
-            if f"{case.operator}_backward" in define.OPERATORS:
-                run(f"{case.operator}_backward", backward_arguments(case, arguments, outputs))
+        for operator, cases in CASES.items():
+            if ("triton", operator) not in define.OVERLOADS:
+                continue
+            for case, wanted in itertools.product(cases, (True, False) if operator in WANTING else (True,)):
+                test = Test(operator, case, wanted)
+                found[test] = Found(set(), set(), set())
+                run_all_of(test)
     return found
 
 
 @functools.cache
-def chosen_cases() -> frozenset[Any]:
-    found = found_by_case()
+def chosen_tests() -> frozenset[Test]:
+    found = found_by_test()
     # Where the rounding of a logit shows, and so what the compiler makes of a product and a difference.
-    chosen = {case for case in found if isinstance(case, InfoNCECase) and case.largest_logit > 1e6}
-    covered = set().union(*(found[case].properties for case in chosen))
-    compiled = set().union(*(found[case].compiled for case in chosen))
+    chosen = {test for test in found if test.operator == "info_nce" and test.case.largest_logit > 1e6}
+    covered = set().union(*(found[test].properties for test in chosen))
+    compiled = set().union(*(found[test].compiled for test in chosen))
 
-    def worth(case: Any) -> float:
-        work = case.N * (case.M or case.N) * case.D / 3e7 if isinstance(case, InfoNCECase) else 1
-        return len(found[case].properties - covered) / (3 * len(found[case].compiled - compiled) + work + 0.1)
+    def worth(test: Test) -> float:
+        return len(found[test].properties - covered) / (3 * len(found[test].compiled - compiled) + test.work + 0.1)
 
-    while best := max((case for case in found if found[case].properties - covered), key=worth, default=None):
+    while best := max((test for test in found if found[test].properties - covered), key=worth, default=None):
         chosen.add(best)
         covered |= found[best].properties
         compiled |= found[best].compiled
@@ -109,8 +136,10 @@ def is_chosen(item: pytest.Item) -> bool:
     backend = parameters.get("operators")
     if EVERYTHING or backend is None or not backend.is_executed or backend.executed.missing() is not None:
         return True
-    if item.originalname == f"test_{getattr(parameters.get('case'), 'operator', None)}":
-        return backend.name == "native" or parameters["case"] in chosen_cases()
+    operator = item.originalname.removeprefix("test_")
+    if operator in CASES:
+        test = Test(operator, parameters["case"], parameters.get("wanted", True))
+        return backend.name == "native" or test in chosen_tests()
     return item.originalname not in LEFT_OUT and parameters.get("mask", MASK) == MASK
 
 

@@ -35,8 +35,8 @@ def test_every_kernel_is_run_by_the_chosen_cases() -> None:
     from fastpixcon.kernels import common
 
     sources = "".join(path.read_text() for path in Path(common.__file__).parent.glob("*.py"))
-    found = compiled_choice.found_by_case()
-    ran = set().union(*(found[case].names for case in compiled_choice.chosen_cases()))
+    found = compiled_choice.found_by_test()
+    ran = set().union(*(found[test].names for test in compiled_choice.chosen_tests()))
     assert ran == set(re.findall(r"^def (\w+_kernel)\(", sources, re.M))
 
 
