@@ -31,7 +31,7 @@ std::string compiler() {
 
 std::map<std::string, std::string> build() {
   std::map<std::string, std::string> facts{
-      {"devices", "CPU"}, {"compiler", compiler()}, {"isa", fastpixcon::isa_name(fastpixcon::isa())}};
+      {"devices", "CPU"}, {"compiler", compiler()}, {"isa", fastpixcon::cpu::isa_name(fastpixcon::cpu::isa())}};
 #ifdef FASTPIXCON_CUDA_ARCHITECTURES
   facts["devices"] = "CPU,CUDA";
   facts["cuda"] = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);

@@ -8,7 +8,7 @@
 
 #ifdef FASTPIXCON_AMX_EMULATED
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 struct AmxTile {
@@ -55,13 +55,13 @@ inline void amx_product(int c, int a, int b) {
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu
 
 #else
 
 #include <immintrin.h>
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 struct alignas(64) AmxConfig {
@@ -85,7 +85,7 @@ inline void amx_release() {
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu
 
 #define amx_zero(t) _tile_zero(t)
 #define amx_load(t, from, stride) _tile_loadd(t, from, stride)

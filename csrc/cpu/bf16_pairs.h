@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 typedef uint32_t Pair __attribute__((may_alias));  // the first bfloat16 in the low half
@@ -71,4 +71,4 @@ inline PairVec lane_pairs(Vec first, Vec second) {
 #endif
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

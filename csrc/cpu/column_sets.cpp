@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 template <class scalar_t>
@@ -76,4 +76,4 @@ Tasks::Tasks(int64_t rows_, int64_t block, int64_t bytes) : rows(rows_) {
   shards = std::max<int64_t>({1, enough, std::min(even, fitting)});
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -10,7 +10,7 @@
 
 #include "cpu/sorted_rows.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 // Columns [first, last) of a set.
 struct Columns {
@@ -86,4 +86,4 @@ struct Tasks {
   }
 };
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -5,7 +5,7 @@
 
 #include "cpu/steps.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 inline std::optional<Problem::Mining> mining_of(const std::optional<at::Tensor>& mined,
                                                 const std::optional<at::Tensor>& seed,
@@ -14,4 +14,4 @@ inline std::optional<Problem::Mining> mining_of(const std::optional<at::Tensor>&
   return Problem::Mining{*mined, seed->item<int64_t>(), first_anchor.value_or(0)};
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -8,7 +8,7 @@
 #include "common/checks.h"
 #include "cpu/contrast.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -53,4 +53,4 @@ std::tuple<Tensor, Tensor, Tensor> contrast_gradient(
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_gradient", contrast_gradient); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

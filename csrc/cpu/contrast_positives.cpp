@@ -6,7 +6,7 @@
 #include "common/checks.h"
 #include "cpu/contrast.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -56,4 +56,4 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_positives", contrast_positives); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -8,7 +8,7 @@
 #include "common/checks.h"
 #include "cpu/contrast.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -41,4 +41,4 @@ std::tuple<Tensor, Tensor> contrast_sums(const Tensor& anchors, const Tensor& an
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_sums", contrast_sums); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -20,7 +20,7 @@
 #include "common/checks.h"
 #include "cpu/huge_pages.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr double kMinNorm = 1e-12;  // below it a row has no direction
@@ -261,4 +261,4 @@ TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) {
   m.impl("gather_normalize_backward", &gather_normalize_backward);
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #endif
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 // The first write to a fresh map costs a page fault per 4 KiB, which takes longer than the zeroing itself; with
 // 2 MiB pages it is 512 times fewer. Only advice: nothing changes where the system has no such pages.
@@ -21,4 +21,4 @@ inline void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size
 #endif
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -13,7 +13,7 @@
 #include "common/checks.h"
 #include "cpu/steps.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -112,4 +112,4 @@ TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) {
   m.impl("info_nce_backward", info_nce_backward);
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

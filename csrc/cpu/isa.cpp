@@ -13,7 +13,7 @@
 #include <unistd.h>
 #endif
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -90,4 +90,4 @@ const char* isa_name(Isa isa) {
   return "unknown";
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

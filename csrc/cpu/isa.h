@@ -1,7 +1,7 @@
 // The instruction set that the CPU kernels use, chosen at run time.
 #pragma once
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 // The emulated ones run the code of their original in AVX2 and software, for tests; never chosen by themselves.
 enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Bf16, kAmx, kAvx512Emulated, kAvx512Bf16Emulated, kAmxEmulated };
@@ -11,4 +11,4 @@ Isa isa();
 
 const char* isa_name(Isa isa);
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

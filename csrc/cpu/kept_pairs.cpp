@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr size_t kOverhang = 64;  // read a vector past the end
@@ -40,4 +40,4 @@ KeptPairs::KeptPairs(const at::Tensor& mined_in, int64_t seed, uint32_t stream, 
     contrast_number_[j] = static_cast<int32_t>((*contrast_source)[j]);
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

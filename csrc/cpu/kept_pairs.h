@@ -9,7 +9,7 @@
 #include "common/hash.h"
 #include "cpu/tile.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 class KeptPairs {
  public:
@@ -36,4 +36,4 @@ class KeptPairs {
   std::vector<uint32_t> key_;
 };
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

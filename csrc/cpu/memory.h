@@ -11,7 +11,7 @@
 #include "cpu/column_sets.h"
 #include "cpu/problem.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 // Runs work(t) for every t < count, each by the next free thread.
 template <class Work>
@@ -93,4 +93,4 @@ struct AnchorsAndBank {
   }
 };
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

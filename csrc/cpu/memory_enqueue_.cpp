@@ -9,7 +9,7 @@
 
 #include "common/checks.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -67,4 +67,4 @@ void memory_enqueue_(const Tensor& bank, const Tensor& bank_labels, const Tensor
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_enqueue_", memory_enqueue_); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -7,7 +7,7 @@
 #include "common/checks.h"
 #include "cpu/memory.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -106,4 +106,4 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const Tensor& anchor
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_positives", memory_positives); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -19,7 +19,7 @@
 #include "common/hash.h"
 #include "cpu/nearest_labels.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -255,4 +255,4 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_rows(const Tensor& embeddings,
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_rows", memory_rows); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -11,7 +11,7 @@
 #include "common/checks.h"
 #include "cpu/memory.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -103,4 +103,4 @@ std::tuple<Tensor, Tensor> memory_sums(const Tensor& anchors, const Tensor& anch
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_sums", memory_sums); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

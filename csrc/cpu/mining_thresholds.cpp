@@ -9,7 +9,7 @@
 #include "common/checks.h"
 #include "cpu/memory.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -122,4 +122,4 @@ Tensor mining_thresholds(const Tensor& anchors_in, const Tensor& anchor_labels, 
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("mining_thresholds", mining_thresholds); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

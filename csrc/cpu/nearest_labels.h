@@ -9,7 +9,7 @@
 
 #include "cpu/predicted_class.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 class NearestLabels {
  public:
@@ -70,4 +70,4 @@ class NearestLabels {
   Read read_;
 };
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <limits>
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 // Calls f with a value of the integer type.
 template <typename F>
@@ -114,4 +114,4 @@ void argmax_channels_last(const typename Order::raw_t* logits, int64_t stride_i,
   }
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -4,7 +4,7 @@
 
 #include "common/checks.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 // Products of bfloat16 are for bfloat16 rows only; float16 has more bits than that and is computed with in float.
 const TileKernels& tile_kernels(at::ScalarType dtype) {
@@ -55,4 +55,4 @@ Problem::Problem(const at::Tensor& anchors_in, const at::Tensor& anchor_labels,
                  self ? nullptr : &separate.source);
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -13,7 +13,7 @@
 #include "cpu/schedule.h"
 #include "cpu/sorted_rows.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 constexpr double kLn2 = 0.693147180559945309417;
 constexpr double kFixedShiftMin = 0.025;  // below it e^((cos - 1) / temperature) underflows in float
@@ -174,4 +174,4 @@ struct Problem {
   }
 };
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

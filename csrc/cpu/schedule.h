@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 // [0, n) in blocks of `size`, a multiple of `lanes`.
 struct Blocks {
@@ -147,4 +147,4 @@ class TileSchedule {
   std::vector<size_t> tasks_;  // the first tile of each
 };
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

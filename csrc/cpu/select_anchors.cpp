@@ -22,7 +22,7 @@
 #include "cpu/nearest_labels.h"
 #include "cpu/predicted_class.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr int64_t kBlock = 1024;              // pixels whose labels and predictions stay in the first cache
@@ -292,4 +292,4 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("select_anchors", &select_anchors); }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

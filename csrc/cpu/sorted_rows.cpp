@@ -11,7 +11,7 @@
 
 #include "cpu/huge_pages.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr double kMinNorm = 1e-12;  // below it a row has no direction
@@ -147,4 +147,4 @@ Classes match_classes(const SortedRows& anchors, const SortedRows& contrast) {
   return classes;
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -9,7 +9,7 @@
 
 #include "cpu/tile.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -47,4 +47,4 @@ struct Classes {
 };
 Classes match_classes(const SortedRows& anchors, const SortedRows& contrast);
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -8,7 +8,7 @@
 
 #include "cpu/huge_pages.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
@@ -166,4 +166,4 @@ Gradients gradients(const Problem& p, const Statistics& of_rows, const Statistic
   return out;
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

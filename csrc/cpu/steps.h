@@ -7,7 +7,7 @@
 
 #include "cpu/problem.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 // log Z of every sorted row, nats; -inf for an empty sum. `columns` are of contrast rows as anchors, if mutual.
 struct LogSums {
@@ -44,4 +44,4 @@ Gradients gradients(const Problem& p, const Statistics& rows, const Statistics* 
 
 double dot(const float* a, const float* b, int64_t D);
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

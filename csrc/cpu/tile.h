@@ -8,7 +8,7 @@
 
 #include "cpu/isa.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 constexpr int64_t kTile = 192;        // the most rows and columns of a tile
 constexpr int64_t kTileStride = 208;  // 13 cache lines: a column of a tile falls into different sets
@@ -160,4 +160,4 @@ const TileKernels& tile_kernels_avx512_emulated();
 const TileKernels& tile_kernels_avx512_bf16_emulated();
 const TileKernels& tile_kernels_amx_emulated();
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

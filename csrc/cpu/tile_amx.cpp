@@ -23,7 +23,7 @@
 #pragma GCC pop_options
 #endif
 #else
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 const TileKernels& tile_kernels_amx() { return tile_kernels_baseline(); }
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu
 #endif

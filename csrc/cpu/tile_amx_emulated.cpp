@@ -22,7 +22,7 @@
 #pragma GCC pop_options
 #endif
 #else
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 const TileKernels& tile_kernels_amx_emulated() { return tile_kernels_baseline(); }
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu
 #endif

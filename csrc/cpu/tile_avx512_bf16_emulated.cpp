@@ -24,7 +24,7 @@
 #pragma GCC pop_options
 #endif
 #else
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 const TileKernels& tile_kernels_avx512_bf16_emulated() { return tile_kernels_baseline(); }
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu
 #endif

@@ -6,7 +6,7 @@
 #include "cpu/tile.h"
 #include "cpu/tile_micro.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr bool kBf16 = false;
@@ -56,4 +56,4 @@ void add_columns(const float* h, int64_t m, int64_t n, const Operand& a, int64_t
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -13,7 +13,7 @@
 #include "cpu/tile.h"
 #include "cpu/vec.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr bool kBf16 = true;
@@ -175,4 +175,4 @@ void add_columns(const float* h, int64_t m, int64_t n, const Operand& a, int64_t
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

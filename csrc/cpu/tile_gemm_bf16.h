@@ -12,7 +12,7 @@
 #include "cpu/tile.h"
 #include "cpu/tile_micro.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr bool kBf16 = true;
@@ -125,4 +125,4 @@ void add_columns(const float* h, int64_t m, int64_t n, const Operand& a_rows, in
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

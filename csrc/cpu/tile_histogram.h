@@ -7,7 +7,7 @@
 #include "cpu/tile_softmax.h"
 #include "cpu/vec.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 // counts [m][kCounts]: bin b of the negatives, kBins + b of the positives, 2 kBins of the rest. The denominator of the
@@ -34,4 +34,4 @@ void count_cosines(const TileView& tile, int32_t* counts) {
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

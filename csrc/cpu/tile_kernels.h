@@ -11,7 +11,7 @@
 #include "cpu/tile_softmax.h"
 #include "cpu/tile_weights.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 
 const TileKernels& FASTPIXCON_TILE_KERNELS() {
   static constexpr TileKernels kernels = {
@@ -22,4 +22,4 @@ const TileKernels& FASTPIXCON_TILE_KERNELS() {
   return kernels;
 }
 
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

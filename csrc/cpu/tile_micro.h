@@ -7,7 +7,7 @@
 #include "cpu/tile.h"
 #include "cpu/vec.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr int kRows = FASTPIXCON_TILE_ROWS;        // rows held in registers
@@ -89,4 +89,4 @@ inline void panel(int64_t m, int64_t k, const Word* a, int64_t stride, const Wor
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

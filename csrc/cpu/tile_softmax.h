@@ -6,7 +6,7 @@
 #include "cpu/tile.h"
 #include "cpu/vec.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
@@ -305,4 +305,4 @@ void gradient_online(const TileView& tile, GradientTerms rows, GradientTerms col
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

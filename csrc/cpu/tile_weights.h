@@ -7,7 +7,7 @@
 #include "cpu/tile_softmax.h"
 #include "cpu/vec.h"
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 void weights_fixed(const TileView& tile, RunningSum rows) {
@@ -149,4 +149,4 @@ bool add_few_pulls(const float* s, int64_t m, int64_t n, const Operand& c, int64
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-namespace fastpixcon {
+namespace fastpixcon::cpu {
 namespace {
 
 typedef float Vec __attribute__((vector_size(FASTPIXCON_VECTOR_BYTES), aligned(4), may_alias));
@@ -109,4 +109,4 @@ inline Vec log1p_unit(Vec t) {
 }
 
 }  // namespace
-}  // namespace fastpixcon
+}  // namespace fastpixcon::cpu

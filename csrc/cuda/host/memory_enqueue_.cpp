@@ -11,9 +11,9 @@
 namespace fastpixcon {
 namespace {
 
-void memory_enqueue_(at::Tensor bank, at::Tensor bank_labels, at::Tensor written, int64_t pixel_size,
-                     const at::Tensor& pixels, const at::Tensor& pixel_labels, const at::Tensor& regions,
-                     const at::Tensor& region_labels) {
+void memory_enqueue_(const at::Tensor& bank, const at::Tensor& bank_labels, const at::Tensor& written,
+                     int64_t pixel_size, const at::Tensor& pixels, const at::Tensor& pixel_labels,
+                     const at::Tensor& regions, const at::Tensor& region_labels) {
   check_memory_enqueue(bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels);
   const c10::DeviceGuard guard(bank.device());
   const int64_t K = bank.size(0), S = bank.size(1), D = bank.size(2);
