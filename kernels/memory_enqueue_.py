@@ -14,7 +14,7 @@ def places_kernel(
     written_ptr, pixel_labels_ptr, region_labels_ptr, pixel_places_ptr, region_places_ptr, P, R, pixel_size, region_size,
     stride_ring, stride_k, stride_p, stride_r, SCAN: tl.constexpr,
 ):  # fmt: skip
-    """Program (k, ring): the place in its ring of every row of class k, -1 for those that later ones replace at once."""
+    """Program (k, ring): the place in its ring of every row of class k, -1 for those that later ones replace."""
     k = tl.program_id(0)
     written_at = written_ptr + tl.program_id(1).to(tl.int64) * stride_ring + k.to(tl.int64) * stride_k
     written = tl.load(written_at)

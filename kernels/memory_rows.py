@@ -1,4 +1,5 @@
-"""What a batch adds to a memory bank, in five launches without float atomics; ``reference/memory_rows.py`` is the contract.
+"""What a batch adds to a memory bank, in five launches without float atomics; the contract is
+``reference/memory_rows.py``.
 
 1. classes: every pixel's class and inverse norm, the map of embeddings read once;
 2. draw: one program a segment (class in an image) counts its pixels and finds those of the smallest keys;
