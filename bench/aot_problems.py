@@ -156,7 +156,10 @@ class MemoryRows:
             labels, seed = torch.empty(8, 512, 1024, dtype=torch.int64), torch.empty((), dtype=torch.int64)
             bank, bank_labels = torch.empty(K, 10000, D, dtype=self.dtype), torch.empty(K, 10000, dtype=torch.int32)
             written = torch.empty(2, K, dtype=torch.int64)
-            pixels, pixel_labels = torch.empty(8 * K * P, D, dtype=self.dtype), torch.empty(8 * K * P, dtype=torch.int32)
+            pixels, pixel_labels = (
+                torch.empty(8 * K * P, D, dtype=self.dtype),
+                torch.empty(8 * K * P, dtype=torch.int32),
+            )
             regions, region_labels = torch.empty(8 * K, D, dtype=self.dtype), torch.empty(8 * K, dtype=torch.int32)
         found = record(architecture, "memory_rows", maps, labels, seed, K, P, 255)
         rings = (bank, bank_labels, written, 5000)
@@ -192,6 +195,21 @@ FLOAT32 = [
     InfoNCE(100, torch.float32, fixed=False, rows="any", M=4096),
     InfoNCE(256, torch.float32, fixed=False, denominator="all"),
 ]
+MEMORY = [
+    Memory(256, mined=True),
+    Memory(512, mined=True, fixed=False, denominator="all", is_sorted=False),
+    Memory(128, denominator="all", fixed=False),
+    Memory(64, wanted=False, is_sorted=False),
+    Memory(100, N=1001, mined=True, denominator="all"),
+    Memory(1024, mined=True),
+    Memory(256, torch.float16),
+    Memory(256, torch.float32, mined=True),
+    Memory(64, torch.float32, fixed=False, tf32=True),
+    Memory(19, torch.float32, mined=True, N=100),
+    MemoryRows(256),
+    MemoryRows(64, torch.bfloat16, channels_last=True),
+    MemoryRows(19, torch.float16, classes=171),
+]
 OTHERS = [
     Gather(256, torch.bfloat16),
     Gather(19, torch.float32, channels_last=True),
@@ -216,8 +234,9 @@ def cross_product() -> list[InfoNCE]:
 
 def chosen() -> list[tuple[int, Problem]]:
     """(architecture, problem): the table and what is tightest everywhere, the rest on one each; all if EVERYTHING."""
-    table = [*(InfoNCE(D) for D in WIDTHS), *TIGHTEST]
-    rest = [*VARIANTS, *FLOAT32, *OTHERS]
+    tables = (InfoNCE, Memory)
+    table = [*(of(D) for of in tables for D in WIDTHS), *TIGHTEST, Memory(256, torch.float32)]
+    rest = [*VARIANTS, *FLOAT32, *MEMORY, *OTHERS]
     if EVERYTHING:
         problems = dict.fromkeys([*table, *rest, *cross_product()])
         return [(a, p) for p in problems for a in ARCHITECTURES]

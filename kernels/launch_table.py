@@ -155,18 +155,23 @@ MEMORY_SUMS_ONLINE = {
     100: MEMORY_SUMS[100] | {128: Launch(128, 32, 8, 3), 512: Launch(64, 16, 8, 2)},
 }
 MEMORY_SUMS_MINED = {
-    80: MEMORY_SUMS_ONLINE[80] | {128: Launch(64, 128, 8, 2), 512: Launch(32, 32, 8, 2)},
-    89: GRADIENT_ONLINE[89] | {128: Launch(64, 64, 8, 3)},
-    90: MEMORY_SUMS[90] | {64: Launch(128, 64, 8, 3), 256: Launch(128, 32, 8, 3)},
+    80: MEMORY_SUMS_ONLINE[80] | {128: Launch(64, 32, 8, 2), 512: Launch(32, 32, 8, 2)},
+    89: GRADIENT_ONLINE[89] | {128: Launch(64, 32, 8, 3)},
+    90: MEMORY_SUMS[90] | {64: Launch(128, 64, 8, 3), 128: Launch(64, 64, 8, 2), 256: Launch(128, 32, 8, 3)},
     100: MEMORY_SUMS[100] | {128: Launch(128, 32, 8, 3)},
 }
 MEMORY_POSITIVES = {
     80: MEMORY_SUMS_MINED[80],
     89: MEMORY_SUMS_MINED[89] | {64: Launch(64, 64, 8, 3), 256: Launch(64, 32, 8, 2)},
-    90: MEMORY_SUMS_MINED[90] | {128: Launch(64, 64, 4, 2)},
+    90: MEMORY_SUMS_MINED[90],
     100: MEMORY_SUMS_MINED[100] | {512: Launch(64, 16, 8, 2)},
 }
-MINING_COUNTS = SUMS_ONLINE | {89: SUMS_ONLINE[89] | {1024: Launch(16, 16, 4, 2)}}
+MINING_COUNTS = {
+    80: SUMS_ONLINE[80] | {128: Launch(64, 64, 8, 2)},
+    89: SUMS_ONLINE[89] | {128: Launch(64, 64, 8, 2), 1024: Launch(16, 16, 4, 2)},
+    90: SUMS_ONLINE[90] | {128: Launch(64, 64, 8, 2)},
+    100: SUMS_ONLINE[100] | {128: Launch(64, 64, 8, 2)},
+}
 HALF = {
     "sums": SUMS,
     "sums_any": SUMS_ANY,

@@ -5,8 +5,6 @@ a column only on whether its place is empty. Tiles are numbered class by class a
 anchors keep a whole GPU busy; partial sums of the splits are added in their order.
 """
 
-
-
 import torch
 import triton
 import triton.language as tl
@@ -150,5 +148,3 @@ def short_labels(labels: Tensor) -> Tensor:
 def rows_in_line(x: Tensor) -> Tensor:
     """x [.., D] with neighbouring features side by side."""
     return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
-
-

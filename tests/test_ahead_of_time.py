@@ -22,6 +22,7 @@ from ahead_of_time import Compiled
 
 TENSOR = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
 TILES = ("info_nce_sums_kernel", "info_nce_positives_kernel", "info_nce_gradient_kernel")
+BANK_TILES = ("memory_sums_kernel", "memory_positives_kernel", "mining_counts_kernel")  # one loop over tiles
 
 
 def complaints(compiled: Compiled) -> list[str]:
@@ -34,7 +35,7 @@ def complaints(compiled: Compiled) -> list[str]:
     doubles = sorted({x.name for x in compiled.code if sass.FLOAT64.match(x.name)})
     if doubles:
         found.append(f"float64: {doubles}")
-    if compiled.launch.name in TILES:
+    if compiled.launch.name in TILES + BANK_TILES:
         found += tile_complaints(compiled)
     return found
 
@@ -52,6 +53,9 @@ def tile_complaints(compiled: Compiled) -> list[str]:
         return [f"tensor-core instructions: {names}, want {wanted}"]
     if options["BLOCK_K"] < options["BLOCK_D"]:  # the parts are a loop of their own
         return wide_loads([loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))], launch, 1)
+    if launch.name in BANK_TILES:
+        loops = [loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))]
+        return wide_loads(loops, launch, 1) if options["BLOCK_D"] == options["D"] else []
     loops = gpu_model.tile_loops(compiled)
     if len(loops) != (1 if "positives" in launch.name else 2):
         return [f"{len(loops)} loops over tiles"]
