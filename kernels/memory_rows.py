@@ -1,9 +1,5 @@
-<<<<<<< HEAD
-"""What a batch adds to a memory bank, in five launches without float atomics (see ``reference/memory_rows.py``).
-=======
 """What a batch adds to a memory bank, in five launches without float atomics; the contract is
 ``reference/memory_rows.py``.
->>>>>>> tri
 
 1. classes: every pixel's class and inverse norm, the map of embeddings read once;
 2. draw: one program a segment (class in an image) counts its pixels and finds those of the smallest keys;
