@@ -11,8 +11,8 @@ SCAN = 1024  # labels at a time
 
 @triton.jit
 def places_kernel(
-    written_ptr, pixel_labels_ptr, region_labels_ptr, pixel_places_ptr, region_places_ptr, P, R, pixel_size, region_size,
-    stride_ring, stride_k, stride_p, stride_r, SCAN: tl.constexpr,
+    written_ptr, pixel_labels_ptr, region_labels_ptr, pixel_places_ptr, region_places_ptr, P, R, pixel_size,
+    region_size, stride_ring, stride_k, stride_p, stride_r, SCAN: tl.constexpr,
 ):  # fmt: skip
     """Program (k, ring): the place in its ring of every row of class k, -1 for those that later ones replace."""
     k = tl.program_id(0)
