@@ -156,11 +156,8 @@ class MemoryRows:
             labels, seed = torch.empty(8, 512, 1024, dtype=torch.int64), torch.empty((), dtype=torch.int64)
             bank, bank_labels = torch.empty(K, 10000, D, dtype=self.dtype), torch.empty(K, 10000, dtype=torch.int32)
             written = torch.empty(2, K, dtype=torch.int64)
-            pixels, pixel_labels = (
-                torch.empty(8 * K * P, D, dtype=self.dtype),
-                torch.empty(8 * K * P, dtype=torch.int32),
-            )
-            regions, region_labels = torch.empty(8 * K, D, dtype=self.dtype), torch.empty(8 * K, dtype=torch.int32)
+            pixels, regions = (torch.empty(8 * K * n, D, dtype=self.dtype) for n in (P, 1))
+            pixel_labels, region_labels = (torch.empty(8 * K * n, dtype=torch.int32) for n in (P, 1))
         found = record(architecture, "memory_rows", maps, labels, seed, K, P, 255)
         rings = (bank, bank_labels, written, 5000)
         return found + record(architecture, "memory_enqueue_", *rings, pixels, pixel_labels, regions, region_labels)

@@ -6,7 +6,7 @@ the positives. Memory beyond inputs and outputs: at most 129 partial sums a row,
 unsorted, raw or badly aligned.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -92,6 +92,17 @@ class Rows(NamedTuple):
         return int(self.x.shape[1])  # a constant of the kernels
 
 
+class Pairs(NamedTuple):
+    """Which pairs of anchors and contrast rows do not count, beside those of labels."""
+
+    diagonal: int | None = None  # contrast row i + diagonal is anchor i
+    mined: Tensor | None = None  # [4, N], of the anchors
+    seed: Tensor | None = None
+
+
+ALL_PAIRS = Pairs()
+
+
 class Order(NamedTuple):
     """How rows are sorted by their labels."""
 
@@ -174,7 +185,21 @@ class Sums(NamedTuple):
     maxima: Tensor | None  # [slots, N], what they are relative to; None: to 0
 
 
-def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bool, fixed: bool) -> Sums:
+def numbering(x: Rows, y: Rows, pairs: Pairs, x_anchors: bool) -> tuple[tuple[Any, ...], dict[str, bool]]:
+    """Arguments and options of a kernel of tiles, by which a row knows its place among the contrast rows."""
+    diagonal, mined = pairs.diagonal is not None, pairs.mined is not None
+    how = {"DIAGONAL": diagonal, "MINED": mined, "X_SORTED": x.source is None, "Y_SORTED": y.source is None}
+    if not diagonal and not mined:
+        return (None,) * 6, {**how, "X_SORTED": True, "Y_SORTED": True}
+    x_first, y_first = (pairs.diagonal or 0, 0) if x_anchors else (0, pairs.diagonal or 0)
+    return (x.source, y.source, x_first, y_first, pairs.mined, pairs.seed), how
+
+
+def partial_sums(
+    a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bool, fixed: bool, pairs: Pairs = ALL_PAIRS,
+    x_anchors: bool = True,
+) -> Sums:  # fmt: skip
+    numbers, how = numbering(a, c, pairs, x_anchors)
     result: list[Sums] = []
 
     def start(row: Launch) -> None:
@@ -192,7 +217,7 @@ def partial_sums(a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bo
         block_d = launch_table.width(a.D)
         launch(
             info_nce_sums_kernel, (splits, groups) if own else (groups, splits), a.x, a.labels, c.x, c.labels,
-            temperature, sums, maxima, a.n, c.n, size_x, size_y, groups, D=a.D, SELF=own,
+            temperature, sums, maxima, a.n, c.n, size_x, size_y, groups, *numbers, D=a.D, SELF=own, **how,
             NEGATIVES=negatives, FIXED=fixed, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d),
         )  # fmt: skip
         result[:] = [Sums(sums, maxima)]
@@ -227,7 +252,8 @@ def info_nce(
         launch(
             info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), a.x, a.labels, c.x, c.labels, a.source, temperature,
             sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n,
-            sums.sums.shape[0], D=a.D, SELF=own, NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
+            sums.sums.shape[0], *(None,) * 5, D=a.D, SELF=own, DIAGONAL=False, MINED=False, GIVEN=False, Y_SORTED=True,
+            NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
             PRECISION=precision(a.x.dtype, fixed), SLOTS=16,
             **tile(row, block_d),
         )  # fmt: skip
@@ -238,10 +264,12 @@ def info_nce(
 
 def gradient(
     x: Rows, y: Rows, x_terms: Tensor | None, y_terms: Tensor | None, temperature: Tensor, largest: Tensor | None,
-    D: int, negatives: bool, fixed: bool, along: Tensor | None,
+    D: int, negatives: bool, fixed: bool, along: Tensor | None, pairs: Pairs = ALL_PAIRS, x_anchors: bool = True,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
     """Gradient of the rows that x was prepared from, [N, D]; of anchors, of contrast rows, or of both if x is y."""
-    d_x = x.x.new_empty(x.n, D)
+    d_x = x.x.new_empty(x.n, D, dtype=dtype)
+    numbers, how = numbering(x, y, pairs, x_anchors)
     in_two_steps = along is not None or x.inv_norm is not None
     d_rows = x.x.new_empty(x.n, x.D, dtype=torch.float32) if in_two_steps else d_x
     block_d = launch_table.width(x.D)
@@ -249,8 +277,8 @@ def gradient(
     def start(row: Launch) -> None:
         launch(
             info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), x.x, x.labels, x_terms, y.x, y.labels, y_terms,
-            None if in_two_steps else x.source, temperature, largest, d_rows, x.n, y.n,
-            D_OUT=int(d_rows.shape[1]), D=x.D,
+            None if in_two_steps else x.source, temperature, largest, d_rows, x.n, y.n, *numbers,
+            D_OUT=int(d_rows.shape[1]), D=x.D, **how,
             SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None, NEGATIVES=negatives,
             FIXED=fixed, SORTED=in_two_steps or x.source is None, SCALED=largest is not None,
             PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d),

@@ -14,6 +14,7 @@ from fastpixcon.kernels.info_nce_blocks import (
     rows_of_block,
     taking_part,
 )
+from fastpixcon.kernels.info_nce_pairs import BATCH_STREAM, draw_keys, is_kept, load_mined, numbers_of
 
 
 @triton.jit
@@ -87,10 +88,21 @@ def pull_of(x, e, pull, sum_term, NEGATIVES: tl.constexpr, FIXED: tl.constexpr):
 
 
 @triton.jit
+def role(x, e, same, weight, pull, sum_term, NEGATIVES: tl.constexpr, FIXED: tl.constexpr):
+    """dL/ds of a tile of the rows, or of the columns, as anchors."""
+    h = push(x, e, weight, sum_term, FIXED)
+    if NEGATIVES:
+        return tl.where(same, -pull_of(x, e, pull, sum_term, NEGATIVES, FIXED), h)
+    else:
+        return h - tl.where(same, pull_of(x, e, pull, sum_term, NEGATIVES, FIXED), 0.0)
+
+
+@triton.jit
 def gradient_tile(
-    a, x_ptr, i0, x_end, keys_i, weight_i, pull_i, sum_i, y_ptr, y_labels_ptr, terms_ptr, j0,
-    M, y_end, D: tl.constexpr, scale, d_x,
-    MASKED: tl.constexpr, SELF: tl.constexpr, X_ANCHORS: tl.constexpr, Y_ANCHORS: tl.constexpr,
+    a, x_ptr, i0, x_end, keys_i, weight_i, pull_i, sum_i, number_i, x_first, N, y_ptr, y_labels_ptr, terms_ptr,
+    y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, y_end, D: tl.constexpr, scale, d_x,
+    MASKED: tl.constexpr, SELF: tl.constexpr, DIAGONAL: tl.constexpr, MINED: tl.constexpr, Y_SORTED: tl.constexpr,
+    X_ANCHORS: tl.constexpr, Y_ANCHORS: tl.constexpr,
     NEGATIVES: tl.constexpr, FIXED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -108,7 +120,9 @@ def gradient_tile(
     else:
         x = rounded_product(s, scale)
     weight_j, pull_j, sum_j = terms_of(terms_ptr, offs_j, M, offs_j < y_end, Y_ANCHORS, FIXED, MASKED)
-    if X_ANCHORS and Y_ANCHORS and FIXED:
+    if MINED:
+        h = s
+    elif X_ANCHORS and Y_ANCHORS and FIXED:
         h = e * (weight_i[:, None] + weight_j[None, :])
     elif X_ANCHORS and Y_ANCHORS:
         h = push(x, e, weight_i[:, None], sum_i[:, None], FIXED)
@@ -120,15 +134,42 @@ def gradient_tile(
     if MASKED:
         keys_j = load_keys(y_labels_ptr, offs_j, y_end)
         same = keys_i[:, None] == keys_j[None, :]
-        pull = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        if X_ANCHORS:
-            pull += pull_of(x, e, pull_i[:, None], sum_i[:, None], NEGATIVES, FIXED)
-        if Y_ANCHORS:
-            pull += pull_of(x, e, pull_j[None, :], sum_j[None, :], NEGATIVES, FIXED)
-        if NEGATIVES:
-            h = tl.where(same, -pull, h)
+        number_j = numbers_of(y_source_ptr, y_first, offs_j, y_end, Y_SORTED, DIAGONAL or MINED)
+        if MINED:  # what an anchor keeps of its pairs, other anchors may not
+            h = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+            if X_ANCHORS:
+                here = (i0 + tl.arange(0, BLOCK_M)) < N
+                least, most, negative_share, positive_share = load_mined(mined_ptr, number_i - x_first, N, here, MINED)
+                key = draw_keys(seed_ptr, number_i, BATCH_STREAM, MINED)
+                keep = is_kept(
+                    s, same, key[:, None], number_j[None, :], least[:, None], most[:, None], negative_share[:, None],
+                    positive_share[:, None],
+                )  # fmt: skip
+                of_rows = role(x, e, same, weight_i[:, None], pull_i[:, None], sum_i[:, None], NEGATIVES, FIXED)
+                h += tl.where(keep, of_rows, 0.0)
+            if Y_ANCHORS:
+                least, most, negative_share, positive_share = load_mined(
+                    mined_ptr, number_j - y_first, M, offs_j < M, MINED
+                )
+                key = draw_keys(seed_ptr, number_j, BATCH_STREAM, MINED)
+                keep = is_kept(
+                    s, same, key[None, :], number_i[:, None], least[None, :], most[None, :], negative_share[None, :],
+                    positive_share[None, :],
+                )  # fmt: skip
+                of_columns = role(x, e, same, weight_j[None, :], pull_j[None, :], sum_j[None, :], NEGATIVES, FIXED)
+                h += tl.where(keep, of_columns, 0.0)
         else:
-            h -= tl.where(same, pull, 0.0)
+            pull = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+            if X_ANCHORS:
+                pull += pull_of(x, e, pull_i[:, None], sum_i[:, None], NEGATIVES, FIXED)
+            if Y_ANCHORS:
+                pull += pull_of(x, e, pull_j[None, :], sum_j[None, :], NEGATIVES, FIXED)
+            if NEGATIVES:
+                h = tl.where(same, -pull, h)
+            else:
+                h -= tl.where(same, pull, 0.0)
+        if DIAGONAL:
+            h = tl.where(number_i[:, None] != number_j[None, :], h, 0.0)
         if SELF:
             h = tl.where((i0 + tl.arange(0, BLOCK_M))[:, None] != offs_j[None, :], h, 0.0)
         if not FIXED:  # rows left out are zeros, but e^0 may be infinitely more than Z
@@ -151,7 +192,9 @@ def gradient_tile(
 @triton.jit
 def info_nce_gradient_kernel(
     x_ptr, x_labels_ptr, x_terms_ptr, y_ptr, y_labels_ptr, y_terms_ptr, source_ptr, temperature_ptr, largest_ptr,
-    d_x_ptr, N, M, D_OUT: tl.constexpr, D: tl.constexpr, SELF: tl.constexpr, X_ANCHORS: tl.constexpr,
+    d_x_ptr, N, M, x_source_ptr, y_source_ptr, x_first, y_first, mined_ptr, seed_ptr, D_OUT: tl.constexpr,
+    D: tl.constexpr, SELF: tl.constexpr, DIAGONAL: tl.constexpr, MINED: tl.constexpr, X_SORTED: tl.constexpr,
+    Y_SORTED: tl.constexpr, X_ANCHORS: tl.constexpr,
     Y_ANCHORS: tl.constexpr, NEGATIVES: tl.constexpr, FIXED: tl.constexpr, SORTED: tl.constexpr, SCALED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED_N: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
@@ -171,18 +214,24 @@ def info_nce_gradient_kernel(
     weight_i, pull_i, sum_i = terms_of(x_terms_ptr, offs_i, N, here, X_ANCHORS, FIXED, False)
     scale = 1.0 / tl.load(temperature_ptr)
     first, last, whole = rows_of_block(x_labels_ptr, i0, N, BLOCK_M)
+    if MINED:  # masks everywhere
+        whole = whole & False
     plain_1, plain_at, plain = plan_plain(y_labels_ptr, M, first, last, whole, 0, BLOCK_N, CHUNK)
     d_x = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for t in tl.range(0, plain, num_stages=STAGES):
         j0 = pick(t, 0, plain_1, plain_at) * BLOCK_N
         d_x = gradient_tile(
-            a, x_ptr, i0, x_end, offs_i, weight_i, pull_i, sum_i, y_ptr, y_labels_ptr, y_terms_ptr, j0, M, M, D, scale,
-            d_x, False, SELF, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+            a, x_ptr, i0, x_end, offs_i, weight_i, pull_i, sum_i, offs_i, x_first, N, y_ptr, y_labels_ptr, y_terms_ptr,
+            y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, M, D, scale,
+            d_x, False, SELF, False, False, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
             STAGES,
         )  # fmt: skip
     keys_i = load_keys(x_labels_ptr, offs_i, N)
     weight_i, pull_i, sum_i = terms_of(x_terms_ptr, offs_i, N, here, X_ANCHORS, FIXED, True)
     first, last, whole = rows_of_block(x_labels_ptr, i0, N, BLOCK_M)
+    if MINED:  # masks everywhere
+        whole = whole & False
+    number_i = numbers_of(x_source_ptr, x_first, offs_i, N, X_SORTED, DIAGONAL or MINED)
     masked_at, masked_1, rest_at, masked, y_end = plan_masked(
         y_labels_ptr, M, first, last, whole, 0, BLOCK_N, CHUNK
     )  # fmt: skip
@@ -190,8 +239,9 @@ def info_nce_gradient_kernel(
         block = pick(t // (BLOCK_N // MASKED_N), masked_at, masked_1, rest_at)
         j0 = block * BLOCK_N + t % (BLOCK_N // MASKED_N) * MASKED_N
         d_x = gradient_tile(
-            a, x_ptr, i0, x_end, keys_i, weight_i, pull_i, sum_i, y_ptr, y_labels_ptr, y_terms_ptr, j0, M, y_end, D,
-            scale, d_x, True, SELF, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D,
+            a, x_ptr, i0, x_end, keys_i, weight_i, pull_i, sum_i, number_i, x_first, N, y_ptr, y_labels_ptr,
+            y_terms_ptr, y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, y_end, D,
+            scale, d_x, True, SELF, DIAGONAL, MINED, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D,
             BLOCK_K, STAGES,
         )  # fmt: skip
     if SCALED:

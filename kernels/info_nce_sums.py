@@ -16,6 +16,8 @@ from fastpixcon.kernels.info_nce_blocks import (
     taking_part,
 )
 
+from fastpixcon.kernels.info_nce_pairs import BATCH_STREAM, draw_keys, is_drawn, is_kept, load_mined, numbers_of
+
 NOTHING = tl.constexpr(-3.0e38)  # the maximum of an empty sum: finite, so that differences to it are
 
 
@@ -36,9 +38,11 @@ def sum_exponentials(total, largest, AXIS: tl.constexpr):
 
 @triton.jit
 def sums_tile(
-    a, x_ptr, i0, x_end, keys_i, y_ptr, y_labels_ptr, j0, y_end, D: tl.constexpr, scale, total, largest,
+    a, x_ptr, i0, x_end, keys_i, number_i, draw_i, least_i, most_i, negative_share_i, positive_share_i,
+    y_ptr, y_labels_ptr, y_source_ptr, y_first, j0, y_end, D: tl.constexpr, scale, total, largest,
     sums_ptr, maxima_ptr, column_slot, own_columns,
-    MASKED: tl.constexpr, SELF: tl.constexpr, NEGATIVES: tl.constexpr, FIXED: tl.constexpr,
+    MASKED: tl.constexpr, SELF: tl.constexpr, DIAGONAL: tl.constexpr, MINED: tl.constexpr, Y_SORTED: tl.constexpr,
+    NEGATIVES: tl.constexpr, FIXED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -62,6 +66,14 @@ def sums_tile(
             keep &= keys_j[:, None] != keys_i[None, :]
         elif SELF:
             keep &= offs_j[:, None] != (i0 + tl.arange(0, BLOCK_M))[None, :]
+        number_j = numbers_of(y_source_ptr, y_first, offs_j, y_end, Y_SORTED, DIAGONAL or MINED)
+        if DIAGONAL and not NEGATIVES:  # nobody is a negative of itself
+            keep &= number_j[:, None] != number_i[None, :]
+        if MINED:
+            keep &= is_kept(
+                s, keys_j[:, None] == keys_i[None, :], draw_i[None, :], number_j[:, None], least_i[None, :],
+                most_i[None, :], negative_share_i[None, :], positive_share_i[None, :],
+            )  # fmt: skip
         x = tl.where(keep, x, 0.0 if FIXED else NOTHING * 1.1)
     if FIXED:
         total += x
@@ -87,7 +99,9 @@ def sums_tile(
 @triton.jit
 def info_nce_sums_kernel(
     x_ptr, x_labels_ptr, y_ptr, y_labels_ptr, temperature_ptr, sums_ptr, maxima_ptr, N, M, size_x, size_y, groups,
-    D: tl.constexpr, SELF: tl.constexpr, NEGATIVES: tl.constexpr, FIXED: tl.constexpr,
+    x_source_ptr, y_source_ptr, x_first, y_first, mined_ptr, seed_ptr,
+    D: tl.constexpr, SELF: tl.constexpr, DIAGONAL: tl.constexpr, MINED: tl.constexpr, X_SORTED: tl.constexpr,
+    Y_SORTED: tl.constexpr, NEGATIVES: tl.constexpr, FIXED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED_N: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, CHUNK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -124,6 +138,8 @@ def info_nce_sums_kernel(
         if BLOCK_K == BLOCK_D:
             a = load_rows(x_ptr, i0, x_end, D, True, BLOCK_M, BLOCK_D)  # [BLOCK_M, BLOCK_D]
         first, last, whole = rows_of_block(x_labels_ptr, i0, N, BLOCK_M)
+        if MINED:  # masks everywhere
+            whole = whole & False
         start = 0
         if SELF:
             start = tl.where(g == c, (i0 - row_start) // BLOCK_N, 0)
@@ -138,16 +154,24 @@ def info_nce_sums_kernel(
             j0 = column_start + pick(t, start, plain_1, plain_at) * BLOCK_N
             own = (g != c) | (j0 >= i0 + BLOCK_M)  # the square on the diagonal is all rows
             total, largest = sums_tile(
-                a, x_ptr, i0, x_end, offs_i, y_ptr, y_labels_ptr, j0, column_end, D, scale,
+                a, x_ptr, i0, x_end, offs_i, offs_i, offs_i, offs_i, offs_i, offs_i, offs_i,
+                y_ptr, y_labels_ptr, y_source_ptr, y_first, j0, column_end, D, scale,
                 total, largest, sums_ptr, maxima_ptr, column_slot, own,
-                False, SELF, NEGATIVES, FIXED, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, STAGES,
+                False, SELF, False, False, Y_SORTED, NEGATIVES, FIXED, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, STAGES,
             )  # fmt: skip
         if FIXED:
             row_sum = tl.sum(total, axis=0)
         else:
             row_sum, row_max = sum_exponentials(total, largest, 0)
         keys_i = load_keys(x_labels_ptr, offs_i, N)
+        number_i = numbers_of(x_source_ptr, x_first, offs_i, N, X_SORTED, DIAGONAL or MINED)
+        draw_i = draw_keys(seed_ptr, number_i, BATCH_STREAM, MINED)
+        least_i, most_i, negative_share_i, positive_share_i = load_mined(
+            mined_ptr, (number_i - x_first) if MINED else number_i, N, offs_i < N, MINED
+        )
         first, last, whole = rows_of_block(x_labels_ptr, i0, N, BLOCK_M)
+        if MINED:  # masks everywhere
+            whole = whole & False
         masked_at, masked_1, rest_at, masked, columns = plan_masked(
             y_labels_ptr + column_start, column_end - column_start, first, last, whole, start, BLOCK_N, CHUNK
         )
@@ -161,9 +185,10 @@ def info_nce_sums_kernel(
             j0 = column_start + block * BLOCK_N + t % (BLOCK_N // MASKED_N) * MASKED_N
             own = (g != c) | (j0 >= i0 + BLOCK_M)
             total, largest = sums_tile(
-                a, x_ptr, i0, x_end, keys_i, y_ptr, y_labels_ptr, j0, y_end, D, scale,
+                a, x_ptr, i0, x_end, keys_i, number_i, draw_i, least_i, most_i, negative_share_i, positive_share_i,
+                y_ptr, y_labels_ptr, y_source_ptr, y_first, j0, y_end, D, scale,
                 total, largest, sums_ptr, maxima_ptr, column_slot, own,
-                True, SELF, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D, BLOCK_K, STAGES,
+                True, SELF, DIAGONAL, MINED, Y_SORTED, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D, BLOCK_K, STAGES,
             )  # fmt: skip
         if FIXED:
             row_sum += tl.sum(total, axis=0)
@@ -178,18 +203,10 @@ def info_nce_sums_kernel(
 
 
 @triton.jit
-def info_nce_positives_kernel(
-    x_ptr, x_labels_ptr, y_ptr, y_labels_ptr, source_ptr, temperature_ptr, sums_ptr, maxima_ptr,
-    loss_ptr, log_sum_ptr, weight_ptr, num_positives_ptr, N, M, slots,
-    D: tl.constexpr, SELF: tl.constexpr, NEGATIVES: tl.constexpr, FIXED: tl.constexpr, SORTED: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_K: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """log Z of a block of rows from its partial sums, then the means over their positives: a sweep over the blocks of
-    their classes only."""
-    i0 = tl.program_id(0) * BLOCK_M
-    offs_i = i0 + tl.arange(0, BLOCK_M)
-    here = offs_i < N
+def log_of_sums(
+    sums_ptr, maxima_ptr, offs_i, here, N, slots, FIXED: tl.constexpr, BLOCK_M: tl.constexpr, SLOTS: tl.constexpr
+):
+    """log of the sums of all slots, -inf for an empty one."""
     total = tl.zeros([BLOCK_M], tl.float32)
     largest = tl.full([BLOCK_M], NOTHING, tl.float32)
     for start in range(0, slots, SLOTS):
@@ -208,9 +225,48 @@ def info_nce_positives_kernel(
     log_sum = tl.log2(total) * LN_2
     if not FIXED:
         log_sum += largest
+    return tl.where(total > 0, log_sum, tl.where(total == total, float("-inf"), total))
+
+
+@triton.jit
+def info_nce_log_sums_kernel(
+    sums_ptr, maxima_ptr, labels_ptr, source_ptr, temperature_ptr, log_sum_ptr, N, slots, FIXED: tl.constexpr,
+    SORTED: tl.constexpr, BLOCK_M: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    """log Z of every row, to where it came from."""
+    tl.device_assert(tl.load(temperature_ptr) > 0, "temperature: not a number > 0")
+    offs_i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    here = offs_i < N
+    log_sum = log_of_sums(sums_ptr, maxima_ptr, offs_i, here, N, slots, FIXED, BLOCK_M, SLOTS)
+    log_sum = tl.where(left_out(load_keys(labels_ptr, offs_i, N)), float("-inf"), log_sum)
+    to = offs_i
+    if SORTED == 0:
+        to = tl.load(source_ptr + offs_i, mask=here, other=0)
+    tl.store(log_sum_ptr + to, log_sum, mask=here)
+
+
+@triton.jit
+def info_nce_positives_kernel(
+    x_ptr, x_labels_ptr, y_ptr, y_labels_ptr, source_ptr, temperature_ptr, sums_ptr, maxima_ptr,
+    loss_ptr, log_sum_ptr, weight_ptr, num_positives_ptr, N, M, slots, y_source_ptr, x_first, y_first, mined_ptr,
+    seed_ptr, D: tl.constexpr, SELF: tl.constexpr, DIAGONAL: tl.constexpr, MINED: tl.constexpr, GIVEN: tl.constexpr,
+    Y_SORTED: tl.constexpr, NEGATIVES: tl.constexpr, FIXED: tl.constexpr, SORTED: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_K: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """log Z of a block of rows from its partial sums, then the means over their positives: a sweep over the blocks of
+    their classes only. GIVEN: log Z comes from outside, and sums are wanted instead of means."""
+    i0 = tl.program_id(0) * BLOCK_M
+    offs_i = i0 + tl.arange(0, BLOCK_M)
+    here = offs_i < N
     keys_i = load_keys(x_labels_ptr, offs_i, N)
     part = left_out(keys_i) == 0
-    log_sum = tl.where((total > 0) & part, log_sum, tl.where(total == total, float("-inf"), total))
+    if GIVEN:
+        to = numbers_of(source_ptr, 0, offs_i, N, SORTED, True)
+        log_sum = tl.load(log_sum_ptr + to, mask=here, other=float("-inf"))
+    else:
+        log_sum = log_of_sums(sums_ptr, maxima_ptr, offs_i, here, N, slots, FIXED, BLOCK_M, SLOTS)
+        log_sum = tl.where(part, log_sum, float("-inf"))
 
     x_end = i0 + taking_part(keys_i)
     a = offs_i
@@ -219,6 +275,9 @@ def info_nce_positives_kernel(
     scale = 1.0 / tl.load(temperature_ptr)
     first, last, _whole = rows_of_block(x_labels_ptr, i0, N, BLOCK_M)
     before, begun, _full, y_end = blocks_between(y_labels_ptr, M, first, last, BLOCK_N, CHUNK)
+    number_i = numbers_of(source_ptr, x_first, offs_i, N, SORTED, DIAGONAL or MINED)
+    draw_i = draw_keys(seed_ptr, number_i, BATCH_STREAM, MINED)
+    _, most, _, share = load_mined(mined_ptr, (number_i - x_first) if MINED else number_i, N, here, MINED)
     losses = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     weights = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     counts = tl.zeros([BLOCK_M, BLOCK_N], tl.int32)
@@ -237,17 +296,26 @@ def info_nce_positives_kernel(
         positive = keys_i[:, None] == keys_j[None, :]
         if SELF:
             positive &= offs_i[:, None] != offs_j[None, :]
+        number_j = numbers_of(y_source_ptr, y_first, offs_j, M, Y_SORTED, DIAGONAL or MINED)
+        if DIAGONAL:
+            positive &= number_i[:, None] != number_j[None, :]
+        if MINED:
+            positive &= (s <= most[:, None]) & is_drawn(draw_i[:, None], number_j[None, :], share[:, None])
         if NEGATIVES:
             softplus, sigmoid = softplus_sigmoid(log_sum[:, None] - x)
             losses += tl.where(positive, softplus, 0.0)
             weights += tl.where(positive, sigmoid, 0.0)
+        elif GIVEN:
+            losses += tl.where(positive, log_sum[:, None] - x, 0.0)
         else:
             losses += tl.where(positive, x, 0.0)
         counts += positive.to(tl.int32)
     count = tl.where(part, tl.sum(counts, axis=1), 0)
     mean = 1.0 / tl.maximum(count, 1).to(tl.float32)
+    if GIVEN:
+        mean = tl.full([BLOCK_M], 1.0, tl.float32)
     loss = tl.sum(losses, axis=1) * mean
-    if not NEGATIVES:
+    if not NEGATIVES and not GIVEN:
         loss = log_sum - loss
     loss = tl.where(count > 0, loss, 0.0)
     weight = tl.where(count > 0, tl.sum(weights, axis=1) * mean, 0.0)
@@ -255,6 +323,7 @@ def info_nce_positives_kernel(
     if SORTED == 0:
         to = tl.load(source_ptr + offs_i, mask=here, other=0)
     tl.store(loss_ptr + to, loss, mask=here)
-    tl.store(log_sum_ptr + to, log_sum, mask=here)
+    if not GIVEN:
+        tl.store(log_sum_ptr + to, log_sum, mask=here)
     tl.store(weight_ptr + to, weight, mask=here)
     tl.store(num_positives_ptr + to, count, mask=here)

@@ -8,12 +8,10 @@ anchors keep a whole GPU busy; partial sums of the splits are added in their ord
 import torch
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import cast, cdiv, dot, hash32, mix32, multiprocessors
+from fastpixcon.kernels.common import cast, cdiv, dot, multiprocessors
 from fastpixcon.kernels.launch_table import Launch
 from torch import Tensor
 
-BATCH_STREAM = tl.constexpr(0x6A7C)  # draws of pairs with rows of the batch
-BANK_STREAM = tl.constexpr(0x6B4E)  # and of the bank
 MOST_PARTIAL = 1 << 26  # bytes of partial rows
 
 
@@ -85,37 +83,6 @@ def range_of_split(tiles):
     split = tl.program_id(1).to(tl.int64)
     splits = tl.num_programs(1)
     return (tiles * split // splits).to(tl.int32), (tiles * (split + 1) // splits).to(tl.int32)
-
-
-@triton.jit
-def load_mined(mined_ptr, offs, N, here, MINED: tl.constexpr):
-    """Of every anchor: the least cosine of a negative, the largest of a positive, the shares of both that it keeps."""
-    least = tl.zeros_like(offs).to(tl.float32)
-    most = least
-    negative_share = least
-    positive_share = least
-    if MINED:
-        least = tl.load(mined_ptr + offs, mask=here, other=0.0)
-        most = tl.load(mined_ptr + N + offs, mask=here, other=0.0)
-        negative_share = tl.load(mined_ptr + 2 * N + offs, mask=here, other=0.0)
-        positive_share = tl.load(mined_ptr + 3 * N + offs, mask=here, other=0.0)
-    return least, most, negative_share, positive_share
-
-
-@triton.jit
-def draw_keys(seed_ptr, number, STREAM: tl.constexpr, MINED: tl.constexpr):
-    """Of anchors with these numbers."""
-    if MINED:
-        return hash32(tl.load(seed_ptr), number.to(tl.int64), STREAM)
-    else:
-        return number
-
-
-@triton.jit
-def is_drawn(key_i, number_j, share):
-    """Whether the hash of a pair is below the share, [BLOCK_M, BLOCK_N]; `share` broadcasts to it."""
-    u = mix32(key_i[:, None] ^ number_j.to(tl.uint32)[None, :]) >> 8
-    return u.to(tl.int32).to(tl.float32) * (1.0 / 16777216.0) < share
 
 
 def options(row: Launch, block_d: int) -> dict[str, int]:

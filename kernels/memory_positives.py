@@ -7,14 +7,11 @@ import triton.language as tl
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import architecture, cdiv, launch, rounded_product, softplus_sigmoid
 from fastpixcon.kernels.info_nce import order, precision
+from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, draw_keys, is_drawn, load_mined
 from fastpixcon.kernels.launch_table import Launch
 from fastpixcon.kernels.memory_blocks import (
-    BANK_STREAM,
     add_rows,
     cosines,
-    draw_keys,
-    is_drawn,
-    load_mined,
     load_part,
     options,
     range_of_split,
@@ -70,7 +67,9 @@ def memory_positives_kernel(
         )  # fmt: skip
         positive = (label_i == c)[:, None] & filled[None, :]
         if MINED:
-            positive &= (s <= most[:, None]) & is_drawn(key_i, c * S + offs_j, positive_share[:, None])
+            positive &= (s <= most[:, None]) & is_drawn(
+                key_i[:, None], (c * S + offs_j)[None, :], positive_share[:, None]
+            )
         margin = log_sum[:, None] - rounded_product(s, scale)
         if NEGATIVES:
             softplus, sigmoid = softplus_sigmoid(margin)

@@ -11,14 +11,11 @@ from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import ASSERTIONS, LN_2, LOG2_E, architecture, cdiv, launch, rounded_product
 from fastpixcon.kernels.info_nce import precision
 from fastpixcon.kernels.info_nce_sums import NOTHING
+from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, draw_keys, is_drawn, load_mined
 from fastpixcon.kernels.launch_table import Launch
 from fastpixcon.kernels.memory_blocks import (
-    BANK_STREAM,
     add_rows,
     cosines,
-    draw_keys,
-    is_drawn,
-    load_mined,
     load_part,
     options,
     range_of_split,
@@ -77,7 +74,9 @@ def memory_sums_kernel(
         row_bias = tl.where(part & ((NEGATIVES == 0) | (same == 0)), 0.0, float("-inf"))
         bias = row_bias[:, None] + tl.where(filled, 0.0, float("-inf"))[None, :]
         if MINED:
-            keep = is_drawn(key_i, c * S + offs_j, tl.where(same, positive_share, negative_share)[:, None])
+            keep = is_drawn(
+                key_i[:, None], (c * S + offs_j)[None, :], tl.where(same, positive_share, negative_share)[:, None]
+            )
             keep &= s >= tl.where(same, float("-inf"), least)[:, None]
             if not NEGATIVES:
                 keep &= s <= tl.where(same, most, float("inf"))[:, None]

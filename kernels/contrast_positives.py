@@ -1,0 +1,53 @@
+"""Sums over the positives in one contrast set of several, with log Z of all of them: the kernel of info_nce."""
+
+import torch
+from fastpixcon.kernels import launch_table
+from fastpixcon.kernels.common import architecture, cdiv, launch
+from fastpixcon.kernels.contrast_sums import pairs_of
+from fastpixcon.kernels.info_nce import Rows, numbering, precision, prepare_both, tile
+from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel
+from fastpixcon.kernels.launch_table import Launch
+from torch import Tensor
+
+
+def contrast_positives(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    temperature: Tensor,
+    log_sum: Tensor,
+    column_log_sum: Tensor | None,
+    denominator: str,
+    fixed_shift: bool,
+    is_sorted: bool,
+    diagonal: int | None,
+    mined: Tensor | None,
+    seed: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    a, c = prepare_both(anchors, anchor_labels, contrast, contrast_labels, "unit", is_sorted)
+    pairs = pairs_of(contrast, diagonal, mined, seed)
+
+    def positives(x: Rows, y: Rows, total: Tensor | None, x_anchors: bool) -> tuple[Tensor, Tensor, Tensor]:
+        N = 0 if total is None else x.n
+        loss, weight = (log_sum.new_empty(N) for _ in range(2))
+        count = log_sum.new_empty(N, dtype=torch.int32)
+        if N == 0 or total is None:
+            return loss, weight, count
+        numbers, how = numbering(x, y, pairs, x_anchors)
+        del how["X_SORTED"]
+
+        def start(row: Launch) -> None:
+            launch(
+                info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), x.x, x.labels, y.x, y.labels, x.source, temperature,
+                None, None, loss, total.contiguous(), weight, count, N, y.n, 0, *numbers[1:], D=x.D,
+                SELF=contrast is None and mined is None, GIVEN=True, **how, NEGATIVES=denominator == "negatives",
+                FIXED=fixed_shift, SORTED=x.source is None, PRECISION=precision(x.x.dtype, fixed_shift), SLOTS=16,
+                **tile(row, block_d),
+            )  # fmt: skip
+
+        block_d = launch_table.width(x.D)
+        launch_table.run("positives", architecture(x.x), x.x.element_size(), block_d, start)
+        return loss, weight, count
+
+    return *positives(a, c, log_sum, True), *positives(c, a, column_log_sum, False)
