@@ -15,7 +15,6 @@ from fastpixcon.kernels.info_nce_blocks import (
     rows_of_block,
     taking_part,
 )
-
 from fastpixcon.kernels.info_nce_pairs import BATCH_STREAM, draw_keys, is_drawn, is_kept, load_mined, numbers_of
 
 NOTHING = tl.constexpr(-3.0e38)  # the maximum of an empty sum: finite, so that differences to it are

@@ -21,9 +21,6 @@ EXECUTED = {"triton": compiled_triton, "native": compiled_cuda}
 
 # What is still to be written; "auto" takes another backend there.
 NOT_YET = {
-    ("triton", "contrast_sums"),
-    ("triton", "contrast_positives"),
-    ("triton", "contrast_gradient"),
     ("native-ptx", "mining_thresholds"),
     ("native-cuda", "mining_thresholds"),
 }
