@@ -223,7 +223,8 @@ def info_nce_gradient_kernel(
         d_x = gradient_tile(
             a, x_ptr, i0, x_end, offs_i, weight_i, pull_i, sum_i, offs_i, x_first, N, y_ptr, y_labels_ptr, y_terms_ptr,
             y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, M, D, scale,
-            d_x, False, SELF, False, False, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+            d_x, False, SELF, False, False, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M,
+            BLOCK_N, BLOCK_D, BLOCK_K,
             STAGES,
         )  # fmt: skip
     keys_i = load_keys(x_labels_ptr, offs_i, N)
@@ -241,7 +242,8 @@ def info_nce_gradient_kernel(
         d_x = gradient_tile(
             a, x_ptr, i0, x_end, keys_i, weight_i, pull_i, sum_i, number_i, x_first, N, y_ptr, y_labels_ptr,
             y_terms_ptr, y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, y_end, D,
-            scale, d_x, True, SELF, DIAGONAL, MINED, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D,
+            scale, d_x, True, SELF, DIAGONAL, MINED, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION,
+            BLOCK_M, MASKED_N, BLOCK_D,
             BLOCK_K, STAGES,
         )  # fmt: skip
     if SCALED:
