@@ -15,7 +15,6 @@ from fastpixcon.kernels.info_nce_blocks import (
     rows_of_block,
     taking_part,
 )
-
 from fastpixcon.kernels.info_nce_pairs import BATCH_STREAM, draw_keys, is_drawn, is_kept, load_mined, numbers_of
 
 NOTHING = tl.constexpr(-3.0e38)  # the maximum of an empty sum: finite, so that differences to it are
@@ -157,7 +156,8 @@ def info_nce_sums_kernel(
                 a, x_ptr, i0, x_end, offs_i, offs_i, offs_i, offs_i, offs_i, offs_i, offs_i,
                 y_ptr, y_labels_ptr, y_source_ptr, y_first, j0, column_end, D, scale,
                 total, largest, sums_ptr, maxima_ptr, column_slot, own,
-                False, SELF, False, False, Y_SORTED, NEGATIVES, FIXED, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, STAGES,
+                False, SELF, False, False, Y_SORTED, NEGATIVES, FIXED, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+                STAGES,
             )  # fmt: skip
         if FIXED:
             row_sum = tl.sum(total, axis=0)
@@ -188,7 +188,8 @@ def info_nce_sums_kernel(
                 a, x_ptr, i0, x_end, keys_i, number_i, draw_i, least_i, most_i, negative_share_i, positive_share_i,
                 y_ptr, y_labels_ptr, y_source_ptr, y_first, j0, y_end, D, scale,
                 total, largest, sums_ptr, maxima_ptr, column_slot, own,
-                True, SELF, DIAGONAL, MINED, Y_SORTED, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D, BLOCK_K, STAGES,
+                True, SELF, DIAGONAL, MINED, Y_SORTED, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D, BLOCK_K,
+                STAGES,
             )  # fmt: skip
         if FIXED:
             row_sum += tl.sum(total, axis=0)

@@ -10,8 +10,8 @@ import triton.language as tl
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import ASSERTIONS, LN_2, LOG2_E, architecture, cdiv, launch, rounded_product
 from fastpixcon.kernels.info_nce import precision
-from fastpixcon.kernels.info_nce_sums import NOTHING
 from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, draw_keys, is_drawn, load_mined
+from fastpixcon.kernels.info_nce_sums import NOTHING
 from fastpixcon.kernels.launch_table import Launch
 from fastpixcon.kernels.memory_blocks import (
     add_rows,
