@@ -140,6 +140,48 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """Every step over one contrast set of several."""
+
+    D: int
+    dtype: torch.dtype = torch.bfloat16
+    N: int = 1024
+    M: int | None = None  # None: self contrast
+    diagonal: int | None = None
+    mutual: bool = False
+    mined: bool = False
+    denominator: str = "negatives"
+    fixed: bool = True
+    is_sorted: bool = False
+
+    def launches(self, architecture: int) -> list[Launch]:
+        def rows(n: int) -> list[Any]:
+            return [torch.empty(n, self.D, dtype=self.dtype), torch.empty(n, dtype=torch.int32)]
+
+        def stats(n: int) -> list[Any]:
+            return [torch.empty(n), torch.empty(n), torch.empty(n, dtype=torch.int32)]
+
+        with torch.device("meta"):
+            sets = rows(self.N) + ([None, None] if self.M is None else rows(self.M)) + [torch.empty(())]
+            mined = [torch.empty(4, self.N), torch.empty((), dtype=torch.int64)] if self.mined else [None, None]
+            d_loss, of_rows = torch.empty(self.N), stats(self.N)
+            column_d_loss, of_columns = None, [None, None, None]
+            if self.mutual and self.M is not None:
+                column_d_loss, of_columns = torch.empty(self.M), stats(self.M)
+        known = (self.denominator, self.fixed, self.is_sorted, self.diagonal)
+        found = record(architecture, "contrast_sums", *sets, *known, self.mutual, *mined)
+        found += record(architecture, "contrast_positives", *sets, of_rows[0], of_columns[0], *known, *mined)
+        given = (d_loss, column_d_loss, *sets, *of_rows, *of_columns, *known, *mined, [True, self.M is not None, True])
+        return found + record(architecture, "contrast_gradient", *given)
+
+    def __str__(self) -> str:
+        words = ["contrast", "self" if self.M is None else "separate", f"D{self.D}", str(self.dtype)[6:]]
+        words += [self.denominator, "fixed" if self.fixed else "online", "" if self.diagonal is None else "diagonal"]
+        words += ["mutual" if self.mutual else "", "mined" if self.mined else "", "sorted" if self.is_sorted else ""]
+        return "-".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
 class MemoryRows:
     """What a batch adds to a memory bank, and adding it."""
 
@@ -166,7 +208,7 @@ class MemoryRows:
         return f"memory_rows-D{self.D}-{str(self.dtype)[6:]}" + ("-channels_last" if self.channels_last else "")
 
 
-Problem = InfoNCE | Gather | Select | Memory | MemoryRows
+Problem = InfoNCE | Gather | Select | Memory | Contrast | MemoryRows
 
 # Rows of float32 that use most registers: three products of TF32, anchors and contrast rows in kernels of their own.
 TIGHTEST = [
@@ -207,6 +249,14 @@ MEMORY = [
     MemoryRows(64, torch.bfloat16, channels_last=True),
     MemoryRows(19, torch.float16, classes=171),
 ]
+CONTRAST = [
+    Contrast(256, mined=True),
+    Contrast(256, M=8192, diagonal=1024, mined=True),
+    Contrast(128, M=8192, diagonal=1024, denominator="all"),
+    Contrast(64, torch.float16, mined=True, denominator="all", fixed=False),
+    Contrast(256, M=8192, mutual=True),
+    Contrast(256, torch.float32, mined=True),
+]
 OTHERS = [
     Gather(256, torch.bfloat16),
     Gather(19, torch.float32, channels_last=True),
@@ -233,7 +283,7 @@ def chosen() -> list[tuple[int, Problem]]:
     """(architecture, problem): the table and what is tightest everywhere, the rest on one each; all if EVERYTHING."""
     tables = (InfoNCE, Memory)
     table = [*(of(D) for of in tables for D in WIDTHS), *TIGHTEST, Memory(256, torch.float32)]
-    rest = [*VARIANTS, *FLOAT32, *MEMORY, *OTHERS]
+    rest = [*VARIANTS, *FLOAT32, *MEMORY, *CONTRAST, *OTHERS]
     if EVERYTHING:
         problems = dict.fromkeys([*table, *rest, *cross_product()])
         return [(a, p) for p in problems for a in ARCHITECTURES]

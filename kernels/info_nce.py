@@ -223,6 +223,8 @@ def partial_sums(
         result[:] = [Sums(sums, maxima)]
 
     kernel = "sums_online" if not fixed else "sums" if own and negatives else "sums_any"
+    if pairs.mined is not None:
+        kernel = "sums_mined"
     launch_table.run(kernel, architecture(a.x), a.x.element_size(), launch_table.width(a.D), start)
     return result[0]
 
@@ -284,7 +286,10 @@ def gradient(
             PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d),
         )  # fmt: skip
 
-    kernel = "gradient" if fixed else "gradient_online"
+    both = x is not y and x_terms is not None and y_terms is not None
+    kernel = "gradient" if fixed and pairs.diagonal is None and not both else "gradient_online"
+    if pairs.mined is not None:
+        kernel = "gradient_mined"
     launch_table.run(kernel, architecture(x.x), x.x.element_size(), block_d, start)
     if in_two_steps:
         block_n = max(1, 4096 // block_d)

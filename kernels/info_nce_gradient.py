@@ -222,10 +222,8 @@ def info_nce_gradient_kernel(
         j0 = pick(t, 0, plain_1, plain_at) * BLOCK_N
         d_x = gradient_tile(
             a, x_ptr, i0, x_end, offs_i, weight_i, pull_i, sum_i, offs_i, x_first, N, y_ptr, y_labels_ptr, y_terms_ptr,
-            y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, M, D, scale,
-            d_x, False, SELF, False, False, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M,
-            BLOCK_N, BLOCK_D, BLOCK_K,
-            STAGES,
+            y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, M, D, scale, d_x, False, SELF, False, False, Y_SORTED,
+            X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, STAGES,
         )  # fmt: skip
     keys_i = load_keys(x_labels_ptr, offs_i, N)
     weight_i, pull_i, sum_i = terms_of(x_terms_ptr, offs_i, N, here, X_ANCHORS, FIXED, True)
@@ -241,10 +239,9 @@ def info_nce_gradient_kernel(
         j0 = block * BLOCK_N + t % (BLOCK_N // MASKED_N) * MASKED_N
         d_x = gradient_tile(
             a, x_ptr, i0, x_end, keys_i, weight_i, pull_i, sum_i, number_i, x_first, N, y_ptr, y_labels_ptr,
-            y_terms_ptr, y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, y_end, D,
-            scale, d_x, True, SELF, DIAGONAL, MINED, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION,
-            BLOCK_M, MASKED_N, BLOCK_D,
-            BLOCK_K, STAGES,
+            y_terms_ptr, y_source_ptr, y_first, mined_ptr, seed_ptr, j0, M, y_end, D, scale, d_x, True, SELF, DIAGONAL,
+            MINED, Y_SORTED, X_ANCHORS, Y_ANCHORS, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D, BLOCK_K,
+            STAGES,
         )  # fmt: skip
     if SCALED:
         scale *= tl.load(largest_ptr) * (1.0 / 4096.0)

@@ -188,8 +188,8 @@ def info_nce_sums_kernel(
                 a, x_ptr, i0, x_end, keys_i, number_i, draw_i, least_i, most_i, negative_share_i, positive_share_i,
                 y_ptr, y_labels_ptr, y_source_ptr, y_first, j0, y_end, D, scale,
                 total, largest, sums_ptr, maxima_ptr, column_slot, own,
-                True, SELF, DIAGONAL, MINED, Y_SORTED, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D,
-                BLOCK_K, STAGES,
+                True, SELF, DIAGONAL, MINED, Y_SORTED, NEGATIVES, FIXED, PRECISION, BLOCK_M, MASKED_N, BLOCK_D, BLOCK_K,
+                STAGES,
             )  # fmt: skip
         if FIXED:
             row_sum += tl.sum(total, axis=0)
