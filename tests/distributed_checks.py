@@ -1,5 +1,6 @@
 """What every rank of a group checks, and the processes that are the ranks; started by test_distributed.py."""
 
+import copy
 import datetime
 import os
 import socket
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -16,7 +18,6 @@ from torch import Tensor
 import fastpixcon as fpc
 from fastpixcon.functional import info_nce
 
-TIMEOUT = datetime.timedelta(seconds=20)
 K = 4
 
 
@@ -46,7 +47,8 @@ def _rank(rank: int, size: int, port: int, seconds: float, check: Callable[..., 
 
 def on_ranks(size: int, check: Callable[..., Any], *more: Any, seconds: float = 20, dying: int = 0) -> list[Any]:
     """What ``check(rank, size, *more)`` returns on every rank; None of the ``dying`` ones."""
-    context = mp.get_context("fork")  # nothing has run on threads or devices here that a fork would break
+    context = mp.get_context("forkserver")  # imports once, and has run nothing that a fork would break
+    context.set_forkserver_preload(["distributed_checks", "fastpixcon"])
     queue, port = context.Queue(), free_port()
     processes = [
         context.Process(target=_rank, args=(r, size, port, seconds, check, queue, more), daemon=True)
@@ -135,3 +137,128 @@ def same_as_one_process(rank: int, size: int, settings: list[Setting], across: s
             (own_d_tau / size, d_tau),
         ):
             torch.testing.assert_close(actual, wanted, **tol, msg=lambda text, m=message: f"{m}\n{text}")
+
+
+def images(rank: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images [B, 3, 8, 10], labels [B, 16, 20], predictions [B, 8, 10] of a rank."""
+    generator = torch.Generator().manual_seed(100 + rank)
+    labels = torch.randint(K, (count, 4, 5), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    predictions = torch.randint(K, (count, 8, 10), generator=generator)
+    return torch.randn(count, 3, 8, 10, generator=generator), labels, predictions
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(1)
+    convolutions = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 6, 1)
+    return torch.nn.Sequential(convolutions[0], torch.nn.Tanh(), convolutions[1]).double()
+
+
+def trains_as_one_process(rank: int, size: int, across: str) -> None:
+    """DistributedDataParallel with PixelContrastLoss, two steps; ranks have 1, 2, 3.. images."""
+    options: dict[str, Any] = {"max_samples": 40, "max_views": 9, "num_classes": K}
+    net, tau = network(), torch.nn.Parameter(torch.tensor(0.2, dtype=torch.float64))
+    wrapped = torch.nn.parallel.DistributedDataParallel(net)
+    bank = fpc.MemoryBank(K, 6, 20, 10, dtype=torch.float64)
+    bank.seed.fill_(3)
+    loss = fpc.PixelContrastLoss(tau, memory=bank, process_group=dist.group.WORLD, across=across, **options)
+    loss.seed.fill_(5)
+    alone, alone_tau = network(), torch.nn.Parameter(tau.detach().clone())
+    for step in range(2):
+        before = bank.state_dict()
+        single_bank = fpc.MemoryBank(K, 6, 20, 10, dtype=torch.float64)
+        single_bank.load_state_dict({k: v.clone() if isinstance(v, Tensor) else v for k, v in before.items()})
+        rows, labels = [], []
+        for r in range(size):
+            x, y, predicted = images(10 * step + r, 1 + r)
+            selected = fpc.functional.select_anchors(y, predicted, seed=5 + step, **options)
+            rows.append(fpc.functional.gather_normalize(alone(x.double()), selected.index))
+            labels.append(selected.label)
+        wanted = info_nce(
+            torch.cat(rows), torch.cat(labels), temperature=alone_tau, base_temperature=0.07, memory=single_bank
+        )
+        wanted.backward()
+        x, y, predicted = images(10 * step + rank, 1 + rank)
+        actual = loss(wrapped(x.double()), y, predicted)
+        actual.backward()
+        assert actual > 0.1
+        torch.testing.assert_close(actual, wanted, rtol=1e-9, atol=1e-12)
+        dist.all_reduce(tau.grad)
+        tau.grad /= size
+        for mine, theirs in zip([*net.parameters(), tau], [*alone.parameters(), alone_tau], strict=True):
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+            mine.grad = theirs.grad = None
+
+
+def banks_stay_the_same(rank: int, size: int) -> dict[str, Any]:
+    bank = fpc.MemoryBank(K, 3, 7, 5, pixels_per_image=3)
+    bank.seed.fill_(9)
+    for step in range(4):
+        x, y, _ = images(size * step + rank, (rank + step) % 3)  # also none
+        bank.enqueue(x, y, process_group=dist.group.WORLD)
+    return {name: x.numpy() if isinstance(x, Tensor) else x for name, x in bank.state_dict().items()}
+
+
+def survivors_say_so(rank: int, size: int, across: str, when: str) -> str:
+    rows = torch.randn(8, 6, dtype=torch.float64, requires_grad=True)
+    loss = fpc.PixelContrastLoss(max_samples=8, process_group=dist.group.WORLD, across=across)
+    arguments = (rows, torch.arange(8) % 2)
+    if rank == 1 and when == "forward":
+        os._exit(1)
+    try:
+        value = info_nce(*arguments, process_group=loss.ranks)
+        if rank == 1:
+            os._exit(1)
+        value.backward()
+    except RuntimeError as error:
+        return str(error)
+    return "no error"
+
+
+def disagreements(rank: int, size: int) -> None:
+    group = dist.group.WORLD
+    labels = torch.arange(8) % 2
+    cases: list[tuple[str, Tensor, dict[str, Any]]] = [
+        ("width", torch.randn(8, 6 + rank), {}),
+        ("dtype", torch.randn(8, 6, dtype=torch.float64 if rank else torch.float32), {}),
+        ("requires_grad", torch.randn(8, 6, requires_grad=rank == 0), {}),
+        ("across", torch.randn(8, 6), {"across": "ring" if rank else "gather"}),
+        ("denominator", torch.randn(8, 6), {"denominator": "all" if rank else "negatives"}),
+    ]
+    for name, rows, options in cases:
+        with pytest.raises(ValueError, match=f"^{name}: rank {rank} of {size} got"):
+            info_nce(rows, labels, process_group=group, **options)
+
+
+def refuses(rank: int, size: int) -> None:
+    rows, labels = torch.randn(8, 6), torch.arange(8) % 2
+    group = dist.group.WORLD
+    wrong: list[tuple[type[Exception], str, Callable[[], Any]]] = [
+        (TypeError, "process_group", lambda: info_nce(rows, labels, process_group="world")),
+        (TypeError, "process_group", lambda: fpc.PixelContrastLoss(process_group=3)),
+        (ValueError, "across", lambda: fpc.PixelContrastLoss(process_group=group, across="tree")),
+        (ValueError, "mining", lambda: fpc.PixelContrastLoss(process_group=group, across="ring", mining=fpc.Mining())),
+        (ValueError, "contrast", lambda: info_nce(rows, labels, rows, labels, process_group=group)),
+        (ValueError, "normalize", lambda: info_nce(rows, labels, normalize=False, process_group=group)),
+    ]
+    for kind, name, call in wrong:
+        with pytest.raises(kind, match=f"^{name}: got"):
+            call()
+    loss = fpc.PixelContrastLoss(process_group=group)
+    assert copy.deepcopy(loss).ranks.group is group
+    assert "ranks=2" in repr(loss)
+    assert set(loss.state_dict()) == {"seed"}
+
+
+def memory_alone(rank: int, size: int) -> None:
+    """Contrast with the memory only: no rows travel, the mean is that of all ranks."""
+    setting = Setting(memory=True)
+    batches = setting.batches(size)
+    rows, labels = (torch.cat(x) for x in zip(*batches, strict=True))
+    maps = (rows.T[None, :, None], labels[None, None], torch.zeros(1, 1, len(labels), dtype=torch.int64))
+    options: dict[str, Any] = {"contrast": "memory", "max_views": 1, "seed": 4, "max_samples": 99, "num_classes": K}
+    memory = setting.options()["memory"]
+    whole = fpc.functional.pixel_contrast(*maps, memory=memory, **options)
+    group = dist.group.WORLD
+    for across in ("gather", "ring"):
+        mine = fpc.functional.pixel_contrast(*maps, memory=memory, process_group=group, across=across, **options)
+        torch.testing.assert_close(mine, whole)
