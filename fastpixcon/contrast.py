@@ -6,6 +6,8 @@ With s_ij = a_i.c_j / T over the kept pairs of all sets together, in steps that 
     loss_i = mean over all positives, given log Z_i           contrast_positives, memory_positives
     backward: the batch's gradient, given log Z_i             contrast_gradient
               the bank has none; that of the anchors is made in the forward, and scaled
+
+``distributed`` makes the same steps where the batch lies on several ranks.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from fastpixcon.ops.backends import choose
 
-__all__ = ["Bank", "Miner", "contrast_loss"]
+__all__ = ["Bank", "Miner", "contrast_loss", "how_to"]
 
 
 class Bank(Protocol):
@@ -50,7 +52,75 @@ class How(NamedTuple):
     backend: str
 
 
-def for_bank(anchors: Tensor, labels: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+class Batch(Protocol):
+    """The contrast set with a gradient, wherever it lies."""
+
+    def sums(self) -> Tensor: ...  # [N]
+    def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...  # loss, weight, count [N]
+    def gradient(
+        self, d_loss: Tensor, log_z: Tensor, weight: Tensor, count: Tensor, wanted: list[bool]
+    ) -> tuple[Tensor, Tensor, Tensor]: ...  # of the anchors, of the contrast rows, of the temperature
+
+
+class LocalBatch(NamedTuple):
+    """A contrast set that lies here."""
+
+    anchors: Tensor  # [N, D] unit rows
+    labels: Tensor  # [N]
+    contrast: Tensor | None  # [M, D] unit rows; None: the anchors
+    contrast_labels: Tensor | None  # [M]
+    temperature: Tensor  # []
+    mined: Tensor | None  # [4, N]
+    seed: Tensor | None  # []
+    how: How
+
+    def sums(self) -> Tensor:
+        how = self.how
+        return choose("contrast_sums", self.anchors, how.backend)(
+            *self[:5], how.denominator, how.fixed_shift, how.is_sorted, how.diagonal, False, self.mined, self.seed
+        )[0]
+
+    def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        how = self.how
+        return choose("contrast_positives", self.anchors, how.backend)(
+            *self[:5], log_z, None, how.denominator, how.fixed_shift, how.is_sorted, how.diagonal, self.mined, self.seed
+        )[:3]
+
+    def gradient(
+        self, d_loss: Tensor, log_z: Tensor, weight: Tensor, count: Tensor, wanted: list[bool]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the anchors [N, D], of the contrast rows [M, D], of the temperature []."""
+        how = self.how
+        return choose("contrast_gradient", self.anchors, how.backend)(
+            d_loss, None, *self[:5], log_z, weight, count, None, None, None, how.denominator, how.fixed_shift,
+            how.is_sorted, how.diagonal, self.mined, self.seed, wanted,
+        )  # fmt: skip
+
+
+class Memory(NamedTuple):
+    """The contrast set of a bank, without gradient."""
+
+    anchors: Tensor  # [N, D] in the dtype of the bank
+    labels: Tensor  # [N] int32
+    rows: Tensor  # [K, S, D]
+    row_labels: Tensor  # [K, S] int32
+    temperature: Tensor  # []
+    mined: Tensor | None  # [4, N]
+    seed: Tensor | None  # []
+    how: How
+
+    def known(self) -> tuple[Any, ...]:
+        how = self.how
+        return (how.denominator, how.fixed_shift, how.is_sorted, how.diagonal or 0, self.mined, self.seed)
+
+    def sums(self, wants_mean: bool) -> tuple[Tensor, Tensor]:
+        return choose("memory_sums", self.rows, self.how.backend)(*self[:5], *self.known(), wants_mean)
+
+    def positives(self, log_z: Tensor, wants_pull: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return choose("memory_positives", self.rows, self.how.backend)(*self[:5], log_z, *self.known(), wants_pull)
+
+
+def bank_anchors(anchors: Tensor, labels: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """Anchors in the dtype of the bank, and labels of 32 bits: the bank has no others."""
     if labels.dtype == torch.int64:
         labels = labels.clamp(-(2**31), 2**31 - 1).to(torch.int32)
@@ -61,6 +131,80 @@ def kept_seed(seed: Tensor) -> Tensor:
     """A copy: the caller's seed may have advanced when backward comes. A compiled backward would make a plain clone
     anew, from the seed as it is then; of what adds up it keeps the result."""
     return seed.view(1).cumsum(0)[0]
+
+
+def mined_pairs(
+    anchors: Tensor,
+    labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    bank: Tensor | None,
+    bank_labels: Tensor | None,
+    how: How,
+) -> Tensor | None:
+    """Which pairs the anchors keep, [4, N]; None: all."""
+    if how.mining is None:
+        return None
+    negatives, positives, fraction, keep = how.mining
+    batch: tuple[Any, ...] = (None, None, None)
+    if how.use_batch:
+        batch = (anchors, labels, 0) if contrast is None else (contrast, contrast_labels, how.diagonal)
+    rows = anchors if bank is None else anchors.to(bank.dtype)
+    return choose("mining_thresholds", rows, how.backend)(
+        rows, labels, *batch, bank, bank_labels, negatives, positives, fraction, list(keep)
+    )
+
+
+class Totals(NamedTuple):
+    """Over all contrast sets."""
+
+    loss: Tensor  # [N] mean over the positives
+    log_z: Tensor  # [N]
+    weight: Tensor  # [N] mean over the positives
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count; [N] int32
+    memory_gradient: Tensor | None  # [N, D] of each anchor's loss
+
+
+def totals(batch: Batch | None, memory: Memory | None, wants_gradient: bool, how: How) -> Totals:
+    """The steps of the forward."""
+    log_sums, losses = [], []
+    if batch is not None:
+        log_sums.append(batch.sums())
+    if memory is not None:
+        log_sum, mean = memory.sums(wants_gradient)
+        log_sums.append(log_sum)
+    log_z = log_sums[0] if len(log_sums) == 1 else torch.logaddexp(*log_sums)  # [N]
+    if batch is not None:
+        losses.append(batch.positives(log_z))
+    if memory is not None:
+        *sums, pull = memory.positives(log_z, wants_gradient)
+        losses.append((sums[0], sums[1], sums[2]))
+    loss, weight, count = losses[0] if len(losses) == 1 else (x + y for x, y in zip(*losses, strict=True))
+    inverse = 1 / count.clamp(min=1).to(loss.dtype)  # [N]
+    loss, weight = loss * inverse, weight * inverse
+    if memory is None or not wants_gradient:
+        return Totals(loss, log_z, weight, count, None)
+    share = torch.where(log_sum == -torch.inf, 0, torch.exp(log_sum - log_z))
+    push = share if how.denominator == "all" else share * weight
+    pushed = push[:, None] * mean - inverse[:, None] * pull
+    gradient = torch.where((count > 0)[:, None], pushed / memory.temperature, 0)
+    return Totals(loss, log_z, weight, count, gradient)
+
+
+def with_memory(
+    d_anchors: Tensor | None,
+    d_temperature: Tensor,
+    d_loss: Tensor,
+    memory_gradient: Tensor | None,
+    anchors: Tensor,
+    temperature: Tensor,
+) -> tuple[Tensor | None, Tensor]:
+    """The gradients of the batch (None: it has none) and of the memory together."""
+    if memory_gradient is None:
+        return d_anchors, d_temperature
+    d_memory = d_loss[:, None] * memory_gradient  # [N, D]
+    d_temperature = d_temperature - (d_memory * anchors).sum() / temperature
+    return d_memory if d_anchors is None else d_anchors + d_memory, d_temperature
 
 
 class _ContrastLoss(torch.autograd.Function):
@@ -79,90 +223,55 @@ class _ContrastLoss(torch.autograd.Function):
         seed: Tensor | None,
         how: How,
     ) -> tuple[Tensor, Tensor]:
-        def op(name: str, tensor: Tensor = anchors) -> Any:
-            return choose(name, tensor, how.backend)
-
-        known = (how.denominator, how.fixed_shift, how.is_sorted)
-        wants_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
-        first = how.diagonal or 0
-        if bank is not None:
-            bank_anchors, bank_anchor_labels = for_bank(anchors, labels, bank)
-        mined = None
         seed = None if seed is None else kept_seed(seed)
-        if how.mining is not None:
-            negatives, positives, fraction, keep = how.mining
-            batch: tuple[Any, ...] = (None, None, None)
-            if how.use_batch:
-                batch = (anchors, labels, 0) if contrast is None else (contrast, contrast_labels, how.diagonal)
-            rows = anchors if bank is None else bank_anchors
-            mined = op("mining_thresholds", rows)(
-                rows, labels, *batch, bank, bank_labels, negatives, positives, fraction, list(keep)
-            )
-
-        log_sums, losses = [], []
+        mined = mined_pairs(anchors, labels, contrast, contrast_labels, bank, bank_labels, how)
+        batch = memory = None
         if how.use_batch:
-            sets = (anchors, labels, contrast, contrast_labels, temperature)
-            log_sums.append(op("contrast_sums")(*sets, *known, how.diagonal, False, mined, seed)[0])
+            batch = LocalBatch(anchors, labels, contrast, contrast_labels, temperature, mined, seed, how)
         if bank is not None:
-            in_bank = (bank_anchors, bank_anchor_labels, bank, bank_labels, temperature)
-            log_sum, mean = op("memory_sums", bank)(*in_bank, *known, first, mined, seed, wants_gradient)
-            log_sums.append(log_sum)
-        log_z = log_sums[0] if len(log_sums) == 1 else torch.logaddexp(*log_sums)  # [N]
-        if how.use_batch:
-            losses.append(op("contrast_positives")(*sets, log_z, None, *known, how.diagonal, mined, seed)[:3])
-        if bank is not None:
-            *sums, pull = op("memory_positives", bank)(*in_bank, log_z, *known, first, mined, seed, wants_gradient)
-            losses.append(tuple(sums))
-        loss, weight, count = losses[0] if len(losses) == 1 else (x + y for x, y in zip(*losses, strict=True))
-        inverse = 1 / count.clamp(min=1).to(loss.dtype)  # [N]
-        loss, weight = loss * inverse, weight * inverse
-
-        memory_gradient = None  # [N, D] of each anchor's loss
-        if bank is not None and wants_gradient:
-            share = torch.where(log_sum == -torch.inf, 0, torch.exp(log_sum - log_z))
-            push = share if how.denominator == "all" else share * weight
-            pushed = push[:, None] * mean - inverse[:, None] * pull
-            memory_gradient = torch.where((count > 0)[:, None], pushed / temperature, 0)
+            assert bank_labels is not None
+            rows = bank_anchors(anchors, labels, bank)
+            memory = Memory(*rows, bank, bank_labels, temperature, mined, seed, how)
+        loss, *kept = totals(batch, memory, ctx.needs_input_grad[0] or ctx.needs_input_grad[2], how)
         ctx.how = how
-        ctx.save_for_backward(
-            anchors, contrast, temperature, labels, contrast_labels, seed, mined, log_z, weight, count, memory_gradient
-        )
+        ctx.save_for_backward(anchors, labels, contrast, contrast_labels, temperature, mined, seed, *kept)
+        count = kept[2]
+        assert count is not None
         ctx.mark_non_differentiable(count)
         return loss, count
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        (
-            anchors,
-            contrast,
-            temperature,
-            labels,
-            contrast_labels,
-            seed,
-            mined,
-            log_z,
-            weight,
-            count,
-            memory_gradient,
-        ) = ctx.saved_tensors
+        anchors, labels, contrast, contrast_labels, temperature, mined, seed, *kept = ctx.saved_tensors
+        log_z, weight, count, memory_gradient = kept
         how, needs = ctx.how, ctx.needs_input_grad
         d_anchors, d_contrast, d_temperature = None, None, torch.zeros_like(temperature)
         if how.use_batch:
-            d_anchors, d_contrast, d_temperature = choose("contrast_gradient", anchors, how.backend)(
-                d_loss, None, anchors, labels, contrast, contrast_labels, temperature, log_z, weight, count, None, None,
-                None, how.denominator, how.fixed_shift, how.is_sorted, how.diagonal, mined, seed,
-                [needs[0], needs[1], needs[2]],
-            )  # fmt: skip
-        if memory_gradient is not None:
-            d_memory = d_loss[:, None] * memory_gradient
-            d_anchors = d_memory if d_anchors is None or not needs[0] else d_anchors + d_memory
-            d_temperature = d_temperature - (d_memory * anchors).sum() / temperature
+            batch = LocalBatch(anchors, labels, contrast, contrast_labels, temperature, mined, seed, how)
+            wanted = [needs[0], needs[1], needs[2]]
+            d_anchors, d_contrast, d_temperature = batch.gradient(d_loss, log_z, weight, count, wanted)
+        d_batch = d_anchors if needs[0] else None
+        d_anchors, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, anchors, temperature)
         return (
             d_anchors.to(anchors.dtype) if needs[0] and d_anchors is not None else None,
             d_contrast.to(anchors.dtype) if needs[1] and d_contrast is not None else None,
             d_temperature if needs[2] else None,
             *(None,) * 6,
         )
+
+
+def how_to(
+    *,
+    mining: Miner | None,
+    use_batch: bool,
+    denominator: str,
+    fixed_shift: bool,
+    is_sorted: bool,
+    backend: str,
+    diagonal: int | None = None,
+) -> How:
+    mined = None if mining is None else (mining.negatives, mining.positives, mining.fraction, mining.keep)
+    return How(denominator, fixed_shift, is_sorted, use_batch, diagonal, mined, backend)
 
 
 def contrast_loss(
@@ -173,17 +282,9 @@ def contrast_loss(
     temperature: Tensor,
     *,
     bank: Bank | None,
-    mining: Miner | None,
     seed: Tensor | None,
-    use_batch: bool,
-    denominator: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    backend: str,
-    diagonal: int | None = None,
+    how: How,
 ) -> tuple[Tensor, Tensor]:
     """The loss of every anchor over all contrast sets, [N], and how many positives it has, [N]. Unit rows."""
-    mined = None if mining is None else (mining.negatives, mining.positives, mining.fraction, mining.keep)
-    how = How(denominator, fixed_shift, is_sorted, use_batch, diagonal, mined, backend)
     rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
     return _ContrastLoss.apply(anchors, contrast, temperature, labels, contrast_labels, rows, row_labels, seed, how)

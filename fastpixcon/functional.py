@@ -1,11 +1,12 @@
 """The stateless public functions: arguments are checked here, then one operator runs per step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastpixcon.contrast import Bank, Miner, contrast_loss
+from fastpixcon import distributed
+from fastpixcon.contrast import Bank, Miner, contrast_loss, how_to
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import choose
 
@@ -99,6 +100,8 @@ def info_nce(
     mining: Miner | None = None,
     contrast_with: str = "both",
     seed: int | Tensor = 0,
+    process_group: Any = None,
+    across: str = "gather",
     backend: str = "auto",
 ) -> Tensor:
     """Supervised contrastive loss in nats per anchor, in memory that grows with N + M.
@@ -123,6 +126,16 @@ def info_nce(
         mining: a :class:`fastpixcon.Mining`: which pairs an anchor keeps. This and memory want unit or raw rows.
         contrast_with: with a memory, contrast with the rows of the "batch", with "memory" or with "both".
         seed: int or [] int64 tensor, of the pairs that mining draws.
+        process_group: a ``torch.distributed.ProcessGroup`` (NCCL on GPUs, Gloo on CPUs): the anchors of all its ranks
+            are the contrast set, and "mean" and "sum" are over all of them, the same on every rank. A gradient is
+            that of the sum of what all ranks return: as DistributedDataParallel, which takes the mean over ranks,
+            wants it. All ranks call forward and backward; numbers of anchors may differ, also be 0.
+        across: "gather": every rank gets all rows, in memory that grows with all anchors; "ring": shards pass around,
+            in memory that grows with its own; not with mining.
+
+    Raises, where there is a process_group:
+        ValueError: on every rank, if they do not agree on width, dtype and options.
+        RuntimeError: saying what was waited for, if a rank is lost, at the latest after the timeout of the group.
 
     Under autocast the rows are cast to its dtype. Sums are float32 (float64 for float64 rows).
     """
@@ -141,6 +154,8 @@ def info_nce(
         mining=mining,
         contrast_with=contrast_with,
         seed=seed,
+        process_group=process_group,
+        across=across,
         backend=backend,
     )
 
@@ -161,6 +176,8 @@ def pixel_contrast(
     mining: Miner | None = None,
     contrast_with: str = "both",
     seed: int | Tensor = 0,
+    process_group: Any = None,
+    across: str = "gather",
     backend: str = "auto",
 ) -> Tensor:
     """:func:`select_anchors`, :func:`gather_normalize` and :func:`info_nce` in one call.
@@ -169,7 +186,7 @@ def pixel_contrast(
         embeddings: [B, D, h, w] floating.
         labels: [B, H, W], any integer dtype.
         predictions: [B, h, w] integer, or logits [B, K, h, w].
-        memory, mining, contrast_with: as in :func:`info_nce`.
+        memory, mining, contrast_with, process_group, across: as in :func:`info_nce`.
 
     Returns:
         the mean loss in nats per anchor, [].
@@ -203,6 +220,8 @@ def pixel_contrast(
         mining=mining,
         contrast_with=contrast_with,
         seed=seed,
+        process_group=process_group,
+        across=across,
         backend=backend,
     )
 
@@ -281,6 +300,8 @@ def _info_nce(
     mining: Miner | None,
     contrast_with: str,
     seed: int | Tensor,
+    process_group: Any,
+    across: str,
     backend: str,
 ) -> Tensor:
     checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
@@ -288,6 +309,7 @@ def _info_nce(
     checks.one_of("contrast_with", contrast_with, CONTRASTS)
     checks.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = checks.temperature_scale(temperature, base_temperature)
+    ranks = distributed.ranks_of(process_group, across)
     device = anchors.device
     if torch.is_autocast_enabled(device.type) and anchors.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device.type)
@@ -297,7 +319,7 @@ def _info_nce(
     fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
     anchor_labels = checks.label_rows(anchor_labels)
     contrast_labels = None if contrast_labels is None else checks.label_rows(contrast_labels)
-    if memory is None and mining is None:
+    if memory is None and mining is None and ranks is None:
         loss, _log_sum, _weight, num_positives = choose("info_nce", anchors, backend)(
             anchors, anchor_labels, contrast, contrast_labels, temperature_, denominator, rows, fixed_shift, is_sorted
         )
@@ -306,27 +328,33 @@ def _info_nce(
         if rows == "raw":
             anchors = _unit_rows(anchors)
             contrast = None if contrast is None else _unit_rows(contrast)
-        loss, num_positives = contrast_loss(
-            anchors,
-            anchor_labels,
-            contrast,
-            contrast_labels,
-            temperature_,
-            bank=None if contrast_with == "batch" else memory,
+        bank = None if contrast_with == "batch" else memory
+        pair_seed = None if mining is None else checks.seed_tensor(seed, device)
+        how = how_to(
             mining=mining,
-            seed=None if mining is None else checks.seed_tensor(seed, device),
             use_batch=contrast_with != "memory",
             denominator=denominator,
             fixed_shift=fixed_shift,
             is_sorted=is_sorted,
             backend=backend,
         )
+        if ranks is None:
+            loss, num_positives = contrast_loss(
+                anchors, anchor_labels, contrast, contrast_labels, temperature_, bank=bank, seed=pair_seed, how=how
+            )
+        else:
+            checks.across_ranks(contrast, mining, ranks.across)
+            loss, num_positives = distributed.ranks_loss(
+                anchors, anchor_labels, temperature_, bank=bank, seed=pair_seed, how=how, ranks=ranks
+            )
     if scale is not None:
         loss = loss * scale
     if reduction == "none":
         return loss
-    total = loss.sum()
-    return total if reduction == "sum" else total / (num_positives > 0).sum().clamp(min=1)
+    total, anchors_with_positive = loss.sum(), (num_positives > 0).sum()
+    if ranks is not None:
+        total, anchors_with_positive = distributed.total(total, anchors_with_positive, ranks)
+    return total if reduction == "sum" else total / anchors_with_positive.clamp(min=1)
 
 
 def _unit_rows(x: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """The losses as modules: one line in a training loop."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from fastpixcon import functional
+from fastpixcon import distributed, functional
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
 from fastpixcon.ops import checks
@@ -29,6 +31,11 @@ class PixelContrastLoss(nn.Module):
         mining: a :class:`Mining`: which of its positives and negatives an anchor keeps; None: all.
         denominator: "negatives" (the paper) or "all" (SupCon).
         contrast_with: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
+        process_group: a ``torch.distributed.ProcessGroup``, such as ``torch.distributed.group.WORLD`` after
+            ``init_process_group``: anchors contrast with those of all its ranks, and every rank returns the mean over
+            all of them, with the gradient that DistributedDataParallel wants. A memory takes the batches of all ranks.
+        across: "gather": every rank gets the anchors of all; "ring": they pass around, so that memory does not grow
+            with the number of ranks; not with mining.
 
     The buffer ``seed`` ([] int64) starts from ``torch.initial_seed()`` and advances on the device by one a call:
     every call draws other pixels, and a restored ``state_dict`` draws the same ones again.
@@ -48,6 +55,8 @@ class PixelContrastLoss(nn.Module):
         mining: Mining | None = None,
         denominator: str = "negatives",
         contrast_with: str = "both",
+        process_group: Any = None,
+        across: str = "gather",
     ) -> None:
         super().__init__()
         if memory is not None and not isinstance(memory, MemoryBank):
@@ -57,6 +66,10 @@ class PixelContrastLoss(nn.Module):
         checks.one_of("contrast_with", contrast_with, functional.CONTRASTS)
         if contrast_with == "memory" and memory is None:
             raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")
+        # Always max_samples rows: their number is exchanged once.
+        self.ranks = distributed.ranks_of(process_group, across, same_sizes=True)
+        if self.ranks is not None:
+            checks.across_ranks(None, mining, across)
         checks.temperature_scale(temperature, base_temperature)
         checks.positive_int("max_samples", max_samples)
         checks.positive_int("max_views", max_views)
@@ -94,9 +107,10 @@ class PixelContrastLoss(nn.Module):
             mining=self.mining,
             contrast_with=self.contrast_with,
             seed=self.seed,
+            process_group=self.ranks,
         )
         if self.memory is not None and self.training:
-            self.memory.enqueue(embeddings, labels)
+            self.memory.enqueue(embeddings, labels, process_group=self.ranks)
         self.seed.add_(1)
         return loss
 
@@ -106,6 +120,7 @@ class PixelContrastLoss(nn.Module):
             f" max_samples={self.max_samples}, max_views={self.max_views}, ignore_index={self.ignore_index},"
             f" num_classes={self.num_classes}, denominator={self.denominator!r},"
             f" mining={self.mining}, contrast_with={self.contrast_with!r}"
+            + ("" if self.ranks is None else f", across={self.ranks.across!r}, ranks={self.ranks.size}")
         )
 
 

@@ -25,15 +25,15 @@ class Rows:
 
 
 def between_cosines(mined: Tensor, cosines: Tensor) -> Tensor:
-    """Thresholds moved to the middle between the cosines around them, so that no rounding moves a pair across; where
-    those are too close to each other, beyond all."""
+    """Thresholds moved to the middle between the cosines around them, so that no rounding moves a pair across; beyond
+    all where those are too close to each other, or there is none on one side."""
     mined = mined.double().clone()
     for row, beyond in ((0, -torch.inf), (1, torch.inf)):
         t = mined[row][:, None]
         below = cosines.masked_fill(cosines >= t, -torch.inf).amax(dim=1)
         above = cosines.masked_fill(cosines < t, torch.inf).amin(dim=1)
-        middle = torch.where(below.isfinite() & above.isfinite(), (below + above) / 2, mined[row])
-        mined[row] = torch.where(above - below < 1e-3, beyond, middle)
+        apart = below.isfinite() & above.isfinite() & (above - below >= 1e-3)
+        mined[row] = torch.where(apart, (below + above) / 2, beyond)
     return mined
 
 
@@ -134,12 +134,17 @@ def test_every_combination_is_as_accurate_as_the_reference(
         tau = torch.tensor(p["temperature"], dtype=wide, device=device, requires_grad=True)
         labels = [None if x is None else x.to(device) for x in (y, z)]
         content = None if bank is None else Rows(bank.rows.to(device, dtype), bank.labels.to(device))
-        loss = contrast.contrast_loss(
-            rows[0], labels[0], rows[1], labels[1], tau, bank=None if p["contrast_with"] == "batch" else content,
-            mining=mining, seed=torch.tensor(p["seed"], device=device), use_batch=p["contrast_with"] != "memory",
-            denominator=p["denominator"], fixed_shift=not p["learned"] and p["temperature"] >= 0.025, is_sorted=False,
+        how = contrast.how_to(
+            denominator=p["denominator"],
+            fixed_shift=not p["learned"] and p["temperature"] >= 0.025,
+            is_sorted=False,
+            use_batch=p["contrast_with"] != "memory",
+            mining=mining,
             backend=name,
-        )  # fmt: skip
+        )
+        used = None if p["contrast_with"] == "batch" else content
+        seed = torch.tensor(p["seed"], device=device)
+        loss = contrast.contrast_loss(rows[0], labels[0], rows[1], labels[1], tau, bank=used, seed=seed, how=how)
         weights = torch.linspace(-1, 1, len(loss[0])).to(loss[0])
         inputs = [x for x in (*rows, tau) if x is not None]
         gradients = torch.autograd.grad((loss[0] * weights).sum(), inputs, allow_unused=True)

@@ -156,7 +156,7 @@ def memory_enqueue(
 
 def memory_and_mining(memory: object, mining: object, anchors: Tensor, rows: str, contrast_with: str) -> None:
     if rows == "any":
-        raise ValueError("normalize: got False, want True with memory or mining, which take cosines")
+        raise ValueError("normalize: got False, want True with memory, mining or process_group, which take cosines")
     if memory is None:
         if contrast_with == "memory":
             raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")
@@ -172,6 +172,15 @@ def memory_and_mining(memory: object, mining: object, anchors: Tensor, rows: str
     names = ("negatives", "positives", "fraction", "keep")
     if mining is not None and not all(hasattr(mining, name) for name in names):
         raise TypeError(f"mining: got {type(mining).__name__}, want a Mining")
+
+
+def across_ranks(contrast: object, mining: object, across: str) -> None:
+    if contrast is not None:
+        raise ValueError("contrast: got rows, want None with a process_group, whose anchors are the contrast rows")
+    if mining is not None and across == "ring":
+        raise ValueError(
+            "mining: got one across a 'ring', want None, or across 'gather': a ring sees no row's pairs at once"
+        )
 
 
 def same_pixels(embeddings: Tensor, labels: object, predictions: object) -> None:

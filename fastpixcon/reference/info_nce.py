@@ -98,7 +98,7 @@ def info_nce_backward(
         pull = (log_sum[:, None] - s).sigmoid()
         d_logits = d * (weight[:, None] * softmax - positives * pull / count[:, None])
     else:
-        d_logits = d * (softmax - positives / count[:, None])
+        d_logits = d * (softmax - positives.to(a) / count[:, None])  # bool / int would be float32
 
     d_anchors = d_logits @ c / tau
     d_contrast = d_logits.T @ a / tau

@@ -1,0 +1,157 @@
+"""The loss of the anchors of all ranks, with gradients to all of them.
+
+    gather  every rank has all rows; those of the gradient go home by reduce-scatter: memory N D
+    ring    shards pass around (``ring.py``): memory N D / ranks
+
+Each rank returns the loss of its own anchors. ``total`` adds up over ranks, and backward is the adjoint of that: every
+rank's upstream gradient counts, and with R ranks that call backward on one and the same mean, a rank gets R times the
+gradient of its rows, so that the mean over ranks, which DistributedDataParallel takes, is the gradient.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpixcon.contrast import (
+    Bank,
+    Batch,
+    How,
+    LocalBatch,
+    Memory,
+    bank_anchors,
+    contrast_loss,
+    mined_pairs,
+    totals,
+    with_memory,
+)
+from fastpixcon.distributed.ranks import Ranks
+from fastpixcon.distributed.ring import Ring
+
+__all__ = ["ranks_loss", "total"]
+
+
+class _RanksLoss(torch.autograd.Function):
+    """anchors [n, D] of this rank -> their loss [n], count [n]; the contrast set is that of all ranks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        temperature: Tensor,
+        labels: Tensor,
+        bank: Tensor | None,
+        bank_labels: Tensor | None,
+        seed: Tensor | None,
+        how: How,
+        ranks: Ranks,
+        sizes: list[int],
+    ) -> tuple[Tensor, Tensor]:
+        seed = None if seed is None else seed.clone()  # it may have advanced when backward comes
+        gathered = gathered_labels = mined = memory = None
+        if ranks.across == "gather":
+            gathered, gathered_labels = ranks.gather_rows([anchors, labels], sizes, "anchors")
+            mined = mined_pairs(anchors, labels, gathered, gathered_labels, bank, bank_labels, how)
+        if bank is not None:
+            assert bank_labels is not None
+            memory = Memory(*bank_anchors(anchors, labels, bank), bank, bank_labels, temperature, mined, seed, how)
+        ctx.batch = (how, ranks, sizes)
+        rows = (anchors, labels, gathered, gathered_labels, temperature, mined, seed)
+        loss, *kept = totals(_batch(*rows, *ctx.batch), memory, any(ctx.needs_input_grad[:2]), how)
+        ctx.save_for_backward(*rows, *kept)
+        count = kept[2]
+        assert count is not None
+        ctx.mark_non_differentiable(count)
+        return loss, count
+
+    @staticmethod
+    def backward(ctx: Any, d_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        *rows, log_z, weight, count, memory_gradient = ctx.saved_tensors
+        anchors, temperature = rows[0], rows[4]
+        _how, ranks, sizes = ctx.batch
+        needs = ctx.needs_input_grad
+        d_anchors, d_gathered, d_temperature = _batch(*rows, *ctx.batch).gradient(
+            d_loss, log_z, weight, count, [needs[0], needs[0], needs[1]]
+        )
+        if needs[0] and ranks.across == "gather":
+            d_anchors = d_anchors + ranks.reduce_scatter_rows(d_gathered, sizes, "gradients of anchors")
+        d_batch = d_anchors if needs[0] else None
+        d_total, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, anchors, temperature)
+        return (
+            d_total.to(anchors.dtype) if needs[0] and d_total is not None else None,
+            d_temperature if needs[1] else None,
+            *(None,) * 7,
+        )
+
+
+def _batch(
+    anchors: Tensor,
+    labels: Tensor,
+    gathered: Tensor | None,
+    gathered_labels: Tensor | None,
+    temperature: Tensor,
+    mined: Tensor | None,
+    seed: Tensor | None,
+    how: How,
+    ranks: Ranks,
+    sizes: list[int],
+) -> Batch:
+    if ranks.across == "ring":
+        return Ring(anchors, labels, temperature, how, ranks, sizes)
+    how = how._replace(is_sorted=False)  # each rank's rows are, one after the other they are not
+    return LocalBatch(anchors, labels, gathered, gathered_labels, temperature, mined, seed, how)
+
+
+@torch.compiler.disable
+def ranks_loss(
+    anchors: Tensor,
+    labels: Tensor,
+    temperature: Tensor,
+    *,
+    bank: Bank | None,
+    seed: Tensor | None,
+    how: How,
+    ranks: Ranks,
+) -> tuple[Tensor, Tensor]:
+    """``contrast.contrast_loss`` of this rank's anchors with those of all ranks."""
+    wants_gradient = torch.is_grad_enabled() and (anchors.requires_grad or temperature.requires_grad)
+    sizes = ranks.agree(
+        anchors.shape[0],
+        anchors.device,
+        width=anchors.shape[1],
+        dtype=str(anchors.dtype),
+        labels=str(labels.dtype),
+        across=ranks.across,
+        denominator=how.denominator,
+        fixed_shift=int(how.fixed_shift),
+        requires_grad=int(wants_gradient and anchors.requires_grad) + 2 * int(wants_gradient),
+        contrast=int(how.use_batch) + 2 * int(bank is not None),
+        mining=str(how.mining),
+    )
+    how = how._replace(diagonal=sum(sizes[: ranks.rank]))
+    if not how.use_batch:
+        return contrast_loss(anchors, labels, None, None, temperature, bank=bank, seed=seed, how=how)
+    rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
+    return _RanksLoss.apply(anchors, temperature, labels, rows, row_labels, seed, how, ranks, sizes)
+
+
+class _Total(torch.autograd.Function):
+    """Two sums over the ranks, in one exchange; the second has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, count: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        ctx.ranks = ranks
+        both = ranks.all_reduce_(torch.stack([value.double(), count.double()]), "the loss")
+        count = both[1].to(count.dtype)
+        ctx.mark_non_differentiable(count)
+        return both[0].to(value.dtype), count
+
+    @staticmethod
+    def backward(ctx: Any, d_value: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        return ctx.ranks.all_reduce_(d_value.clone(), "the gradient of the loss"), None, None
+
+
+@torch.compiler.disable
+def total(value: Tensor, count: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """``value []`` and ``count []`` of all ranks."""
+    return _Total.apply(value, count, ranks)
