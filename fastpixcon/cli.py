@@ -1,4 +1,4 @@
-"""The command line: ``fastpixcon train``."""
+"""The command line: ``fastpixcon train``, ``fastpixcon plan``."""
 
 import argparse
 import json
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fastpixcon.plan import DEVICES, ITEM, plan, table, with_rates
 
 if TYPE_CHECKING:
     from fastpixcon.training.config import Config
@@ -24,6 +26,8 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 2 after a user's mistake, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    if options.verb == "plan":
+        return _plan(options)
     from fastpixcon.training import TrainingError, require_extra
 
     try:
@@ -56,7 +60,70 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="continue the last run in --out, bit for bit")
     train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the config")
     train.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
+    planned = verbs.add_parser(
+        "plan",
+        help="memory, traffic and predicted time of contrast across GPUs",
+        description="Memory, FLOP, bytes sent and predicted time of one rank and step, for the eager matrix, gather and"
+        " ring. Counts follow from the code; times are predictions from published peak rates and assumed efficiencies.",
+    )
+    planned.add_argument("--anchors", type=_count, required=True, metavar="N", help="over all GPUs, 65536 or 1e6")
+    planned.add_argument("--dim", type=_count, default=256, metavar="D", help="features, default 256")
+    planned.add_argument("--memory-bank", type=_count, default=0, metavar="M", help="rows of the bank, default 0")
+    planned.add_argument("--gpus", type=_count, default=1, metavar="R", help="default 1")
+    planned.add_argument("--device", choices=list(DEVICES), default="h100", help="default h100")
+    planned.add_argument("--dtype", choices=list(ITEM), default="bf16", help="of the rows, default bf16")
+    planned.add_argument("--tflops", type=_rate, help="peak of products, instead of the published one")
+    planned.add_argument("--gbs", type=_rate, help="peak of memory in GB/s, instead of the published one")
+    planned.add_argument("--link-gbs", type=_rate, help="peak of a link in GB/s, instead of the published one")
     return parser
+
+
+def _count(text: str) -> int:
+    value = float(text)
+    if value != int(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"got {text}, want a whole number")
+    return int(value)
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"got {text}, want a number > 0")
+    return value
+
+
+def _plan(options: argparse.Namespace) -> int:
+    for name in ("anchors", "dim", "gpus"):
+        if getattr(options, name) == 0:
+            print(f"fastpixcon: --{name}: got 0, want a whole number > 0", file=sys.stderr)
+            return 2
+    device = with_rates(options.device, options.tflops, options.gbs, options.link_gbs)
+    plans = plan(
+        options.anchors,
+        options.dim,
+        memory_bank=options.memory_bank,
+        gpus=options.gpus,
+        device=device,
+        dtype=options.dtype,
+    )
+    head, *rows = table(plans)
+    title = (
+        f"{options.anchors:,} anchors of {options.dim} features, {options.dtype}, on {options.gpus} x {options.device}:"
+        " one rank, one step"
+    )
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        print(title)
+        for row in (head, *rows):
+            print(f"{row[0]:<40}" + "".join(f"{cell:>16}" for cell in row[1:]))
+        return 0
+    printed = Table(*head, title=title)
+    for row in rows:
+        printed.add_row(*row)
+    Console().print(printed)
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "fastpixcon"
 # each other and import none of the others.
 LAYERS = [
     {"cli"},
-    {"training"},
+    {"training", "plan"},
     {"losses"},
     {"memory", "mining"},
     {"functional", "testing"},

@@ -74,7 +74,7 @@ class _RanksLoss(torch.autograd.Function):
             d_loss, log_z, weight, count, [needs[0], needs[0], needs[1]]
         )
         if needs[0] and ranks.across == "gather":
-            d_anchors = d_anchors + ranks.reduce_scatter_rows(d_gathered, sizes, "gradients of anchors")
+            d_anchors += ranks.reduce_scatter_rows(d_gathered, sizes, "gradients of anchors")
         d_batch = d_anchors if needs[0] else None
         d_total, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, anchors, temperature)
         return (

@@ -165,5 +165,6 @@ class Ring(NamedTuple):
             if wanted[0]:
                 d_anchors[hop.own] += here
                 tour.send_home(hop, [d_rows], add)
+            del here, d_rows  # else they would still be there when the next ones are made
         tour.finish(add)
         return d_anchors, nothing, d_temperature

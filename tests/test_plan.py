@@ -1,0 +1,70 @@
+"""The planner: its counts are those of what runs, on the CPU; its table is printed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_checks import measured, on_ranks
+
+from fastpixcon import cli
+from fastpixcon.plan import DEVICES, plan, scaling
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("across", ["gather", "ring"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_counts_are_those_of_what_runs(dtype: str, across: str, size: int) -> None:
+    n, dim = 400, 64
+    runs = on_ranks(size, measured, across, n, dim, torch.bfloat16 if dtype == "bf16" else torch.float32)
+    planned = plan(n * size, dim, gpus=size, dtype=dtype)[across]
+    assert planned.traffic_bytes == pytest.approx(sum(sent for sent, _ in runs) / size, rel=0.1)
+    beyond = planned.memory_bytes - planned.memory["rows"]
+    assert beyond == pytest.approx(max(peak for _, peak in runs), rel=0.1)
+
+
+def test_a_ring_holds_less_the_more_ranks_there_are() -> None:
+    few, many = (plan(10**6, 256, gpus=gpus) for gpus in (8, 64))
+    assert many["ring"].memory_bytes < few["ring"].memory_bytes / 7
+    assert many["gather"].memory_bytes > few["gather"].memory_bytes / 2
+    assert many["ring"].flop == pytest.approx(4 * 1e12 * 256 / 64)
+
+
+def test_one_gpu_sends_nothing() -> None:
+    for p in plan(1000, 64).values():
+        assert p.traffic_bytes == p.messages == 0
+
+
+def test_the_eager_matrix_is_what_was_measured() -> None:
+    eager = plan(16384, 256, dtype="fp32", device="cpu")["eager"]
+    assert eager.memory_bytes == pytest.approx(10.6e9, rel=0.1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_command(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--anchors", "1e6", "--dim", "256", "--memory-bank", "1000", "--gpus", "8", "--device", device]
+    assert cli.main(["plan", *options, "--tflops", "2", "--gbs", "30", "--link-gbs", "3"]) == 0
+    text = capsys.readouterr().out
+    for word in ("eager", "gather", "ring", "memory: bank", "predicted time"):
+        assert word in text
+
+
+def test_without_rich(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert cli.main(["plan", "--anchors", "65536", "--gpus", "4"]) == 0
+    assert "reduce-scatter of gradients" in capsys.readouterr().out
+
+
+def test_a_mistake_is_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--anchors", "0"]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "--anchors", "1.5"])
+    assert "want a whole number" in capsys.readouterr().err
+
+
+def test_the_page_is_what_the_code_prints() -> None:
+    page = Path(__file__).parents[1] / "docs" / "scaling.md"
+    assert page.read_text() == scaling() + "\n"
+    printed = subprocess.run([sys.executable, "-m", "fastpixcon.plan"], capture_output=True, text=True, check=True)
+    assert printed.stdout == page.read_text()
