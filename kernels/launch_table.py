@@ -140,6 +140,27 @@ POSITIVES = {
     512: Launch(32, 16, 4, 2, MASKED_N=None),
     1024: Launch(16, 16, 4, 2, MASKED_N=None),
 }
+# Of mined pairs, which have a hash each: all tiles are masked, so both widths are the same.
+NARROW = {
+    64: Launch(64, 32, 8, 2, 0, 32),
+    128: Launch(64, 32, 8, 2, 0, 32),
+    256: Launch(32, 32, 8, 2, 0, 32),
+    512: Launch(32, 32, 8, 2, 0, 32),
+    1024: Launch(16, 16, 8, 2),
+}
+SUMS_MINED = {
+    64: Launch(64, 64, 8, 2, 0, 64),
+    128: Launch(64, 64, 8, 2, 0, 64),
+    256: Launch(128, 32, 8, 2, 0, 32),
+    512: Launch(64, 32, 8, 2, 0, 32),
+    1024: Launch(16, 16, 8, 2),
+}
+GRADIENT_MINED = {
+    80: NARROW,
+    89: NARROW | {512: Launch(32, 16, 8, 2)},
+    90: NARROW | {256: Launch(64, 32, 8, 2, 0, 32)},
+    100: NARROW | {256: Launch(128, 32, 8, 2, 0, 32), 512: Launch(64, 32, 8, 2, 0, 32)},
+}
 # Of a memory bank: sums of e^s and of rows, in tiles of one class; mined ones have a hash in every pair. Rows have no
 # tiles with masks beside those without.
 MEMORY_SUMS = {
@@ -179,8 +200,8 @@ HALF = {
     "positives": dict.fromkeys(SUMS, POSITIVES),
     "gradient": GRADIENT,
     "gradient_online": GRADIENT_ONLINE,
-    "sums_mined": SUMS_ONLINE,
-    "gradient_mined": GRADIENT_ONLINE,
+    "sums_mined": dict.fromkeys(SUMS, SUMS_MINED),
+    "gradient_mined": GRADIENT_MINED,
     "memory_sums": MEMORY_SUMS,
     "memory_sums_online": MEMORY_SUMS_ONLINE,
     "memory_sums_mined": MEMORY_SUMS_MINED,
