@@ -108,7 +108,7 @@ def launching(launch: Callable[..., None]) -> Iterator[None]:
     library = torch.library.Library("fastpixcon_native", "IMPL")
     key = torch._C.DispatchKey.CUDA
     for operator in define.OPERATORS:
-        if ("native", operator) in define.OVERLOADS:
+        if "cuda" in define.NATIVE_DEVICES.get(operator, ()):
             call = define.OVERLOADS["native", operator]._op_dk
             library.impl(operator, functools.partial(call, key), "CPU", allow_override=True)
     _C.set_emulator(launch, getattr(launch, "shared", LARGE), getattr(launch, "multiprocessors", 8))

@@ -59,7 +59,7 @@ def test_without_the_extension_it_runs_on_the_reference_and_says_so(
     assert used.stdout.startswith(str(site))
     assert "RuntimeWarning: fastpixcon runs on its slow reference: fastpixcon._C was not built" in used.stderr
     assert "native: not available: fastpixcon._C was not built" in used.stdout
-    for file in ("py.typed", "kernels/__init__.py", "reference/info_nce.py", "ops/define.py", "testing.py"):
+    for file in ("py.typed", "kernels/__init__.py", "reference/info_nce.py", "ops/define.py", "testing/__init__.py"):
         assert (site / "fastpixcon" / file).is_file(), file
 
 

@@ -21,8 +21,16 @@ EXECUTED = {"triton": compiled_triton, "native": compiled_cuda}
 
 # What is still to be written; "auto" takes another backend there.
 NOT_YET = {
-    ("native-ptx", "mining_thresholds"),
-    ("native-cuda", "mining_thresholds"),
+    (backend, operator)
+    for backend in ("native-ptx", "native-cuda")
+    for operator in (
+        "mining_thresholds",
+        "memory_sums",
+        "memory_positives",
+        "contrast_sums",
+        "contrast_positives",
+        "contrast_gradient",
+    )
 }
 
 
