@@ -137,6 +137,7 @@ def enqueue_cases() -> list[EnqueueCase]:
         EnqueueCase(dtype=bf16),
         EnqueueCase(dtype=bf16, row_dtype=bf16, D=33),
         EnqueueCase(row_dtype=torch.float16, D=16),
+        EnqueueCase(dtype=torch.float16, row_dtype=torch.float16, labels="one"),
         EnqueueCase(pixels=0, regions=0),
         EnqueueCase(regions=0, written="often"),
     ]
