@@ -9,7 +9,7 @@ from fastpixcon.kernels.common import architecture, cdiv, launch, rounded_produc
 from fastpixcon.kernels.info_nce import order, precision
 from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, draw_keys, is_drawn, load_mined
 from fastpixcon.kernels.launch_table import Launch
-from fastpixcon.kernels.memory_blocks import (
+from fastpixcon.kernels.memory_sums_blocks import (
     add_rows,
     cosines,
     load_part,

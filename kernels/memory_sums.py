@@ -13,7 +13,7 @@ from fastpixcon.kernels.info_nce import precision
 from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, draw_keys, is_drawn, load_mined
 from fastpixcon.kernels.info_nce_sums import NOTHING
 from fastpixcon.kernels.launch_table import Launch
-from fastpixcon.kernels.memory_blocks import (
+from fastpixcon.kernels.memory_sums_blocks import (
     add_rows,
     cosines,
     load_part,

@@ -12,7 +12,7 @@ from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import architecture, cdiv, launch
 from fastpixcon.kernels.info_nce import precision
 from fastpixcon.kernels.launch_table import Launch
-from fastpixcon.kernels.memory_blocks import cosines, load_part, options, range_of_split, rows_in_line, split
+from fastpixcon.kernels.memory_sums_blocks import cosines, load_part, options, range_of_split, rows_in_line, split
 from torch import Tensor
 
 BINS = 1024  # as in the contract
