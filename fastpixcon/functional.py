@@ -326,8 +326,9 @@ def _info_nce(
     else:
         checks.memory_and_mining(memory, mining, anchors, rows, contrast_with)
         if rows == "raw":
-            anchors = _unit_rows(anchors)
-            contrast = None if contrast is None else _unit_rows(contrast)
+            anchors = _unit_rows(anchors, anchor_labels, backend)
+            if contrast is not None and contrast_labels is not None:
+                contrast = _unit_rows(contrast, contrast_labels, backend)
         bank = None if contrast_with == "batch" else memory
         pair_seed = None if mining is None else checks.seed_tensor(seed, device)
         how = how_to(
@@ -357,8 +358,7 @@ def _info_nce(
     return total if reduction == "sum" else total / anchors_with_positive.clamp(min=1)
 
 
-def _unit_rows(x: Tensor) -> Tensor:
-    """Rows ``x [N, D]`` over their norm, taken so that neither huge nor tiny ones overflow or vanish."""
-    wide = x if x.dtype == torch.float64 else x.float()
-    largest = wide.detach().abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(wide.dtype).tiny)
-    return torch.nn.functional.normalize(wide / largest, dim=1).to(x.dtype)
+def _unit_rows(x: Tensor, labels: Tensor, backend: str) -> Tensor:
+    """Rows ``x [N, D]`` over their norm, zeros for those left out: pixels of a map [N, D, 1, 1]."""
+    index = torch.arange(len(x), device=x.device).where(labels != -1, -1)
+    return gather_normalize(x[:, :, None, None], index, backend=backend)

@@ -63,6 +63,8 @@ class PixelContrastLoss(nn.Module):
             raise TypeError(f"memory: got {memory!r}, want a MemoryBank")
         if mining is not None and not isinstance(mining, Mining):
             raise TypeError(f"mining: got {mining!r}, want a Mining")
+        if memory is not None and memory.ignore_index != ignore_index:
+            raise ValueError(f"memory: got ignore_index {memory.ignore_index}, want {ignore_index}, that of the loss")
         checks.one_of("contrast_with", contrast_with, functional.CONTRASTS)
         if contrast_with == "memory" and memory is None:
             raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")

@@ -19,6 +19,9 @@ class MemoryBank(nn.Module):
     A batch adds, of every class in every image, a few random pixels to the ring of pixels and the mean embedding to the
     ring of regions. A full ring overwrites its oldest rows. Empty places take no part.
 
+    Under DistributedDataParallel give the loss its process_group, and all ranks have the same bank; without, each would
+    have its own, but buffers inside the wrapped module are those of rank 0 again at the next forward.
+
     Args:
         num_classes: K, class 0 counts like any other.
         dim: D of the embeddings.

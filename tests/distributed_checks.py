@@ -318,7 +318,7 @@ def measured(rank: int, size: int, across: str, n: int, dim: int, dtype: torch.d
     contracts = ("contrast_sums", "contrast_positives", "contrast_gradient")
     outputs = {name: importlib.import_module(f"fastpixcon.ops.{name}").fake for name in contracts}
     for module in (fastpixcon.contrast, fastpixcon.distributed.ring):
-        module.choose = lambda name, *_: outputs[name]  # type: ignore[attr-defined]  # allocates what it returns
+        module.choose = lambda name, *_: outputs[name]  # allocates what it returns
     rows = torch.zeros(n, dim, dtype=dtype, requires_grad=True)
     labels = torch.zeros(n, dtype=torch.int32)
     ranks = fastpixcon.distributed.Ranks(dist.group.WORLD, across)

@@ -53,7 +53,7 @@ def tile_complaints(compiled: Compiled) -> list[str]:
         return [f"tensor-core instructions: {names}, want {wanted}"]
     if options["BLOCK_K"] < options["BLOCK_D"]:  # the parts are a loop of their own
         return wide_loads([loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))], launch, 1)
-    if launch.name in BANK_TILES or (options.get("MINED") and "positives" not in launch.name):  # all tiles are masked
+    if launch.name in BANK_TILES:
         loops = [loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))]
         return wide_loads(loops, launch, 1) if options["BLOCK_D"] == options["D"] else []
     loops = gpu_model.tile_loops(compiled)

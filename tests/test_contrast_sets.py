@@ -82,25 +82,24 @@ def arguments(p: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None, Tensor 
 
 
 @pytest.fixture
-def with_thresholds(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Tensor]], None]:
-    """Lets losses keep the pairs of the given thresholds, and adds to the list those that they would have taken."""
+def with_thresholds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Tensor], Tensor]], None]:
+    """Lets losses keep the pairs of other thresholds than they found, ``replace(found)``."""
     original = contrast.choose
 
-    def use(found: list[Tensor], replace: Callable[[Tensor], Tensor]) -> None:
+    def use(replace: Callable[[Tensor], Tensor]) -> None:
         def choose(name: str, *rest: Any) -> Any:
             op = original(name, *rest)
             if name != "mining_thresholds":
                 return op
 
             def thresholds(*arguments: Any) -> Tensor:
-                found.append(op(*arguments))
-                return replace(found[-1])
+                return replace(op(*arguments))
 
             return thresholds
 
         monkeypatch.setattr(contrast, "choose", choose)
 
-    return use  # type: ignore[return-value]
+    return use
 
 
 @hypothesis.settings(max_examples=60)
@@ -112,7 +111,6 @@ def test_every_combination_is_as_accurate_as_the_reference(
     p["contrast_with"] = "both" if p["S"] is None else p["contrast_with"]
     anchors, y, c, z, bank = arguments(p)
     mining = None if p["mining"] is None else fpc.Mining(*p["mining"], fraction=0.4, keep=(5, 20))
-    found: list[Tensor] = []
     cosines = []
     if p["contrast_with"] != "memory":
         wide = [None if x is None else x.double() for x in (anchors, c)]
@@ -126,7 +124,7 @@ def test_every_combination_is_as_accurate_as_the_reference(
             kept.append(between_cosines(mined.cpu(), torch.cat(cosines, dim=1)))
         return kept[0].to(mined)
 
-    with_thresholds(found, once)
+    with_thresholds(once)
 
     def run(name: str, dtype: torch.dtype, device: str) -> list[Tensor]:
         rows = [None if x is None else x.to(device, dtype).requires_grad_() for x in (anchors, c)]
@@ -196,3 +194,21 @@ def test_backward_does_not_look_at_the_bank_again(complete_backend: Backend) -> 
     loss = fpc.functional.info_nce(x, y, memory=bank)
     bank.reset()
     assert torch.equal(torch.autograd.grad(loss, x)[0], expected)
+
+
+def test_rows_without_direction_stay_zero_and_get_no_gradient(complete_backend: Backend) -> None:
+    """As without a memory."""
+    x = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
+    x[::4] = 0
+    x[1] *= 1e-20
+    x = x.to(complete_backend.device).requires_grad_()
+    y = torch.arange(20, device=complete_backend.device) % 3
+    with torch.no_grad():
+        x[6], y[6] = torch.nan, -1  # left out, whatever it holds
+    everything = fpc.Mining("none", "none")
+    losses = [fpc.functional.info_nce(x, y, mining=mining) for mining in (None, everything)]
+    gradients = [torch.autograd.grad(loss, x)[0] for loss in losses]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    assert not gradients[1][::4].any()
+    assert not gradients[1][1].any()

@@ -98,7 +98,7 @@ def test_an_empty_memory_alone_is_no_loss(complete_backend: Backend) -> None:
     value = loss(embeddings.requires_grad_(), labels, logits)
     value.backward()
     assert float(value.detach()) == 0
-    assert not embeddings.grad.any()  # type: ignore[union-attr]
+    assert not embeddings.grad.any()
 
 
 def test_defaults_are_the_papers() -> None:
@@ -127,6 +127,10 @@ def test_defaults_are_the_papers() -> None:
         (lambda: fpc.Mining(keep=5), "keep: got 5"),
         (lambda: fpc.PixelContrastLoss(memory=torch.zeros(3)), "memory: got tensor"),
         (lambda: fpc.PixelContrastLoss(mining="hardest"), "mining: got 'hardest'"),
+        (
+            lambda: fpc.PixelContrastLoss(memory=fpc.MemoryBank(4, 16, 3, 3), ignore_index=0),
+            "memory: got ignore_index 255, want 0",
+        ),
         (lambda: fpc.PixelContrastLoss(contrast_with="memory"), "contrast_with: got 'memory' without a memory"),
         (
             lambda: fpc.functional.info_nce(

@@ -78,27 +78,25 @@ inline void check_rows(const char* name, const at::Tensor& x, const at::Tensor& 
   check_same_device("labels", labels, x);
 }
 
+inline void check_temperature_and_denominator(const at::Tensor& temperature, c10::string_view denominator) {
+  TORCH_CHECK_VALUE(temperature.numel() == 1, "temperature: got shape ", temperature.sizes(), ", want []");
+  TORCH_CHECK_VALUE(denominator == "negatives" || denominator == "all", "denominator: got ", denominator,
+                    ", want 'negatives' or 'all'");
+}
+
 inline void check_info_nce(const at::Tensor& anchors, const at::Tensor& anchor_labels,
                            const std::optional<at::Tensor>& contrast, const std::optional<at::Tensor>& contrast_labels,
                            const at::Tensor& temperature, c10::string_view denominator, c10::string_view rows) {
   check_rows("anchors", anchors, anchor_labels);
-  TORCH_CHECK_VALUE(denominator == "negatives" || denominator == "all", "denominator: got ", denominator,
-                    ", want 'negatives' or 'all'");
+  check_temperature_and_denominator(temperature, denominator);
   TORCH_CHECK_VALUE(rows == "raw" || rows == "unit" || rows == "any", "rows: got ", rows,
                     ", want 'raw', 'unit' or 'any'");
-  TORCH_CHECK_VALUE(temperature.numel() == 1, "temperature: got shape ", temperature.sizes(), ", want []");
   if (!contrast.has_value()) return;
   TORCH_CHECK_VALUE(contrast_labels.has_value(), "contrast_labels: got None, want the labels of contrast");
   check_rows("contrast", *contrast, *contrast_labels);
   check_same_device("contrast", *contrast, anchors);
   TORCH_CHECK_VALUE(contrast->size(1) == anchors.size(1), "contrast: got feature width ", contrast->size(1), ", want ",
                     anchors.size(1), ", the width of anchors");
-}
-
-inline void check_temperature_and_denominator(const at::Tensor& temperature, c10::string_view denominator) {
-  TORCH_CHECK_VALUE(temperature.numel() == 1, "temperature: got shape ", temperature.sizes(), ", want []");
-  TORCH_CHECK_VALUE(denominator == "negatives" || denominator == "all", "denominator: got ", denominator,
-                    ", want 'negatives' or 'all'");
 }
 
 // Statistics of N anchors.

@@ -63,12 +63,12 @@ bool BankColumns::load(int64_t j0, int64_t n, BlockBuffer& buffer, ColumnBlock& 
   return true;
 }
 
-Tasks::Tasks(int64_t rows_, int64_t block, int64_t bytes) : rows(rows_) {
+Tasks::Tasks(int64_t rows_, int64_t block, int64_t lanes, int64_t bytes) : rows(rows_) {
   constexpr int64_t kMostBlocks = 8;       // a packed block of columns serves so many blocks of rows
   constexpr int64_t kMostBytes = 1 << 25;  // of the sums of all shards, beyond one for each thread
   const int64_t threads = at::get_num_threads();
-  chunk = std::min(kMostBlocks * block, std::max(round_up(rows, block), block));
-  chunks = (rows + chunk - 1) / chunk;
+  chunks = (rows + kMostBlocks * block - 1) / (kMostBlocks * block);
+  chunk = std::max(lanes, round_up((rows + std::max<int64_t>(chunks, 1) - 1) / std::max<int64_t>(chunks, 1), lanes));
   const int64_t enough = (threads + chunks - 1) / std::max<int64_t>(chunks, 1);
   const int64_t even = (4 * threads + chunks - 1) / std::max<int64_t>(chunks, 1);
   const int64_t fitting =

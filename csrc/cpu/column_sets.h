@@ -75,8 +75,8 @@ class SortedColumns {
 struct Tasks {
   int64_t rows, chunk, chunks, shards;
 
-  // `bytes`: of the sums of a row.
-  Tasks(int64_t rows, int64_t block, int64_t bytes);
+  // Chunks are multiples of `lanes`; `bytes`: of the sums of a row.
+  Tasks(int64_t rows, int64_t block, int64_t lanes, int64_t bytes);
   int64_t first_row(int64_t c) const { return c * chunk; }
   int64_t last_row(int64_t c) const { return std::min(rows, (c + 1) * chunk); }
   // Columns of shard s, from multiples of the block on.

@@ -31,7 +31,7 @@ std::vector<Share> shares(const AnchorsAndBank& p, bool wants_pull) {
     for (last = i + 1; last < n && p.anchors.label[last] == p.anchors.label[i];) ++last;
     const Columns ring = p.bank.positives(p.anchors.label[i]);
     if (ring.first == ring.last) continue;
-    Tasks tasks(last - i, block, wants_pull ? 4 * p.anchors.operand.stride : 24);
+    Tasks tasks(last - i, block, lanes, wants_pull ? 4 * p.anchors.operand.stride : 24);
     tasks.shards = std::clamp<int64_t>((4 * at::get_num_threads() + classes - 1) / classes, 1, tasks.shards);
     for (int64_t c = 0; c < tasks.chunks; ++c)
       for (int64_t s = 0; s < tasks.shards; ++s) {

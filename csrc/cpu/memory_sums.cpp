@@ -73,7 +73,7 @@ std::tuple<Tensor, Tensor> memory_sums(const Tensor& anchors, const Tensor& anch
   log_sum.fill_(-kInf);
   float *log_sum_out = log_sum.mutable_data_ptr<float>(), *mean_out = mean.mutable_data_ptr<float>();
 
-  const Tasks tasks(p.anchors.n, p.kernels.block, wants_mean ? 4 * stride : 12);
+  const Tasks tasks(p.anchors.n, p.kernels.block, p.kernels.lanes, wants_mean ? 4 * stride : 12);
   std::vector<Partial> partial(tasks.chunks * tasks.shards);
   each_by_a_thread(tasks.chunks * tasks.shards,
                    [&](int64_t t) { add_shard(p, tasks, t / tasks.shards, t % tasks.shards, wants_mean, partial[t]); });

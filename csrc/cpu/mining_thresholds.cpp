@@ -66,9 +66,7 @@ Tensor mining_thresholds(const Tensor& anchors_in, const Tensor& anchor_labels, 
     out[i] = least, out[N + i] = most;
     out[2 * N + i] = negative_share, out[3 * N + i] = positive_share;
   }
-  Tasks tasks(n, kernels.block, 4 * kCounts);
-  tasks.chunk = std::min<int64_t>(tasks.chunk, std::max<int64_t>(kernels.block, 1024 / kernels.block * kernels.block));
-  tasks.chunks = (n + tasks.chunk - 1) / tasks.chunk;
+  Tasks tasks(n, kernels.block, kernels.lanes, 4 * kCounts);
   const auto view = [&](int64_t, int64_t m, int64_t columns, const Range* positives, const int32_t* own, float* s) {
     return TileView{s, m, columns, positives, /*negatives=*/false, own, 1, 0, 1};
   };

@@ -10,13 +10,14 @@ def threshold(cosine: Tensor, those: Tensor, kind: str, fraction: float, keep: i
     """The least cosine [N] of the hardest of ``those`` pairs [N, M], the hardest having the largest; and the share of
     them that is kept [N]."""
     n = those.sum(dim=1)
-    all_of_them, nothing_less = torch.ones_like(n, dtype=cosine.dtype), torch.full_like(cosine[:, 0], -torch.inf)
+    all_of_them, nothing_less = torch.ones_like(n, dtype=cosine.dtype), cosine.new_full(n.shape, -torch.inf)
     if kind == "none":
         return nothing_less, all_of_them
     if kind == "random":
         return nothing_less, (keep / n.clamp(min=1)).clamp(max=1).to(cosine.dtype)
     pool = n.clamp(max=keep) if kind == "hardest" else (n.double() * fraction).ceil().long()
-    descending = cosine.masked_fill(~those, -torch.inf).sort(dim=1, descending=True).values
+    of_those = torch.nn.functional.pad(cosine.masked_fill(~those, -torch.inf), (0, 1), value=-torch.inf)  # never empty
+    descending = of_those.sort(dim=1, descending=True).values
     least = descending.gather(1, (pool - 1).clamp(min=0)[:, None])[:, 0].where(pool > 0, torch.inf)
     if kind == "hardest":
         return least, all_of_them

@@ -64,3 +64,10 @@ def test_empty_places_of_a_bank_are_not_counted(operators: Backend) -> None:
     tensors = [x.to(operators.device) for x in (anchor, label, bank, bank_labels)]
     row = op(*tensors[:2], None, None, None, *tensors[2:], "random", "random", 0.5, [1, 1])[:, 0]
     assert row[2:].tolist() == [0.5, 0.5]
+
+
+def test_of_no_pairs_nothing_is_kept(operators: Backend) -> None:
+    op = operators.op("mining_thresholds")
+    anchor, label = on_a_circle(torch.zeros(1)).to(operators.device), torch.zeros(1).long().to(operators.device)
+    row = op(anchor, label, anchor[:0], label[:0], None, None, None, "hardest", "semi-hard", 0.5, [1, 1])[:, 0]
+    assert row[:2].tolist() == [INFINITY, -INFINITY]
