@@ -23,6 +23,7 @@ import fastpixcon as fpc
 import fastpixcon.contrast
 import fastpixcon.distributed
 import fastpixcon.distributed.ring
+from fastpixcon.distributed.ranks import ALL_GATHER, REDUCE_SCATTER
 from fastpixcon.functional import info_nce
 
 K = 4
@@ -311,8 +312,8 @@ def measured(rank: int, size: int, across: str, n: int, dim: int, dtype: torch.d
 
         setattr(dist, name, call)
 
-    counted("all_gather_into_tensor", lambda out, x: (size - 1) * x.nbytes)
-    counted("reduce_scatter_tensor", lambda out, x: (size - 1) / size * x.nbytes)
+    counted(ALL_GATHER, lambda out, x: (size - 1) * x.nbytes)
+    counted(REDUCE_SCATTER, lambda out, x: (size - 1) / size * x.nbytes)
     counted("all_reduce", lambda x: 2 * (size - 1) / size * x.nbytes)
     counted("batch_isend_irecv", lambda ops: sum(op.tensor.nbytes for op in ops if op.op is dist.isend))
     contracts = ("contrast_sums", "contrast_positives", "contrast_gradient")

@@ -14,6 +14,9 @@ from fastpixcon.ops import checks
 __all__ = ["ACROSS", "Exchange", "Ranks", "ranks_of"]
 
 ACROSS = ("gather", "ring")
+# The older names warn where there are new ones, which torch 2.7 has not.
+ALL_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
+REDUCE_SCATTER = "reduce_scatter_single" if hasattr(dist, "reduce_scatter_single") else "reduce_scatter_tensor"
 
 
 class Ranks:
@@ -58,7 +61,7 @@ class Ranks:
         own = torch.tensor([rows, *numbers], dtype=torch.int64, device=device)
         everyone = own.new_empty(self.size * len(own))
         with self.waiting("sizes"):
-            dist.all_gather_into_tensor(everyone, own, group=self.group)
+            getattr(dist, ALL_GATHER)(everyone, own, group=self.group)
         sizes, *columns = everyone.view(self.size, -1).T.tolist()  # a wait for the device
         for (name, value), column in zip(values.items(), columns, strict=True):
             if len(set(column)) > 1:
@@ -77,7 +80,7 @@ class Ranks:
             for x in tensors:
                 whole = x.new_empty(self.size * longest, *x.shape[1:])
                 sent = x.contiguous() if len(x) == longest else _padded(x, longest)
-                works.append((dist.all_gather_into_tensor(whole, sent, group=self.group, async_op=True), sent))
+                works.append((getattr(dist, ALL_GATHER)(whole, sent, group=self.group, async_op=True), sent))
                 padded.append(whole)
             for work, _sent in works:
                 work.wait()
@@ -93,7 +96,7 @@ class Ranks:
         own = x.new_empty(longest, *x.shape[1:])
         with self.waiting(what):
             try:
-                dist.reduce_scatter_tensor(own, x.contiguous(), group=self.group)
+                getattr(dist, REDUCE_SCATTER)(own, x.contiguous(), group=self.group)
             except RuntimeError as error:
                 if "does not support" not in str(error) and "not implemented" not in str(error):
                     raise
