@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kMemoryThreads)
 }
 
 template <typename scalar_t, bool kChannels>
-__global__ void __launch_bounds__(kMemoryThreads)
+__global__ void __launch_bounds__(kMemoryThreads, 4)  // left to itself, ptxas spills for a fifth
     region_sums(const void* embeddings, const float* inv_norms, const int32_t* members, const int32_t* begin,
                 const int32_t* count, float* sums, int K, int D, int h, int w, int64_t stride_b, int64_t stride_d,
                 int64_t stride_h, int64_t stride_w) {
