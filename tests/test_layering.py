@@ -12,6 +12,7 @@ PACKAGE = ROOT / "fastpixcon"
 # From the top to the bottom: a layer imports from those below it, and from itself. A layer's backends are beside
 # each other and import none of the others.
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"training", "plan"},
     {"losses"},

@@ -29,6 +29,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Range = tuple[Positive, Positive]
 Name = Annotated[str, Field(min_length=1)]
+# What an arm trains with: cross-entropy, and the paper's parts besides.
+ArmName = Annotated[str, Field(pattern=r"^ce(\+contrast(\+memory)?(\+mining)?)?$")]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -70,10 +72,9 @@ class Model:
 
 @dataclass(frozen=True, config=_STRICT)
 class Schedule:
-    """AdamW with linear warm-up and polynomial decay; the same for both arms."""
+    """Warm-up and polynomial decay; the same for every arm. Either ``epochs`` or ``iterations`` is given."""
 
-    epochs: Count
-    batch: Annotated[int, Field(ge=2)]  # batch norm needs two
+    batch: Annotated[int, Field(ge=2)]  # images of a step over all processes; batch norm needs two
     learning_rate: Positive
     encoder_rate: Positive  # factor on the learning rate of the pretrained encoder
     weight_decay: NotNegative
@@ -81,18 +82,56 @@ class Schedule:
     power: Positive  # of the polynomial decay
     clip: NotNegative  # largest gradient norm; 0: no clipping
     evaluate_every: Count  # epochs; the last is always evaluated
+    epochs: Count | None = None
+    iterations: Count | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
+    accumulate: Count = 1  # parts that a process takes its share of a batch in
+    auxiliary: NotNegative = 0.4  # weight of the cross-entropy of auxiliary logits, of models that have them
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the mean of weights that is evaluated; 0: none
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Contrast:
-    """The loss line of the second arm: weight · PixelContrastLoss."""
+    """The loss line of the arms with contrast: weight * PixelContrastLoss."""
 
     weight: Positive
     warmup: Annotated[int, Field(ge=0)]  # iterations of cross-entropy alone; the weight then ramps up as long again
     temperature: Positive
     base_temperature: Positive
-    max_samples: Count  # anchors per batch
+    max_samples: Count  # anchors per batch and process
     max_views: Count  # anchors per class and image
+    pool: Count = 1  # side of the squares of embeddings that are averaged before the contrast
+    denominator: Literal["negatives", "all"] = "negatives"
+    across: Literal["gather", "ring"] = "gather"  # of several processes
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Memory:
+    """MemoryBank of the arms with memory."""
+
+    pixel_size: Count  # per class
+    region_size: Count  # per class
+    pixels_per_image: Count  # of a class
+    dtype: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Mining:
+    """Mining of the arms with mining."""
+
+    negatives: Literal["none", "hardest", "semi-hard", "random"] = "semi-hard"
+    positives: Literal["none", "hardest", "semi-hard", "random"] = "semi-hard"
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    keep: tuple[Count, Count] = (1024, 2048)  # positives, negatives
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Evaluation:
+    """Mean of the class probabilities at several sizes of the image, and mirrored."""
+
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -105,14 +144,21 @@ class Figures:
 class Config:
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]  # of the run directory
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    arms: Annotated[tuple[Literal["ce", "ce+contrast"], ...], Field(min_length=1)]
+    arms: Annotated[tuple[ArmName, ...], Field(min_length=1)]
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16"]  # auto: bf16 autocast where the processor has bf16 matrix instructions
+    # auto: bf16 autocast where the processor has bf16 matrix instructions
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     data: Data
     model: Model
     schedule: Schedule
     contrast: Contrast
     figures: Figures
+    memory: Memory | None = None  # wanted by arms with memory
+    mining: Mining = Mining()
+    evaluation: Evaluation = Evaluation()
+    compile: bool = False  # torch.compile of the network
+    channels_last: bool = True  # memory format of images and features
+    tensorboard: bool = True  # event files beside the checkpoints
 
 
 _ADAPTER = TypeAdapter(Config)
@@ -155,6 +201,10 @@ def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
         raise TrainingError(f"data.augmentation.scale: got [{low}, {high}], want the smaller first")
     if len(set(config.arms)) < len(config.arms):
         raise TrainingError(f"arms: got {list(config.arms)}, want each once")
+    if any("memory" in arm for arm in config.arms) and config.memory is None:
+        raise TrainingError("memory: missing, want a table of it for the arms with memory")
+    if (config.schedule.epochs is None) == (config.schedule.iterations is None):
+        raise TrainingError("schedule: want either epochs or iterations")
     return config
 
 

@@ -1,25 +1,28 @@
 """Training of one arm: from the seed, or from its checkpoint, to the end or to an interruption."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import JaccardIndex, MetricCollection
 
-from fastpixcon import PixelContrastLoss
-from fastpixcon.training import checkpoint
-from fastpixcon.training.config import Config, Schedule
-from fastpixcon.training.data import IGNORE, DataSet
-from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader, val_loader
+from fastpixcon.training import TrainingError, checkpoint
+from fastpixcon.training.config import Config
+from fastpixcon.training.criteria import contrast_loss, contrast_weight, labelled, segmentation_loss
+from fastpixcon.training.data import DataSet
+from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader
+from fastpixcon.training.evaluation import Batch, evaluate, predict
 from fastpixcon.training.interrupt import Interrupted
 from fastpixcon.training.metering import Meter
 from fastpixcon.training.models import ContrastNetwork, build_model
+from fastpixcon.training.models.synchronised import synchronise_norms
+from fastpixcon.training.optimisation import make_optimizer, mean_weights, rate_factor, set_rate
+from fastpixcon.training.processes import Processes
+from fastpixcon.training.trained import save_trained
 
 
 @dataclass
@@ -28,7 +31,8 @@ class History:
 
     cross_entropy: list[float] = field(default_factory=list)
     contrast: list[float | None] = field(default_factory=list)  # None: not computed, during the warm-up or at all
-    evaluations: list[dict[str, Any]] = field(default_factory=list)  # iteration, miou, iou [K]
+    # iteration, and what evaluation.evaluate gives; the confusion of the last alone
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
 
@@ -38,37 +42,63 @@ class Runtime:
     """Where and how an arm runs; nothing of it is saved."""
 
     device: torch.device
-    bf16: bool
+    precision: str  # fp32, bf16, fp16
     stop_requested: Callable[[], bool]
-    on_iteration: Callable[[int, History], None]  # iterations done
-    on_evaluation: Callable[[int, int, History], None]  # epoch, epochs
+    on_iteration: Callable[["Arm"], None]
+    on_evaluation: Callable[["Arm"], None]
+    processes: Processes = field(default_factory=Processes)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
 
 class Arm:
     """A network, its optimizer, its losses and how far they are; ``run`` takes them to the end.
 
-    Both arms start from the same weights and see the same images in the same order; they differ in one loss line.
+    All arms start from the same weights and see the same images in the same order; they differ in one loss line.
     """
 
     def __init__(self, config: Config, name: str, data: DataSet, folder: Path, runtime: Runtime) -> None:
         self.config, self.name, self.data, self.folder, self.runtime = config, name, data, folder, runtime
-        schedule = config.schedule
+        schedule, device = config.schedule, runtime.device
         self.epoch_length = len(data.train) // schedule.batch  # iterations
-        self.iterations = schedule.epochs * self.epoch_length
+        if schedule.iterations is not None:
+            self.iterations = schedule.iterations
+            self.epochs = -(-schedule.iterations // self.epoch_length)  # the last one may be cut short
+        else:
+            self.epochs = schedule.epochs or 1
+            self.iterations = self.epochs * self.epoch_length
         checkpoint.seed_all(config.seed)
         self.model: ContrastNetwork = build_model(config.model, len(data.classes))
-        self.model.to(runtime.device).to(memory_format=torch.channels_last)
-        self.contrast = self._contrast_loss() if name == "ce+contrast" else None
+        self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.model.to(device).to(memory_format=self.layout)
+        self.contrast = contrast_loss(config, name, len(data.classes), device, runtime.processes)
         self.optimizer = make_optimizer(self.model, schedule)
-        self.meter = Meter(runtime.device)
+        self.mean = mean_weights(self.model, schedule.ema)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
+        self.meter = Meter(device)
         self.history = History()
         self.done = 0  # iterations
         self.evaluated = 0  # epochs
+        if runtime.processes.size > 1:
+            synchronise_norms(self.model)
+            torch.manual_seed(config.seed + runtime.processes.rank)  # of dropout
         if self.checkpoint_path.exists():
             self._restore()
+        if self.contrast:
+            self.contrast.seed.add_(runtime.processes.rank << 32)  # every process draws its own anchors
+        self.network = self._network()
+
+    def _network(self) -> nn.Module:
+        """The model as it is trained: compiled, and its gradients averaged over processes."""
+        network: nn.Module = self.model
+        if self.config.compile:
+            network = torch.compile(network)  # type: ignore[assignment]
+        if self.runtime.processes.size > 1:
+            devices = [self.runtime.device] if self.runtime.device.type == "cuda" else None
+            network = nn.parallel.DistributedDataParallel(network, device_ids=devices)
+        return network
 
     @property
     def checkpoint_path(self) -> Path:
@@ -76,25 +106,37 @@ class Arm:
 
     @property
     def finished(self) -> bool:
-        return self.done == self.iterations and self.evaluated == self.config.schedule.epochs
+        return self.done == self.iterations and self.evaluated == self.epochs
+
+    @property
+    def evaluated_model(self) -> ContrastNetwork:
+        """The mean of the weights, where there is one."""
+        return cast(ContrastNetwork, self.mean.module) if self.mean else self.model
 
     def run(self) -> None:
         """Train to the end. Raises ``Interrupted``, with a checkpoint written, if that was requested."""
         self.folder.mkdir(exist_ok=True)
         while not self.finished:
-            if self.done < (self.evaluated + 1) * self.epoch_length:
+            if self.done < min((self.evaluated + 1) * self.epoch_length, self.iterations):
                 self._train_epoch()
             self._evaluate_epoch()
             self.save()
-        weights = self.model.plain_state_dict()
-        checkpoint.save(self.folder / "model.pt", {k: v.cpu().contiguous() for k, v in weights.items()})
+        if self.runtime.processes.is_first:
+            last = self.history.evaluations[-1]
+            save_trained(self.folder / "model.pt", self.config, self.name, self.data, self.evaluated_model, last)
 
     def save(self) -> None:
+        processes = self.runtime.processes
+        random = processes.from_all(checkpoint.random_state())
+        if not processes.is_first:
+            return
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "mean": self.mean.state_dict() if self.mean else None,
             "contrast": self.contrast.state_dict() if self.contrast else None,
-            "random": checkpoint.random_state(),
+            "random": random,  # of every process
             "threads": torch.get_num_threads(),
             "done": self.done,
             "evaluated": self.evaluated,
@@ -104,185 +146,172 @@ class Arm:
         checkpoint.save(self.checkpoint_path, state)
 
     def _restore(self) -> None:
-        state = checkpoint.load(self.checkpoint_path)
+        state, processes = checkpoint.load(self.checkpoint_path), self.runtime.processes
+        if len(state["random"]) != processes.size:
+            raise TrainingError(
+                f"{self.checkpoint_path}: written by {len(state['random'])} processes, want as many to go on, "
+                f"got {processes.size}"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.mean:
+            self.mean.load_state_dict(state["mean"])
         if self.contrast:
             self.contrast.load_state_dict(state["contrast"])
         self.done, self.evaluated = state["done"], state["evaluated"]
         self.history = History(**state["history"])
         self.meter.load_state(state["meter"])
         torch.set_num_threads(state["threads"])  # sums over threads depend on their number
-        checkpoint.restore_random_state(state["random"])
+        checkpoint.restore_random_state(state["random"][processes.rank])
 
     def _train_epoch(self) -> None:
-        started, losses = time.perf_counter(), _Losses()
+        started, losses = time.perf_counter(), _Losses(self.runtime.processes)
         epoch, start = divmod(self.done, self.epoch_length)
-        config = self.config
+        config, processes = self.config, self.runtime.processes
         train = TrainSet(self.data.train, augmentation(config.data.augmentation), config.seed)
-        order = EpochOrder(len(self.data.train), config.schedule.batch, config.seed, epoch, start)
-        self.model.train()
+        share = (processes.rank, processes.size)
+        order = EpochOrder(len(self.data.train), config.schedule.batch, config.seed, epoch, start, share)
+        self.network.train()
+        stop = False
         try:
             for images, labels in train_loader(train, order, config.data.workers):
                 self._step(images, labels, losses)
                 self.done += 1
                 losses.read_into(self.history, lazily=self.runtime.device.type == "cuda")
-                self.runtime.on_iteration(self.done, self.history)
-                if self.runtime.stop_requested():
+                self.runtime.on_iteration(self)
+                stop = processes.any(self.runtime.stop_requested(), self.runtime.device)
+                if stop or self.done == self.iterations:
                     break
         finally:
             losses.read_into(self.history)
             self.history.train_seconds += time.perf_counter() - started
-        self._stop_if_requested()
+        if stop:
+            self._stop()
 
     def _step(self, images: Tensor, labels: Tensor, losses: "_Losses") -> None:
         runtime, schedule = self.runtime, self.config.schedule
-        images = images.to(runtime.device, memory_format=torch.channels_last, non_blocking=True)  # [B, 3, H, W]
+        images = images.to(runtime.device, memory_format=self.layout, non_blocking=True)  # [B, 3, H, W]
         labels = labels.to(runtime.device, non_blocking=True)  # [B, H, W]
         set_rate(self.optimizer, rate_factor(self.done, self.iterations, schedule))
-        with runtime.autocast():
-            outputs = self.model(images)
+        # Per labelled pixel of the whole batch, wherever its images are.
+        counted = runtime.processes.sum(labelled(labels)) / runtime.processes.size
+        parts = list(zip(images.chunk(schedule.accumulate), labels.chunk(schedule.accumulate), strict=True))
+        for i, (part, part_labels) in enumerate(parts):
+            with self._gradients_stay(i < len(parts) - 1):
+                losses.append(*self._part(part, part_labels, counted, len(parts)))
+        self.scaler.unscale_(self.optimizer)
+        if schedule.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.mean:
+            self.mean.update_parameters(self.model)
+        losses.step_done()
+
+    def _gradients_stay(self, yes: bool) -> AbstractContextManager[None]:
+        """Within a process, until the last part of the batch."""
+        if yes and isinstance(self.network, nn.parallel.DistributedDataParallel):
+            context: AbstractContextManager[None] = self.network.no_sync()
+            return context
+        return nullcontext()
+
+    def _part(self, images: Tensor, labels: Tensor, counted: Tensor, parts: int) -> tuple[Tensor, Tensor | None]:
+        """Forward and backward of a part of the batch; its share of the losses."""
+        with self.runtime.autocast():
+            outputs = self.network(images)
         # The losses see detached outputs: their forward and backward are measured apart from the network's.
-        logits = outputs["logits"].detach().requires_grad_()  # [B, K, h, w]
-        embeddings = outputs["embeddings"].detach().requires_grad_()  # [B, D, h, w]
-        weight = self._contrast_weight()
+        heads = {name: output.detach().requires_grad_() for name, output in outputs.items()}  # [B, ., h, w] each
         # Memory is measured once an epoch, in its last iteration: it is past the warm-up first of all.
         memory = (self.done + 1) % self.epoch_length == 0
         with self.meter.part("cross_entropy", memory):
-            cross_entropy = segmentation_loss(logits, labels)
-            cross_entropy.backward()
+            cross_entropy = segmentation_loss(heads["logits"], labels, counted)
+            total = cross_entropy
+            if "auxiliary" in heads:
+                total = total + self.config.schedule.auxiliary * segmentation_loss(heads["auxiliary"], labels, counted)
+            self.scaler.scale(total).backward()
         contrast = None
+        weight = contrast_weight(self.config.contrast, self.done)
         if self.contrast and weight:
             with self.meter.part("contrast", memory):
-                contrast = self.contrast(embeddings, labels, logits.detach())
-                (weight * contrast).backward()
-        heads = [(outputs["logits"], logits.grad), (outputs["embeddings"], embeddings.grad)]
-        used = [(output, grad) for output, grad in heads if grad is not None]
-        torch.autograd.backward([output for output, _ in used], [grad for _, grad in used])
-        if schedule.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        losses.append(cross_entropy, contrast)
+                contrast = self._contrast(self.contrast, heads["embeddings"], labels, heads["logits"].detach()) / parts
+                self.scaler.scale(weight * contrast).backward()
+        if self.runtime.processes.size > 1:  # which wait for the gradient of every parameter
+            for head in heads.values():
+                head.grad = torch.zeros_like(head) if head.grad is None else head.grad
+        used = [name for name, head in heads.items() if head.grad is not None]
+        torch.autograd.backward([outputs[name] for name in used], [heads[name].grad for name in used])
+        return cross_entropy.detach(), None if contrast is None else contrast.detach()
 
-    def _contrast_weight(self) -> float:
-        """Zero during the warm-up, then a ramp as long as it, then the full weight."""
-        contrast = self.config.contrast
-        if self.done < contrast.warmup:
-            return 0.0
-        ramp = (self.done - contrast.warmup + 1) / contrast.warmup if contrast.warmup else 1.0
-        return contrast.weight * min(ramp, 1.0)
+    def _contrast(self, loss: nn.Module, embeddings: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+        pool = self.config.contrast.pool
+        if pool > 1:
+            embeddings = nn.functional.avg_pool2d(embeddings, pool)  # [B, D, h, w]
+        if logits.shape[-2:] != embeddings.shape[-2:]:
+            size = embeddings.shape[-2:]
+            logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+        value: Tensor = loss(embeddings, labels, logits)
+        return value
 
     def _evaluate_epoch(self) -> None:
-        schedule = self.config.schedule
         epoch = self.evaluated + 1
-        if epoch % schedule.evaluate_every == 0 or epoch == schedule.epochs:
+        if epoch % self.config.schedule.evaluate_every == 0 or epoch == self.epochs:
             started = time.perf_counter()
-            iou = self._evaluate()
-            if iou is None:
-                self._stop_if_requested()
-            else:
-                miou, per_class = iou
-                self.history.evaluations.append({"iteration": self.done, "miou": miou, "iou": per_class})
-                self.history.evaluate_seconds += time.perf_counter() - started
-                self.evaluated = epoch
-                self.runtime.on_evaluation(epoch, schedule.epochs, self.history)
+            processes, device = self.runtime.processes, self.runtime.device
+            # Of several processes none may stop alone, which would leave the others waiting.
+            asked = self.runtime.stop_requested if processes.size == 1 else lambda: False
+            found = evaluate(self.predict_val(), len(self.data.classes), device, asked)
+            if found is None or processes.any(self.runtime.stop_requested(), device):
+                self._stop()
+                return
+            for earlier in self.history.evaluations:
+                earlier.pop("confusion", None)
+            self.history.evaluations.append({"iteration": self.done, **found})
+            self.history.evaluate_seconds += time.perf_counter() - started
+            self.evaluated = epoch
+            self.runtime.on_evaluation(self)
         else:
             self.evaluated = epoch
 
-    def _evaluate(self) -> tuple[float, list[float]] | None:
-        """mIoU and IoU [K] on val; None if a stop was requested before the end."""
-        classes = len(self.data.classes)
-        settings: dict[str, Any] = {"task": "multiclass", "num_classes": classes, "ignore_index": IGNORE}
-        metrics = MetricCollection(
-            {"miou": JaccardIndex(**settings), "iou": JaccardIndex(**settings, average=None)}, compute_groups=True
-        ).to(self.runtime.device)
-        for _, labels, logits in self.predict_val():
-            if self.runtime.stop_requested():
-                return None
-            metrics.update(logits.argmax(1), labels)
-        result = metrics.compute()
-        return float(result["miou"]), [float(v) for v in result["iou"]]
+    def predict_val(self) -> Iterator[Batch]:
+        """This process's share of val, by the weights that are evaluated."""
+        return predict(self.evaluated_model, self.data, self.config, self.runtime.device, self.runtime.processes)
 
-    @torch.no_grad()
-    def predict_val(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of val: images [B, 3, H, W], labels [B, H, W], logits [B, K, H, W]."""
-        self.model.eval()
-        device = self.runtime.device
-        for images, labels in val_loader(self.data.val, self.config.schedule.batch, self.config.data.workers):
-            images = images.to(device, memory_format=torch.channels_last)
-            with self.runtime.autocast():
-                logits = self.model(images)["logits"]
-            yield images, labels.to(device), upsample(logits, labels)
-
-    def _stop_if_requested(self) -> None:
-        if self.runtime.stop_requested():
-            self.save()
-            raise Interrupted
-
-    def _contrast_loss(self) -> PixelContrastLoss:
-        contrast = self.config.contrast
-        return PixelContrastLoss(
-            temperature=contrast.temperature,
-            base_temperature=contrast.base_temperature,
-            max_samples=contrast.max_samples,
-            max_views=contrast.max_views,
-            ignore_index=IGNORE,
-        ).to(self.runtime.device)
+    def _stop(self) -> None:
+        self.save()
+        raise Interrupted
 
 
 class _Losses:
     """Losses of the last iterations, still on the device."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.parts: list[tuple[Tensor, Tensor | None]] = []
         self.pending: list[tuple[Tensor, Tensor | None]] = []
 
     def append(self, cross_entropy: Tensor, contrast: Tensor | None) -> None:
-        self.pending.append((cross_entropy.detach(), None if contrast is None else contrast.detach()))
+        self.parts.append((cross_entropy, contrast))
+
+    def step_done(self) -> None:
+        contrasts = [contrast for _, contrast in self.parts if contrast is not None]
+        self.pending.append((_sum([c for c, _ in self.parts]), _sum(contrasts) if contrasts else None))
+        self.parts.clear()
 
     def read_into(self, history: History, lazily: bool = False) -> None:
         """Reading waits for the device: ``lazily`` does so every 20 iterations only."""
         if lazily and len(self.pending) < 20:
             return
-        for cross_entropy, contrast in self.pending:
-            history.cross_entropy.append(float(cross_entropy))
+        if not self.pending:
+            return
+        # Of the cross-entropy every process has its share; the contrast is the same for all.
+        shares = self.processes.sum(torch.stack([c for c, _ in self.pending])) / self.processes.size
+        for cross_entropy, (_, contrast) in zip(shares.tolist(), self.pending, strict=True):
+            history.cross_entropy.append(cross_entropy)
             history.contrast.append(None if contrast is None else float(contrast))
         self.pending.clear()
 
 
-def upsample(logits: Tensor, labels: Tensor) -> Tensor:
-    """[B, K, h, w] -> [B, K, H, W], the size of the labels, in float32."""
-    return F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy per labelled pixel; 0 if there is none."""
-    total = F.cross_entropy(upsample(logits, labels), labels, ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp(min=1)
-
-
-def make_optimizer(model: ContrastNetwork, schedule: Schedule) -> torch.optim.Optimizer:
-    """AdamW; the encoder slower, vectors (biases, batch norm) without weight decay."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        factor = schedule.encoder_rate if name.startswith("encoder.") else 1.0
-        decay = schedule.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((factor, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "full_rate": schedule.learning_rate * factor}
-            for (factor, decay), parameters in groups.items()
-        ],
-        lr=schedule.learning_rate,
-    )
-
-
-def rate_factor(done: int, iterations: int, schedule: Schedule) -> float:
-    """Factor on the learning rate: linear warm-up, times polynomial decay to 0."""
-    warmup = min((done + 1) / (schedule.warmup + 1), 1.0)
-    return float(warmup * (1 - done / iterations) ** schedule.power)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["full_rate"] * factor
+def _sum(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).sum()

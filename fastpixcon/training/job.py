@@ -2,75 +2,97 @@
 
 import os
 import platform
-import time
+import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import fastpixcon
 from fastpixcon.training import TrainingError, report, rundir
 from fastpixcon.training.config import Config, to_tree
 from fastpixcon.training.data import DataSet, open_dataset
-from fastpixcon.training.engine import Arm, History, Runtime
+from fastpixcon.training.engine import Arm, Runtime
 from fastpixcon.training.figures import draw_all
 from fastpixcon.training.interrupt import GracefulInterrupt, Interrupted
 from fastpixcon.training.metering import keep_freed_memory
 from fastpixcon.training.models import check_model_name
+from fastpixcon.training.processes import Processes
+from fastpixcon.training.progress import ArmProgress
 
 
-def prepare(config: Config) -> tuple[Config, DataSet]:
+def prepare(config: Config, processes: Processes | None = None) -> tuple[Config, DataSet]:
     """Check everything that can be checked before a run has a directory.
 
     Returns the config with what "auto" meant here, so that a resumed run does the same wherever it is, and the data.
     """
+    processes = processes or Processes()
     device = pick_device(config.device)
-    precision: Literal["bf16", "fp32"] = "bf16" if use_bf16(config.precision, device) else "fp32"
+    precision = pick_precision(config.precision, device)
     check_model_name(config.model)
     data = open_dataset(config.data)
-    batch = config.schedule.batch
+    batch, parts = config.schedule.batch, processes.size * config.schedule.accumulate
     if batch > len(data.train):
         raise TrainingError(f"schedule.batch: got {batch}, want at most {len(data.train)}, the images to train on")
+    if batch % parts or batch < 2 * config.schedule.accumulate:
+        raise TrainingError(
+            f"schedule.batch: got {batch}, want a multiple of {parts}, {processes.size} processes times "
+            f"{config.schedule.accumulate} parts of at least 2 images"
+        )
+    if processes.size > 1 and config.contrast.across == "ring" and any("mining" in arm for arm in config.arms):
+        raise TrainingError("contrast.across: got 'ring', want 'gather' for the arms with mining")
     return replace(config, device="cuda" if device.type == "cuda" else "cpu", precision=precision), data
 
 
-def run(config: Config, data: DataSet, folder: Path, console: Console) -> None:
+def run(config: Config, data: DataSet, folder: Path, console: Console, processes: Processes | None = None) -> None:
     """Train what is left to train of a prepared ``config`` in ``folder``; raises ``Interrupted`` after Ctrl-C.
 
-    The folder gets config.json, one folder per arm with checkpoint.pt (to resume) and model.pt (to predict),
-    results.json and figures/*.png.
+    The folder gets config.json, one folder per arm with checkpoint.pt (to resume), model.pt (to predict) and event
+    files of TensorBoard, results.json and figures/*.png.
     """
-    held = rundir.lock(folder)
+    processes = processes or Processes()
+    held = rundir.lock(folder) if processes.is_first else None
     keep_freed_memory()
+    device = torch.device(config.device, processes.local) if config.device == "cuda" else torch.device(config.device)
     try:
-        rundir.write_config(folder, config)
-        console.print(
-            f"[bold]{config.name}[/] in {folder}: {len(data.train)} images to train, {len(data.val)} to validate, "
-            f"{len(data.classes)} classes; {config.model.name}, {config.precision} on {config.device}, "
-            f"{torch.get_num_threads()} threads"
-        )
-        with _ArmProgress(console) as progress, GracefulInterrupt() as interrupt:
+        if processes.is_first:
+            rundir.write_config(folder, config)
+            console.print(
+                f"[bold]{config.name}[/] in {folder}: {len(data.train)} images to train, {len(data.val)} to validate, "
+                f"{len(data.classes)} classes; {config.model.name}, {config.precision} on {config.device}, "
+                f"{processes.size} x {torch.get_num_threads()} threads"
+            )
+        with ArmProgress(console, config.tensorboard) as progress, GracefulInterrupt() as interrupt:
+            watched = processes.is_first
             arms = []
             for name in config.arms:
                 runtime = Runtime(
-                    device=torch.device(config.device),
-                    bf16=config.precision == "bf16",
+                    device=device,
+                    precision=config.precision,
                     stop_requested=lambda: interrupt.requested,
-                    on_iteration=progress.on_iteration,
-                    on_evaluation=progress.on_evaluation,
+                    on_iteration=progress.on_iteration if watched else _nothing,
+                    on_evaluation=progress.on_evaluation if watched else _nothing,
+                    processes=processes,
                 )
                 arm = Arm(config, name, data, folder / name, runtime)
-                progress.start(arm)
+                if watched:
+                    progress.start(arm)
                 arm.run()
                 arms.append(arm)
-                if interrupt.requested and len(arms) < len(config.arms):
+                if processes.any(interrupt.requested, device) and len(arms) < len(config.arms):
                     raise Interrupted
-        _finish(config, data, arms, folder, console)
+        if processes.is_first:
+            _finish(config, data, arms, folder, console)
     finally:
-        held.close()
+        if held:
+            held.close()
+
+
+def _nothing(arm: Arm) -> None:
+    pass
 
 
 def pick_device(name: str) -> torch.device:
@@ -81,24 +103,27 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def use_bf16(precision: str, device: torch.device) -> bool:
+def pick_precision(
+    name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> Literal["fp32", "bf16", "fp16"]:
     """Without matrix instructions for bf16 a CPU is many times slower in it than in fp32."""
-    if precision != "auto":
-        return precision == "bf16"
+    if name != "auto":
+        return name
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+        return "fp32"
+    return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "fp32"
 
 
-def _finish(config: Config, data: DataSet, arms: list[Arm], folder: Path, console: Console) -> None:
+def _finish(config: Config, data: DataSet, arms: Sequence[Arm], folder: Path, console: Console) -> None:
     results: dict[str, Any] = {
         "config": to_tree(config),
         "environment": {
             "fastpixcon": fastpixcon.__version__,
+            "commit": _commit(),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "processor": _processor(),
@@ -115,6 +140,16 @@ def _finish(config: Config, data: DataSet, arms: list[Arm], folder: Path, consol
         console.print(f"  {os.path.relpath(path)}", highlight=False, soft_wrap=True)
 
 
+def _commit() -> str | None:
+    """Of the sources that ran, with + where they had been changed; None where they are not a repository."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def _processor() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
@@ -123,57 +158,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
-
-
-class _ArmProgress:
-    """A bar for the arm in training, a printed line for each evaluation."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} {task.fields[losses]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            expand=True,
-            speed_estimate_period=60,
-        )
-
-    def __enter__(self) -> "_ArmProgress":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def start(self, arm: Arm) -> None:
-        self.arm, self.first, self.started = arm, arm.done, time.monotonic()
-        self.task = self.progress.add_task(arm.name, total=arm.iterations, completed=arm.done, rate="", losses="")
-        if arm.finished:
-            self.console.print(f"{arm.name}: finished before")
-        elif arm.done:
-            self.console.print(f"{arm.name}: resumed after iteration {arm.done} of {arm.iterations}")
-
-    def on_iteration(self, done: int, history: History) -> None:
-        images = (done - self.first) * self.arm.config.schedule.batch
-        rate = f"{images / (time.monotonic() - self.started):.1f} img/s"
-        losses = ""
-        if history.cross_entropy:
-            losses = f"CE {_mean(history.cross_entropy[-20:]):.3f}"
-            if history.contrast[-1] is not None:
-                losses += f" contrast {_mean([c for c in history.contrast[-20:] if c is not None]):.3f}"
-        self.progress.update(self.task, completed=done, rate=rate, losses=losses)
-
-    def on_evaluation(self, epoch: int, epochs: int, history: History) -> None:
-        recent = _mean(history.cross_entropy[-self.arm.epoch_length :])
-        self.console.print(
-            f"{self.arm.name}: epoch {epoch} of {epochs}, cross-entropy {recent:.3f}, "
-            f"val mIoU {history.evaluations[-1]['miou']:.4f}, {history.train_seconds + history.evaluate_seconds:.0f} s",
-            highlight=False,
-        )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

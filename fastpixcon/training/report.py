@@ -35,21 +35,21 @@ def summarise(history: History, meter: Meter) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A column for each arm and, for two of them, their difference."""
+    """A column for each arm, and how much more it is than the first one's."""
     arms = results["arms"]
     result = Table(title=f"{results['config']['name']}, seed {results['config']['seed']}: validation after training")
     result.add_column()
     for name in arms:
         result.add_column(name, justify="right")
-    if len(arms) == 2:
-        result.add_column("difference", justify="right")
 
-    def iou_row(label: str, value: Callable[[dict[str, Any]], float], style: str = "") -> None:
-        values = [100 * value(arm) for arm in arms.values()]
-        cells = [f"{v:.2f}" for v in values]
-        if len(values) == 2:
-            gain = values[1] - values[0]
-            cells.append(f"[{'green' if gain > 0 else 'red'}]{gain:+.2f}[/]")
+    def iou_row(label: str, value: Callable[[dict[str, Any]], float | None], style: str = "") -> None:
+        first, *others = [value(arm) for arm in arms.values()]
+        cells = [_percent(first)]
+        for other in others:
+            cells.append(_percent(other))
+            if first is not None and other is not None:
+                gain = 100 * (other - first)
+                cells[-1] += f" [{'green' if gain > 0 else 'red'}]{gain:+.2f}[/]"
         result.add_row(label, *cells, style=style)
 
     iou_row("mIoU %", lambda arm: arm["miou"], style="bold")
@@ -71,6 +71,10 @@ def table(results: dict[str, Any]) -> Table:
         "memory: growth of the process at its peak."
     )
     return result
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def _cell(reading: dict[str, Any] | None, key: str, form: str, unit: float = 1) -> str:

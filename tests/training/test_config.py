@@ -23,7 +23,7 @@ def test_shipped_configs_are_valid_and_survive_json(name: str) -> None:
         ("data.workers=true", "data.workers: got True, want a valid integer"),
         ("contrast.temperature=0", "contrast.temperature: got 0, want greater than 0"),
         ("contrast.temperature=inf", "contrast.temperature: "),
-        ("precision=fp64", "precision: got 'fp64', want 'auto', 'fp32' or 'bf16'"),
+        ("precision=fp64", "precision: got 'fp64', want 'auto', 'fp32', 'bf16' or 'fp16'"),
         ("data.augmentation.scale=[1.5, 0.5]", "data.augmentation.scale: got [1.5, 0.5], want the smaller first"),
         ('arms=["ce", "ce"]', "arms: got ['ce', 'ce'], want each once"),
         ("name=a/b", "name: got 'a/b'"),

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from tiny_run import python
 
 from fastpixcon.training import config
-from fastpixcon.training.engine import make_optimizer, rate_factor, segmentation_loss, set_rate
-from fastpixcon.training.job import use_bf16
+from fastpixcon.training.criteria import contrast_weight, segmentation_loss
+from fastpixcon.training.job import pick_precision
 from fastpixcon.training.models import build_model
+from fastpixcon.training.optimisation import make_optimizer, rate_factor, set_rate
 
 # In a fresh process, as the readings are of the whole process.
 MEASURED = """
@@ -74,6 +75,24 @@ def test_segmentation_loss_without_labels_is_zero() -> None:
     assert (logits.grad == 0).all()
 
 
+def test_segmentation_loss_of_parts_adds_up_to_that_of_the_batch() -> None:
+    logits, labels = torch.randn(4, 3, 4, 4), torch.randint(0, 3, (4, 8, 8))
+    labels[0] = 255
+    labels[1, :3] = 255
+    counted = (labels != 255).sum()
+    parts = [segmentation_loss(x, y, counted) for x, y in zip(logits.chunk(2), labels.chunk(2), strict=True)]
+    torch.testing.assert_close(parts[0] + parts[1], segmentation_loss(logits, labels))
+
+
+def test_contrast_is_off_then_ramps_up() -> None:
+    contrast = replace(config.load("digits").contrast, weight=0.5, warmup=10)
+    weights = [contrast_weight(contrast, done) for done in range(30)]
+    assert weights[:10] == [0] * 10
+    assert weights[10] == pytest.approx(0.05)
+    assert weights[19:] == [0.5] * 11
+
+
 def test_precision_is_as_asked_for() -> None:
-    assert use_bf16("bf16", torch.device("cpu"))
-    assert not use_bf16("fp32", torch.device("cpu"))
+    assert pick_precision("bf16", torch.device("cpu")) == "bf16"
+    assert pick_precision("fp16", torch.device("cpu")) == "fp16"
+    assert pick_precision("fp32", torch.device("cpu")) == "fp32"

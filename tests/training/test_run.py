@@ -72,7 +72,7 @@ def test_a_run_on_cuda(tmp_path: Path) -> None:
     assert all(value >= 0 for value in arms["ce+contrast"]["contrast"][1:])
 
 
-@pytest.mark.parametrize("name", ["curves.png", "predictions.png", "tsne.png"])
+@pytest.mark.parametrize("name", ["curves.png", "predictions.png", "tsne.png", "similarity.png", "confusion.png"])
 def test_figures_are_not_blank(finished_run: Path, name: str) -> None:
     picture = np.array(Image.open(finished_run / "figures" / name).convert("RGB"))
     assert min(picture.shape[:2]) > 300
@@ -81,8 +81,9 @@ def test_figures_are_not_blank(finished_run: Path, name: str) -> None:
 
 
 def test_the_exported_model_has_no_head(finished_run: Path) -> None:
-    weights = torch.load(finished_run / "ce" / "model.pt", weights_only=True)
-    assert not any("projection" in key for key in weights)
+    stored = torch.load(finished_run / "ce" / "model.pt", weights_only=True)
+    assert not any("projection" in key for key in stored["model"])
+    assert stored["config"]["data"]["root"] == ""
 
 
 def test_interrupted_and_resumed_is_bit_for_bit_the_same(finished_run: Path, tmp_path: Path) -> None:

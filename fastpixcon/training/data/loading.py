@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -81,10 +81,14 @@ class ValSet(Dataset[Sample]):
 
 
 class EpochOrder(Sampler[list[Key]]):
-    """Batches of keys of one epoch from batch ``start`` on; the last, incomplete batch is left out."""
+    """Batches of keys of one epoch from batch ``start`` on; the last, incomplete batch is left out. Of every batch
+    the part of process ``share[0]`` of ``share[1]``."""
 
-    def __init__(self, length: int, batch: int, seed: int, epoch: int, start: int = 0) -> None:
+    def __init__(
+        self, length: int, batch: int, seed: int, epoch: int, start: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.length, self.batch, self.seed, self.epoch, self.start = length, batch, seed, epoch, start
+        self.rank, self.processes = share
 
     def __len__(self) -> int:
         return max(self.length // self.batch - self.start, 0)
@@ -93,16 +97,19 @@ class EpochOrder(Sampler[list[Key]]):
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, -1))
         order = torch.randperm(self.length, generator=generator).tolist()
         for i in range(self.start, self.length // self.batch):
-            yield [(self.epoch, index) for index in order[i * self.batch : (i + 1) * self.batch]]
+            batch = order[i * self.batch : (i + 1) * self.batch]
+            yield [(self.epoch, index) for index in batch[self.rank :: self.processes]]
 
 
 def train_loader(data: TrainSet, order: EpochOrder, workers: int) -> DataLoader[Sample]:
     return DataLoader(data, batch_sampler=order, **_options(workers))
 
 
-def val_loader(split: Split, batch: int, workers: int) -> DataLoader[Sample]:
-    """Images in their order and size, padded to multiples of ``_STRIDE`` with grey and ``IGNORE``."""
-    return DataLoader(ValSet(split), batch_size=batch, collate_fn=_pad_together, **_options(workers))
+def val_loader(split: Split, batch: int, workers: int, rank: int = 0, processes: int = 1) -> DataLoader[Sample]:
+    """Images in their order and size, padded to multiples of ``_STRIDE`` with grey and ``IGNORE``; every process has
+    its share of them."""
+    share = Subset(ValSet(split), range(rank, len(split), processes))
+    return DataLoader(share, batch_size=batch, collate_fn=_pad_together, **_options(workers))
 
 
 def mix(seed: int, epoch: int, index: int) -> int:

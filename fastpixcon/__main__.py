@@ -1,0 +1,7 @@
+"""``python -m fastpixcon``, which torchrun starts as ``-m fastpixcon``."""
+
+import sys
+
+from fastpixcon.cli import main
+
+sys.exit(main())

@@ -1,0 +1,48 @@
+"""``fastpixcon export``: a trained network as a smaller file, or as a plain state dict."""
+
+import argparse
+from pathlib import Path
+
+from fastpixcon.cli.options import Verbs, add_model, add_verb, open_models
+
+_EXAMPLES = """\
+  fastpixcon export runs/camvid/ce+contrast --half --out lite0.pt
+  fastpixcon export runs/camvid/ce+contrast --plain --out weights.pt      for torch.load and load_state_dict"""
+
+
+def add(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "export",
+        _run,
+        "a trained network as one file, also without its projection head",
+        "Write a network as one file that the other verbs take, or as the bare weights without the projection head.",
+        _EXAMPLES,
+    )
+    add_model(parser, several=False)
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True)
+    parser.add_argument("--half", action="store_true", help="store the numbers as float16")
+    parser.add_argument("--plain", action="store_true", help="the weights alone, a state dict without the head")
+
+
+def _run(options: argparse.Namespace) -> int:
+    import torch
+    from rich.console import Console
+
+    from fastpixcon.training import checkpoint
+    from fastpixcon.training.trained import save_again
+
+    (trained,) = open_models([options.model])
+    dtype = torch.float16 if options.half else None
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.plain:
+        state = trained.model.plain_state_dict()
+        checkpoint.save(
+            options.out,
+            {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in state.items()},
+        )
+    else:
+        save_again(options.out, trained, dtype)
+    size = options.out.stat().st_size / 2**20
+    Console().print(f"  {options.out} ({size:.1f} MiB)", highlight=False, soft_wrap=True)
+    return 0

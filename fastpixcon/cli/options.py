@@ -1,0 +1,97 @@
+"""What verbs have in common."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastpixcon.training.config import Config
+    from fastpixcon.training.data import DataSet
+    from fastpixcon.training.trained import Trained
+
+Verbs = Any  # argparse has no public name for it
+
+
+def add_verb(
+    verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], text: str, more: str, examples: str,
+    extra: bool = True,
+) -> argparse.ArgumentParser:  # fmt: skip
+    """``text``: of the list of verbs; ``more``: of the verb's own help; ``extra``: it needs the train extra."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text,
+        description=more,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, needs_extra=extra)
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser, several: bool) -> None:
+    text = "model.pt of a run, the folder of its arm, or a name of the zoo (fastpixcon zoo)"
+    parser.add_argument("model", metavar="MODEL", nargs="+" if several else None, help=text)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set; embedded data need none")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default auto")
+    parser.add_argument("--workers", type=whole, default=0, metavar="N", help="processes that load images, default 0")
+
+
+def open_models(names: list[str]) -> "list[Trained]":
+    from fastpixcon.training.trained import load_trained
+    from fastpixcon.training.zoo import path_of
+
+    return [load_trained(path_of(name)) for name in names]
+
+
+def open_data(trained: "Trained", options: argparse.Namespace) -> "tuple[Config, DataSet]":
+    """The data set that a network was trained on, from --data; its classes must be the network's."""
+    from dataclasses import replace
+
+    from fastpixcon.training import TrainingError, job
+    from fastpixcon.training.data import open_dataset
+
+    device = job.pick_device(options.device)
+    config = replace(
+        trained.config,
+        data=replace(trained.config.data, root=options.data or "", workers=options.workers),
+        device="cuda" if device.type == "cuda" else "cpu",
+        precision=job.pick_precision("fp32" if device.type == "cpu" else "auto", device),
+    )
+    data = open_dataset(config.data)
+    if list(data.classes) != trained.classes:
+        raise TrainingError(
+            f"--data: got the classes {list(data.classes)}, want those of the network, {trained.classes}"
+        )
+    return config, data
+
+
+def whole(text: str) -> int:
+    value = float(text)
+    if value != int(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"got {text}, want a whole number")
+    return int(value)
+
+
+def rate(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"got {text}, want a number > 0")
+    return value
+
+
+def pixel(text: str) -> tuple[int, int]:
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want X,Y in pixels") from None
+    return x, y
+
+
+def write_json(path: Path, tree: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tree, indent=2) + "\n")

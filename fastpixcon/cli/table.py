@@ -1,0 +1,37 @@
+"""``fastpixcon table``: several seeds together."""
+
+import argparse
+from pathlib import Path
+
+from fastpixcon.cli.options import Verbs, add_verb
+
+_EXAMPLES = """\
+  fastpixcon table runs/camvid-s*                    mean, deviation and paired test of every arm
+  fastpixcon table results/camvid/*.json --markdown"""
+
+
+def add(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "table",
+        _run,
+        "mean, deviation and paired test over the seeds of a run",
+        "Runs that differ in their seed alone, as one table: of every arm the mean IoU of the last evaluation, its "
+        "mean and standard deviation over seeds, and the gain on the first arm with a paired t-test.",
+        _EXAMPLES,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, nargs="+", help="run directory or its results.json")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fastpixcon.training import seeds
+
+    compared = seeds.compare([seeds.read(path) for path in options.run])
+    if options.markdown:
+        print(seeds.markdown(compared))
+    else:
+        Console().print(seeds.table(compared))
+    return 0

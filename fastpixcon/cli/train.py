@@ -1,0 +1,97 @@
+"""``fastpixcon train``: the main job."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastpixcon.cli.options import Verbs, add_verb
+
+if TYPE_CHECKING:
+    from fastpixcon.training.config import Config
+    from fastpixcon.training.processes import Processes
+
+_EXAMPLES = """\
+  fastpixcon train                                   the embedded digits scenes, about five minutes on two cores
+  fastpixcon train --data ../camvid                  CamVid: images/{train,val}/*.jpg, labels/{train,val}/*.png
+  fastpixcon train --config cityscapes_hrnet_w48 --data /data/cityscapes
+  fastpixcon train --set schedule.epochs=2 --set contrast.weight=0.2
+  fastpixcon train --config mine.toml --out runs/mine --seed 3
+  fastpixcon train --resume                          the last run that Ctrl-C stopped, bit for bit
+  torchrun --nproc-per-node 2 -m fastpixcon train    two processes, the same batch"""
+
+
+def add(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "train",
+        _run,
+        "train with and without pixel contrast and compare",
+        "Train a segmentation network once for every arm of the config, same seed and schedule: with cross-entropy, "
+        "and with pixel contrast, memory and mining besides; then print a table and draw figures.",
+        _EXAMPLES,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="NAME|FILE",
+        help="digits (default), camvid (default with --data), another of `fastpixcon config`, a TOML file",
+    )
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set (data.root)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="run directory, default runs/NAME; numbered if taken")
+    parser.add_argument("--resume", action="store_true", help="continue the last run in --out, bit for bit")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the config")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fastpixcon.training import config as configs
+    from fastpixcon.training import job, processes
+
+    overrides = list(options.set)
+    if options.data is not None:
+        overrides.append(f"data.root={json.dumps(options.data)}")
+    if options.seed is not None:
+        overrides.append(f"seed={options.seed}")
+    config = configs.load(options.config or ("camvid" if options.data else "digits"), overrides)
+    together = processes.join(job.pick_device(config.device))
+    try:
+        return _train(options, config, together)
+    finally:
+        processes.leave()
+
+
+def _train(options: argparse.Namespace, config: "Config", together: "Processes") -> int:
+    from rich.console import Console
+
+    from fastpixcon.training import job, rundir
+    from fastpixcon.training.interrupt import Interrupted
+
+    out = options.out or Path("runs") / config.name
+    console = Console(quiet=not together.is_first)
+    if options.resume:
+        folder = rundir.latest(out)
+        config, data = job.prepare(_resumed(rundir.read_config(folder), config, options), together)
+    else:
+        config, data = job.prepare(config, together)
+        folder = together.from_first(rundir.create(out) if together.is_first else out)
+        if folder != out:
+            console.print(f"{out} is taken (--resume continues it); this run goes to {folder}")
+    try:
+        job.run(config, data, folder, console, together)
+    except Interrupted:
+        console.print(f"Stopped. Continue with: fastpixcon train --resume --out {folder}", soft_wrap=True)
+        return 130
+    return 0
+
+
+def _resumed(stored: "Config", given: "Config", options: argparse.Namespace) -> "Config":
+    """The stored config; what the command line names must agree with it, except where the data lie."""
+    from fastpixcon.training import rundir
+
+    if options.config or options.set or options.seed is not None:
+        automatic = {key: getattr(stored, key) for key in ("device", "precision") if getattr(given, key) == "auto"}
+        rundir.check_unchanged(stored, replace(given, **automatic))
+    if options.data is not None:
+        return replace(stored, data=replace(stored.data, root=options.data))
+    return stored

@@ -1,0 +1,50 @@
+"""``fastpixcon tsne``: pictures of pixel embeddings."""
+
+import argparse
+from pathlib import Path
+
+from fastpixcon.cli.options import Verbs, add_data, add_model, add_verb, open_data, open_models, whole
+
+_EXAMPLES = """\
+  fastpixcon tsne runs/camvid/ce runs/camvid/ce+contrast --data ../camvid        before and after
+  fastpixcon tsne camvid_lite0_contrast --data ../camvid --pixels 300 --out tsne.png"""
+
+
+def add(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "tsne",
+        _run,
+        "t-SNE of the pixel embeddings of trained networks, side by side",
+        "Draw validation pixels by t-SNE of their embeddings, a panel a network, coloured by label.",
+        _EXAMPLES,
+    )
+    add_model(parser, several=True)
+    add_data(parser)
+    parser.add_argument("--pixels", type=whole, metavar="N", help="of a class, default as in the network's config")
+    parser.add_argument("--out", metavar="FILE", type=Path, default=Path("tsne.png"), help="default tsne.png")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    import torch
+    from rich.console import Console
+
+    from fastpixcon.training.figures import Shown, tsne, write
+
+    networks = open_models(options.model)
+    config, data = open_data(networks[0], options)
+    if options.pixels:
+        config = replace(config, figures=replace(config.figures, tsne_pixels=options.pixels))
+    device = torch.device(config.device)
+    shown = [
+        Shown(f"{name}: {trained.arm}", trained.model.to(device), trained.contrasts)
+        for name, trained in zip(options.model, networks, strict=True)
+    ]
+    console = Console()
+    with console.status("t-SNE"):
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write(tsne(config, data, shown, device), options.out)
+    console.print(f"  {options.out}", highlight=False, soft_wrap=True)
+    return 0

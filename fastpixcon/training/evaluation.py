@@ -1,0 +1,83 @@
+"""What a network says of images, at one size or several, and how right it is."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import ConfusionMatrix
+
+from fastpixcon.training.config import Config, Evaluation
+from fastpixcon.training.data import IGNORE, DataSet
+from fastpixcon.training.data.loading import val_loader
+from fastpixcon.training.processes import Processes
+
+_STRIDE = 32  # encoders want multiples of it
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images [B, 3, H, W], labels [B, H, W], logits [B, K, H, W]
+
+
+def upsample(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+    """[B, K, h, w] -> [B, K, *size], in float32."""
+    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+
+
+def logits_of(model: nn.Module, images: Tensor, how: Evaluation) -> Tensor:
+    """[B, 3, H, W] -> [B, K, H, W]; of several views the logarithm of their mean probability."""
+    size = tuple(images.shape[-2:])
+    views = [(scale, flipped) for scale in how.scales for flipped in ((False, True) if how.flip else (False,))]
+    if views == [(1.0, False)]:
+        return upsample(model(images)["logits"], size)
+    total: Tensor | None = None
+    for scale, flipped in views:
+        view = images.flip(-1) if flipped else images
+        if scale != 1:
+            scaled = [max(round(side * scale / _STRIDE), 1) * _STRIDE for side in size]
+            view = F.interpolate(view, scaled, mode="bilinear", align_corners=False)
+        probabilities = upsample(model(view)["logits"], size).softmax(1)
+        probabilities = probabilities.flip(-1) if flipped else probabilities
+        total = probabilities if total is None else total + probabilities
+    assert total is not None
+    return (total / len(views)).clamp(min=1e-12).log()
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, data: DataSet, config: Config, device: torch.device, processes: Processes | None = None
+) -> Iterator[Batch]:
+    """Batches of val in its order; of several processes each takes its share."""
+    model.eval()
+    processes = processes or Processes()
+    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    batch = max(config.schedule.batch // processes.size, 1)
+    for images, labels in val_loader(data.val, batch, config.data.workers, processes.rank, processes.size):
+        images = images.to(device, memory_format=layout)
+        with torch.autocast(device.type, precision, enabled=precision is not None):
+            logits = logits_of(model, images, config.evaluation)
+        yield images, labels.to(device), logits
+
+
+def evaluate(
+    batches: Iterator[Batch], classes: int, device: torch.device, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any] | None:
+    """Counts of true against predicted class over all processes, and what follows from them; None if ``stop`` said so.
+
+    miou: the mean IoU of the classes that occur in labels or predictions; iou [K] (None of those that do not);
+    accuracy: of pixels; confusion [K, K]: rows are true classes.
+    """
+    metric = ConfusionMatrix(task="multiclass", num_classes=classes, ignore_index=IGNORE).to(device)
+    for _, labels, logits in batches:
+        if stop():
+            return None
+        metric.update(logits.argmax(1), labels)
+    confusion = metric.compute().double().cpu()  # [K, K]
+    hits = confusion.diagonal()
+    iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)  # [K]
+    return {
+        "miou": float(iou.nanmean()),
+        "iou": [None if v.isnan() else float(v) for v in iou],
+        "accuracy": float(hits.sum() / confusion.sum()),
+        "confusion": confusion.long().tolist(),
+    }

@@ -1,0 +1,100 @@
+"""Runs that differ in their seed alone, together: mean, deviation, paired test."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+from scipy.stats import ttest_rel
+
+from fastpixcon.training import TrainingError
+
+
+@dataclass(frozen=True)
+class Arm:
+    """mIoU in percent of every seed that has the arm."""
+
+    name: str
+    miou: dict[int, float]  # by seed
+    gain: dict[int, float]  # on the first arm, of the seeds that have both
+    p: float | None  # two-sided, of the paired t-test of the gain; None: fewer than two seeds
+
+    @property
+    def mean(self) -> float:
+        return mean(self.miou.values())
+
+    @property
+    def deviation(self) -> float | None:
+        return stdev(self.miou.values()) if len(self.miou) > 1 else None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The results of a run, from its directory or its file."""
+    file = path / "results.json" if path.is_dir() else path
+    if not file.is_file():
+        raise TrainingError(f"{file}: no such file, want the directory of a finished run or its results.json")
+    results: dict[str, Any] = json.loads(file.read_text())
+    return results
+
+
+def compare(runs: Sequence[dict[str, Any]]) -> list[Arm]:
+    """Every arm over all seeds; the first arm of the first run is what the others are compared with."""
+    by_arm: dict[str, dict[int, float]] = {}
+    first = _without(runs[0]["config"])
+    for run in runs:
+        if _without(run["config"]) != first:
+            different = sorted(k for k in first if first[k] != _without(run["config"]).get(k))
+            raise TrainingError(f"runs: seed {run['config']['seed']} has another {', '.join(different)}, want the same")
+        seed = run["config"]["seed"]
+        for name, arm in run["arms"].items():
+            if seed in by_arm.setdefault(name, {}):
+                raise TrainingError(f"runs: seed {seed} has {name} twice, want each seed once")
+            by_arm[name][seed] = 100 * arm["miou"]
+    baseline = next(iter(by_arm.values()))
+    arms = []
+    for name, miou in by_arm.items():
+        both = sorted(miou.keys() & baseline.keys())
+        gain = {seed: miou[seed] - baseline[seed] for seed in both}
+        p = None
+        if miou is not baseline and len(both) > 1:
+            p = float(ttest_rel([miou[s] for s in both], [baseline[s] for s in both]).pvalue)
+        arms.append(Arm(name, miou, {} if miou is baseline else gain, p))
+    return arms
+
+
+def _without(config: dict[str, Any]) -> dict[str, Any]:
+    """What may not differ between runs that are compared."""
+    kept = {k: v for k, v in config.items() if k not in ("name", "seed", "arms", "tensorboard", "figures")}
+    return {**kept, "data": {k: v for k, v in config["data"].items() if k not in ("root", "workers")}}
+
+
+def _rows(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
+    seeds = sorted({seed for arm in arms for seed in arm.miou})
+    head = ["arm", *(f"seed {seed}" for seed in seeds), "mean", "deviation", "gain", "worst gain", "p"]
+    rows = []
+    for arm in arms:
+        cells = [arm.name, *(f"{arm.miou[s]:.2f}" if s in arm.miou else "-" for s in seeds), f"{arm.mean:.2f}"]
+        cells.append("-" if arm.deviation is None else f"{arm.deviation:.2f}")
+        cells += [f"{mean(arm.gain.values()):+.2f}", f"{min(arm.gain.values()):+.2f}"] if arm.gain else ["-", "-"]
+        cells.append("-" if arm.p is None else f"{arm.p:.3f}")
+        rows.append(cells)
+    return head, rows
+
+
+def table(arms: Sequence[Arm]) -> Table:
+    head, rows = _rows(arms)
+    result = Table(title="mIoU, %", caption="gain: on the first arm, mean over seeds; p: paired t-test, two-sided")
+    for i, name in enumerate(head):
+        result.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def markdown(arms: Sequence[Arm]) -> str:
+    head, rows = _rows(arms)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

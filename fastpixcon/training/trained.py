@@ -1,0 +1,87 @@
+"""Trained networks in one file: the weights and all that is needed to use them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpixcon.training import TrainingError, checkpoint
+from fastpixcon.training.config import Config, parse, to_tree
+from fastpixcon.training.data import DataSet
+from fastpixcon.training.models import ContrastNetwork, build_model
+
+MODEL_FILE = "model.pt"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with the config that made it."""
+
+    config: Config
+    arm: str
+    classes: list[str]  # [K]
+    palette: list[tuple[int, int, int]]  # [K] RGB
+    results: dict[str, Any]  # of its last evaluation
+    model: ContrastNetwork
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether its projection head was trained."""
+        return "contrast" in self.arm
+
+
+def save_trained(
+    path: Path, config: Config, arm: str, data: DataSet, model: ContrastNetwork, results: dict[str, Any]
+) -> None:
+    """ "model": the plain network, to predict with; "projection": its head, apart."""
+    save_again(path, Trained(config, arm, list(data.classes), list(data.palette), results, model))
+
+
+def save_again(path: Path, trained: Trained, dtype: torch.dtype | None = None) -> None:
+    """As ``save_trained`` does; ``dtype``: of the numbers in the file."""
+
+    def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        kept = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        return {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in kept.items()}
+
+    tree = to_tree(trained.config)
+    tree["data"]["root"] = ""  # where the data lay is nobody else's business
+    checkpoint.save(
+        path,
+        {
+            "config": tree,
+            "arm": trained.arm,
+            "classes": trained.classes,
+            "palette": [list(colour) for colour in trained.palette],
+            "results": trained.results,
+            "model": plain(trained.model.plain_state_dict()),
+            "projection": plain(trained.model.projection.state_dict()),
+        },
+    )
+
+
+def load_trained(path: Path) -> Trained:
+    """From the file, or the folder of a run's arm. Nothing in a file is executed."""
+    file = path / MODEL_FILE if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        arms = sorted(found.parent.name for found in path.glob(f"*/{MODEL_FILE}"))
+        hint = f", want one of its arms: {', '.join(str(path / arm) for arm in arms)}" if arms else ""
+        raise TrainingError(f"{path}: no {MODEL_FILE} in it{hint}")
+    if not file.is_file():
+        raise TrainingError(
+            f"{file}: no such file, want a {MODEL_FILE}, the folder of a run's arm or a name of the zoo"
+        )
+    state = checkpoint.load(file)
+    if not isinstance(state, dict) or not {"config", "arm", "classes", "palette", "model"} <= state.keys():
+        raise TrainingError(f"{file}: no trained network of this program")
+    config = parse(state["config"], where=str(file))
+    model = build_model(replace(config.model, pretrained=False), len(state["classes"]))
+    weights = {**state["model"], **{f"projection.{k}": v for k, v in state["projection"].items()}}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(f"{file}: not the weights of {config.model.name}: {error}") from None
+    palette = [(r, g, b) for r, g, b in state["palette"]]
+    return Trained(config, state["arm"], state["classes"], palette, state["results"], model)
