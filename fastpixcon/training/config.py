@@ -11,8 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from fastpixcon.training import TrainingError
 
@@ -31,12 +32,23 @@ Range = tuple[Positive, Positive]
 Name = Annotated[str, Field(min_length=1)]
 
 
+def _one_message(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    # A list is what JSON makes of a tuple. Pydantic would report each alternative of a union under a name of its own.
+    try:
+        return validate(tuple(value) if isinstance(value, list) else value)
+    except ValidationError:
+        raise PydanticCustomError("side", "Input should be an integer from 1 on, or [height, width] of such") from None
+
+
+Sides = Annotated[Count | tuple[Count, Count], WrapValidator(_one_message)]
+
+
 @dataclass(frozen=True, config=_STRICT)
 class Augmentation:
     """Random scale, crop (filled with "ignore"), flip, colour; in this order."""
 
     scale: Range  # the image is resized by a factor drawn from here
-    crop: Count  # px, square
+    crop: Sides  # px, [height, width] or a square
     flip: Fraction  # probability of a horizontal flip
     colour: Fraction  # strength of brightness, contrast and saturation jitter; hue gets a fifth
 

@@ -25,6 +25,11 @@ def test_shipped_configs_are_valid_and_survive_json(name: str) -> None:
         ("contrast.temperature=inf", "contrast.temperature: "),
         ("precision=fp64", "precision: got 'fp64', want 'auto', 'fp32' or 'bf16'"),
         ("data.augmentation.scale=[1.5, 0.5]", "data.augmentation.scale: got [1.5, 0.5], want the smaller first"),
+        ("data.augmentation.crop=0", "data.augmentation.crop: got 0, want an integer from 1 on, or [height, width]"),
+        (
+            "data.augmentation.crop=[64]",
+            "data.augmentation.crop: got [64], want an integer from 1 on, or [height, width]",
+        ),
         ('arms=["ce", "ce"]', "arms: got ['ce', 'ce'], want each once"),
         ("name=a/b", "name: got 'a/b'"),
         ("schedule.epochs", "--set: got 'schedule.epochs', want key=value"),
@@ -35,6 +40,13 @@ def test_errors_name_the_key_the_value_and_what_is_wanted(override: str, message
     with pytest.raises(TrainingError) as error:
         config.load("digits", [override])
     assert message in str(error.value)
+
+
+def test_crop_is_a_side_or_height_and_width() -> None:
+    assert config.load("camvid").data.augmentation.crop == 256
+    wide = config.load("camvid", ["data.augmentation.crop=[360, 480]"])
+    assert wide.data.augmentation.crop == (360, 480)
+    assert config.parse(config.to_tree(wide)) == wide
 
 
 def test_every_error_is_reported_at_once() -> None:
