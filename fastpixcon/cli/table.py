@@ -20,7 +20,7 @@ def add(verbs: Verbs) -> None:
         "mean and standard deviation over seeds, and the gain on the first arm with a paired t-test.",
         _EXAMPLES,
     )
-    parser.add_argument("run", metavar="RUN", type=Path, nargs="+", help="run directory or its results.json")
+    parser.add_argument("results", metavar="RUN", type=Path, nargs="+", help="run directory or its results.json")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
 
 
@@ -29,7 +29,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from fastpixcon.training import seeds
 
-    compared = seeds.compare([seeds.read(path) for path in options.run])
+    compared = seeds.compare([seeds.read(path) for path in options.results])
     if options.markdown:
         print(seeds.markdown(compared))
     else:

@@ -11,8 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from fastpixcon.training import TrainingError
 
@@ -33,14 +34,26 @@ Name = Annotated[str, Field(min_length=1)]
 ArmName = Annotated[str, Field(pattern=r"^ce(\+contrast(\+memory)?(\+mining)?)?$")]
 
 
+def _one_message(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    # A list is what JSON makes of a tuple. Pydantic would report each alternative of a union under a name of its own.
+    try:
+        return validate(tuple(value) if isinstance(value, list) else value)
+    except ValidationError:
+        raise PydanticCustomError("side", "Input should be an integer from 1 on, or [height, width] of such") from None
+
+
+Sides = Annotated[Count | tuple[Count, Count], WrapValidator(_one_message)]
+
+
 @dataclass(frozen=True, config=_STRICT)
 class Augmentation:
     """Random scale, crop (filled with "ignore"), flip, colour; in this order."""
 
     scale: Range  # the image is resized by a factor drawn from here
-    crop: Count  # px, square
+    crop: Sides  # px, [height, width] or a square
     flip: Fraction  # probability of a horizontal flip
     colour: Fraction  # strength of brightness, contrast and saturation jitter; hue gets a fifth
+    aspect: Range = (1.0, 1.0)  # width over height is multiplied by a factor drawn from here
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -72,7 +85,8 @@ class Model:
 
 @dataclass(frozen=True, config=_STRICT)
 class Schedule:
-    """Warm-up and polynomial decay; the same for every arm. Either ``epochs`` or ``iterations`` is given."""
+    """Warm-up and polynomial decay; the same for every arm. ``iterations``, where given, counts instead of
+    ``epochs``."""
 
     batch: Annotated[int, Field(ge=2)]  # images of a step over all processes; batch norm needs two
     learning_rate: Positive
@@ -172,20 +186,38 @@ def shipped() -> dict[str, str]:
 
 def load(source: str, overrides: Iterable[str] = ()) -> Config:
     """Config from a shipped name or the path of a TOML file, changed by ``key=value`` strings."""
+    tree = _tree(source, ())
+    for override in overrides:
+        _override(tree, override)
+    return parse(tree, where=source)
+
+
+def _tree(source: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
+    """``extends = "other"`` at the top of a file: its values are those of the other, changed by its own."""
     configs = shipped()
     if source in configs:
         text = configs[source]
     elif Path(source).is_file():
         text = Path(source).read_text()
     else:
-        raise TrainingError(f"config: got {source!r}, want a TOML file or one of {', '.join(sorted(configs))}")
+        where = f"config {extended_by[-1]}: extends" if extended_by else "config"
+        raise TrainingError(f"{where}: got {source!r}, want a TOML file or one of {', '.join(sorted(configs))}")
+    if source in extended_by:
+        raise TrainingError(f"config {source}: extends itself, through {' and '.join(extended_by)}")
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TrainingError(f"config {source}: not TOML: {error}") from None
-    for override in overrides:
-        _override(tree, override)
-    return parse(tree, where=source)
+    base = tree.pop("extends", None)
+    return tree if base is None else _merged(_tree(str(base), (*extended_by, source)), tree)
+
+
+def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    return merged
 
 
 def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
@@ -196,15 +228,16 @@ def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise TrainingError(f"config {where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
-    low, high = config.data.augmentation.scale
-    if low > high:
-        raise TrainingError(f"data.augmentation.scale: got [{low}, {high}], want the smaller first")
+    for name in ("scale", "aspect"):
+        low, high = getattr(config.data.augmentation, name)
+        if low > high:
+            raise TrainingError(f"data.augmentation.{name}: got [{low}, {high}], want the smaller first")
     if len(set(config.arms)) < len(config.arms):
         raise TrainingError(f"arms: got {list(config.arms)}, want each once")
     if any("memory" in arm for arm in config.arms) and config.memory is None:
         raise TrainingError("memory: missing, want a table of it for the arms with memory")
-    if (config.schedule.epochs is None) == (config.schedule.iterations is None):
-        raise TrainingError("schedule: want either epochs or iterations")
+    if config.schedule.epochs is None and config.schedule.iterations is None:
+        raise TrainingError("schedule: has neither epochs nor iterations, want one")
     return config
 
 

@@ -82,7 +82,7 @@ class Arm:
         self.done = 0  # iterations
         self.evaluated = 0  # epochs
         if runtime.processes.size > 1:
-            synchronise_norms(self.model)
+            synchronise_norms(self.model, device)
             torch.manual_seed(config.seed + runtime.processes.rank)  # of dropout
         if self.checkpoint_path.exists():
             self._restore()

