@@ -10,13 +10,10 @@ from pathlib import Path
 
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Model
+from fastpixcon.training.models import deeplabv3, hrnet, ocr, segformer
 from fastpixcon.training.models.contrast import ContrastNetwork
-from fastpixcon.training.models.deeplabv3 import deeplabv3
 from fastpixcon.training.models.deeplabv3plus import deeplabv3plus_efficientnet_lite0
-from fastpixcon.training.models.hrnet import hrnet
-from fastpixcon.training.models.ocr import hrnet_w48_ocr
 from fastpixcon.training.models.published import load_checkpoint
-from fastpixcon.training.models.segformer import VARIANTS, segformer
 
 __all__ = ["MODELS", "ContrastNetwork", "build_model", "check_model_name"]
 
@@ -24,12 +21,12 @@ _BUNDLED = "deeplabv3plus_efficientnet_lite0"  # the one whose ImageNet weights 
 
 MODELS: dict[str, Callable[[Model, int], ContrastNetwork]] = {
     _BUNDLED: deeplabv3plus_efficientnet_lite0,
-    "deeplabv3_resnet50": deeplabv3,
-    "deeplabv3_resnet101": deeplabv3,
-    "hrnet_w18": hrnet,
-    "hrnet_w48": hrnet,
-    "hrnet_w48_ocr": hrnet_w48_ocr,
-    **dict.fromkeys(VARIANTS, segformer),
+    "deeplabv3_resnet50": deeplabv3.build,
+    "deeplabv3_resnet101": deeplabv3.build,
+    "hrnet_w18": hrnet.build,
+    "hrnet_w48": hrnet.build,
+    "hrnet_w48_ocr": ocr.build,
+    **dict.fromkeys(segformer.VARIANTS, segformer.build),
 }
 
 

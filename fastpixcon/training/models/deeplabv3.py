@@ -9,7 +9,7 @@ from fastpixcon.training.models.contrast import ContrastNetwork, Take
 _NETWORKS = {"deeplabv3_resnet50": deeplabv3_resnet50, "deeplabv3_resnet101": deeplabv3_resnet101}
 
 
-def deeplabv3(config: Model, classes: int) -> ContrastNetwork:
+def build(config: Model, classes: int) -> ContrastNetwork:
     """Features at stride 8: the last of the ResNet, as in Wang et al. 2021; auxiliary logits from the stage before."""
     network = _NETWORKS[config.name](weights=None, weights_backbone=None, num_classes=classes, aux_loss=True)
     return ContrastNetwork(

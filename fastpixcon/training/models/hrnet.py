@@ -13,7 +13,7 @@ from fastpixcon.training.models.contrast import ContrastNetwork, conv_bn_relu
 STRIDE = 32  # of the coarsest branch
 
 
-def hrnet(config: Model, classes: int) -> ContrastNetwork:
+def build(config: Model, classes: int) -> ContrastNetwork:
     """Features at stride 4: all branches side by side.
 
     The head is the one that Wang et al. 2021 report with, a 3x3 convolution, where HRNetV2's own has 1x1.

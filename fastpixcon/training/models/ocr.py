@@ -12,7 +12,7 @@ from fastpixcon.training.models.hrnet import STRIDE, Concatenate, branches
 _CHANNELS, _KEYS, _DROPOUT = 512, 256, 0.05  # section 3.3; dropout of the published code
 
 
-def hrnet_w48_ocr(config: Model, classes: int) -> ContrastNetwork:
+def build(config: Model, classes: int) -> ContrastNetwork:
     """Features, and so embeddings, are HRNet's at stride 4; auxiliary logits are the soft object regions."""
     encoder, channels = branches("hrnet_w48")
     regions = nn.Sequential(*conv_bn_relu(channels, channels, 3), nn.Conv2d(channels, classes, 1))

@@ -20,7 +20,7 @@ VARIANTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
 }
 
 
-def segformer(config: Model, classes: int) -> ContrastNetwork:
+def build(config: Model, classes: int) -> ContrastNetwork:
     """Features at stride 4: what the decode head makes of all stages."""
     network = transformers().SegformerForSemanticSegmentation(settings(config.name, classes))
     head = network.decode_head
