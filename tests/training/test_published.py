@@ -242,10 +242,10 @@ def test_what_does_not_fit_is_named(hrnet_state: dict[str, Tensor], tmp_path: Pa
 def test_files_that_hold_no_weights(tmp_path: Path) -> None:
     for state, message in (
         ({"best": 3}, "want tensors by name"),
-        ({"x.weight": torch.ones(1)}, r"got tensors x.weight; hrnet_w18 wants one of model.pt of fastpixcon, HRNet"),
+        ({"x.weight": torch.ones(1)}, r"got tensors x.weight; deeplabv3plus_efficientnet_lite0 wants one of model.pt"),
         ({"state_dict": config.load}, "holds no weights that can be read safely"),
     ):
         with pytest.raises(TrainingError, match=message):
-            loaded("hrnet_w18", state, tmp_path)
+            loaded(MODEL.name, state, tmp_path)
     with pytest.raises(TrainingError, match=r"model.checkpoint: got '/no/file', want a file"):
-        build_model(replace(MODEL, name="hrnet_w18", checkpoint="/no/file"), 2)
+        build_model(replace(MODEL, checkpoint="/no/file"), 2)
