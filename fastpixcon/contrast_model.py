@@ -13,7 +13,7 @@ __all__ = ["ContrastModel", "projection_head"]
 
 
 class ContrastModel(nn.Module):
-    """A segmentation network and a projection head on the input of one of its layers (Wang et al. 2021, section 3.1).
+    """A segmentation network and a projection head on the input of one of its layers (Wang et al. 2021).
 
     >>> model = ContrastModel(torchvision.models.segmentation.deeplabv3_resnet50(), at="classifier.4")
     >>> outputs = model(images)  # logits [B, K, H, W] as the network gives them, embeddings [B, 256, h, w]

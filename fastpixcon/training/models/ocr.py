@@ -9,7 +9,7 @@ from fastpixcon.training.config import Model
 from fastpixcon.training.models.contrast import ContrastNetwork, conv_bn_relu
 from fastpixcon.training.models.hrnet import STRIDE, Concatenate, branches
 
-_CHANNELS, _KEYS, _DROPOUT = 512, 256, 0.05  # section 3.3; dropout of the published code
+_CHANNELS, _KEYS, _DROPOUT = 512, 256, 0.05  # of the paper; dropout of the published code
 
 
 def build(config: Model, classes: int) -> ContrastNetwork:
@@ -39,10 +39,10 @@ class ObjectContext(nn.Module):
 
     With x_i the 512 channels of pixel i, m_ki the regions' softmax over pixels:
 
-        f_k = sum_i m_ki x_i                                         eq. 8, a region's representation
-        w_ik = softmax_k(pixel(x_i) . region(f_k) / sqrt(256))       eq. 9 and 10
-        y_i = up(sum_k w_ik down(f_k))                               eq. 11, the object context of a pixel
-        z_i = fuse([y_i, x_i])                                       eq. 12
+        f_k = sum_i m_ki x_i                                     representation of a region
+        w_ik = softmax_k(pixel(x_i) . region(f_k) / sqrt(256))   relation of a pixel to a region
+        y_i = up(sum_k w_ik down(f_k))                           object context of a pixel
+        z_i = fuse([y_i, x_i])
     """
 
     def __init__(self, channels: int, classes: int) -> None:

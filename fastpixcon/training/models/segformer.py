@@ -8,7 +8,7 @@ from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Model
 from fastpixcon.training.models.contrast import ContrastNetwork
 
-# Name -> widths of the four stages, their depths, width of the decoder: tables 6 and 7 of the paper.
+# Name -> widths of the four stages, their depths, width of the decoder: the paper's series of encoders.
 _WIDE = (64, 128, 320, 512)
 VARIANTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
     "segformer_b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
