@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,16 @@ def test_logits_and_embeddings_have_one_resolution_and_inference_drops_the_head(
     plain = network.plain_state_dict()
     assert plain
     assert not any("projection" in key for key in plain)
+
+
+def test_weights_without_the_constants_of_the_images_load() -> None:
+    network = build_model(MODEL, 3)
+    weights = network.plain_state_dict()
+    assert {"mean", "std"} <= weights.keys()
+    older = {key: value for key, value in network.state_dict().items() if key not in ("mean", "std")}
+    copy.deepcopy(network).load_state_dict(older)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        network.load_state_dict(weights)
 
 
 def test_pretrained_weights_fill_every_encoder_tensor() -> None:

@@ -47,6 +47,7 @@ class ContrastNetwork(nn.Module):
         # Saved with the weights, which are of no use without: published weights differ in it.
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.register_load_state_dict_pre_hook(_own_constants)
 
     def encode(self, images: Tensor) -> Any:
         """Images [B, 3, H, W] in [0, 1] -> what the encoder gives."""
@@ -78,6 +79,12 @@ class ContrastNetwork(nn.Module):
     def plain_state_dict(self) -> dict[str, Tensor]:
         """The weights without the projection head, to predict with; ``model.checkpoint`` takes them."""
         return {key: value for key, value in self.state_dict().items() if not key.startswith("projection.")}
+
+
+def _own_constants(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """State dicts without mean and std are of networks that had those of their family."""
+    for name in ("mean", "std"):
+        state_dict.setdefault(prefix + name, getattr(module, name))
 
 
 class Take(nn.Module):

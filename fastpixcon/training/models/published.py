@@ -223,7 +223,8 @@ def _renamed(state: State, source: Published, network: ContrastNetwork) -> State
 def _problems(given: State, target: State, source: Published) -> list[str]:
     """What is missing, unexpected or of another shape, a line each."""
     parts = {key.split(".")[0] for key in given} | set(source.fills)
-    wanted = [key for key in target if key.split(".")[0] in parts and not key.endswith("num_batches_tracked")]
+    optional = ("num_batches_tracked", "mean", "std")  # of batch norms; of the images, for which there are defaults
+    wanted = [key for key in target if key.split(".")[0] in parts and key.split(".")[-1] not in optional]
     missing = [key for key in wanted if key not in given]
     unexpected = [key for key in given if key not in target]
     shapes = [
