@@ -2,12 +2,14 @@
 
 from fastpixcon import functional, ops
 from fastpixcon._version import __version__
+from fastpixcon.contrast_model import ContrastModel
 from fastpixcon.losses import InfoNCELoss, PixelContrastLoss, SupConLoss
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
 from fastpixcon.ops.backends import backend, show_config
 
 __all__ = [
+    "ContrastModel",
     "InfoNCELoss",
     "MemoryBank",
     "Mining",

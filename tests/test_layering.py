@@ -14,8 +14,8 @@ PACKAGE = ROOT / "fastpixcon"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"training", "plan"},
-    {"losses"},
+    {"training", "plan", "adapters"},
+    {"losses", "contrast_model"},
     {"memory", "mining"},
     {"functional", "testing"},
     {"distributed"},
@@ -106,6 +106,8 @@ def test_imports_only_downwards(path: Path) -> None:
         ("fastpixcon.reference.info_nce", "import numpy"),
         ("fastpixcon.kernels.info_nce", "from fastpixcon.reference.info_nce import prepare"),
         ("fastpixcon.extra", "import torch"),
+        ("fastpixcon.losses", "from fastpixcon.contrast_model import projection_head"),
+        ("fastpixcon.training.engine", "from fastpixcon.adapters import lightning"),
     ],
 )
 def test_the_rule_notices(module: str, source: str) -> None:

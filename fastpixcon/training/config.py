@@ -78,9 +78,10 @@ class Data:
 @dataclass(frozen=True, config=_STRICT)
 class Model:
     name: Name  # a key of models.MODELS
-    pretrained: bool  # ImageNet weights for the encoder
-    decoder_channels: Count
-    embedding_channels: Count  # D
+    pretrained: bool  # ImageNet weights for the encoder, from a package where one has them, else from checkpoint
+    decoder_channels: Count = 256  # of DeepLabV3+; other networks have the widths of their papers
+    embedding_channels: Count = 256  # D
+    checkpoint: str = ""  # path of ImageNet or published weights, or of a model.pt; "": none
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -44,7 +44,9 @@ def save_again(path: Path, trained: Trained, dtype: torch.dtype | None = None) -
 
     def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
         kept = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-        return {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in kept.items()}
+        constants = ("mean", "std")  # of the images: they shift all that follows
+        halved = {k for k, v in kept.items() if v.is_floating_point() and k not in constants}
+        return {k: v.to(dtype) if dtype and k in halved else v for k, v in kept.items()}
 
     tree = to_tree(trained.config)
     tree["data"]["root"] = ""  # where the data lay is nobody else's business
@@ -77,7 +79,7 @@ def load_trained(path: Path) -> Trained:
     if not isinstance(state, dict) or not {"config", "arm", "classes", "palette", "model"} <= state.keys():
         raise TrainingError(f"{file}: no trained network of this program")
     config = parse(state["config"], where=str(file))
-    model = build_model(replace(config.model, pretrained=False), len(state["classes"]))
+    model = build_model(replace(config.model, pretrained=False, checkpoint=""), len(state["classes"]))
     weights = {**state["model"], **{f"projection.{k}": v for k, v in state["projection"].items()}}
     try:
         model.load_state_dict(weights)

@@ -1,29 +1,52 @@
 """Segmentation networks with a projection head, by name.
 
 Each takes images [B, 3, H, W] in [0, 1], normalises them itself, and returns ``{"logits": [B, K, h, w],
-"embeddings": [B, D, h, w]}`` at the resolution of its decoder; in eval mode the logits alone.
+"embeddings": [B, D, h, w]}`` at the resolution of its features, DeepLabV3 and OCR also "auxiliary" logits
+[B, K, h', w']; in eval mode the logits alone.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Model
+from fastpixcon.training.models import deeplabv3, hrnet, ocr, segformer
 from fastpixcon.training.models.contrast import ContrastNetwork
 from fastpixcon.training.models.deeplabv3plus import deeplabv3plus_efficientnet_lite0
+from fastpixcon.training.models.published import load_checkpoint
 
 __all__ = ["MODELS", "ContrastNetwork", "build_model", "check_model_name"]
 
+_BUNDLED = "deeplabv3plus_efficientnet_lite0"  # the one whose ImageNet weights a package brings
+
 MODELS: dict[str, Callable[[Model, int], ContrastNetwork]] = {
-    "deeplabv3plus_efficientnet_lite0": deeplabv3plus_efficientnet_lite0,
+    _BUNDLED: deeplabv3plus_efficientnet_lite0,
+    "deeplabv3_resnet50": deeplabv3.build,
+    "deeplabv3_resnet101": deeplabv3.build,
+    "hrnet_w18": hrnet.build,
+    "hrnet_w48": hrnet.build,
+    "hrnet_w48_ocr": ocr.build,
+    **dict.fromkeys(segformer.VARIANTS, segformer.build),
 }
 
 
 def check_model_name(config: Model) -> None:
+    """Raise ``TrainingError`` if there is no such network or its weights are not there."""
     if config.name not in MODELS:
         raise TrainingError(f"model.name: got {config.name!r}, want one of {', '.join(sorted(MODELS))}")
+    if config.checkpoint and not Path(config.checkpoint).is_file():
+        raise TrainingError(f"model.checkpoint: got {config.checkpoint!r}, want a file")
+    if config.pretrained and not config.checkpoint and config.name != _BUNDLED:
+        raise TrainingError(
+            f"model.pretrained: nothing is downloaded, and no package brings weights of {config.name}; "
+            "want model.checkpoint, the path of ImageNet or published weights, or model.pretrained=false"
+        )
 
 
 def build_model(config: Model, classes: int) -> ContrastNetwork:
-    """The network that the config names, for ``classes`` classes."""
+    """The network that the config names, for ``classes`` classes, with the weights of its checkpoint if it has one."""
     check_model_name(config)
-    return MODELS[config.name](config, classes)
+    network = MODELS[config.name](config, classes)
+    if config.checkpoint:
+        load_checkpoint(network, config.name, config.checkpoint)
+    return network

@@ -21,12 +21,19 @@ def deeplabv3plus_efficientnet_lite0(config: Model, classes: int) -> ContrastNet
         decoder_atrous_rates=_ATROUS_RATES,
         classes=classes,
     )
-    if config.pretrained:
+    if config.pretrained and not config.checkpoint:
         load_imagenet_weights(network.encoder)
     classifier = network.segmentation_head[0]  # without the x4 upsampling that follows it
     half = (0.5, 0.5, 0.5)
     return ContrastNetwork(
-        network.encoder, network.decoder, classifier, config.decoder_channels, config.embedding_channels, half, half
+        network.encoder,
+        network.decoder,
+        classifier,
+        config.decoder_channels,
+        config.embedding_channels,
+        half,
+        half,
+        multiple=16,
     )
 
 

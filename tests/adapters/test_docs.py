@@ -1,0 +1,61 @@
+"""The code blocks of docs/adapters.md run as they stand, one after the other."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_mmseg import fake_mmseg
+from torch.utils.data import DataLoader, TensorDataset
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "adapters.md").read_text()
+BLOCKS = re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", TEXT, flags=re.MULTILINE | re.DOTALL)
+LIBRARIES = ("torchvision", "pytorch_metric_learning", "lightning", "transformers", "accelerate")
+
+
+def what_the_page_takes_for_granted(folder: Path) -> dict[str, Any]:
+    import torchvision
+    import transformers
+
+    labels = torch.arange(5).repeat_interleave(13)[:64, None].expand(64, 64).contiguous()
+    images, batch = torch.rand(2, 3, 64, 64), torch.stack([labels, labels])
+    small = {"hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 8}
+    segmentation = torchvision.models.segmentation
+    return {
+        "network": segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5),
+        "loader": DataLoader(TensorDataset(images, batch), batch_size=2),
+        "rows": torch.randn(20, 8),
+        "row_labels": torch.arange(20) % 4,
+        "others": torch.randn(30, 8),
+        "other_labels": torch.arange(30) % 4,
+        "trainer_options": {"accelerator": "cpu", "logger": False, "default_root_dir": folder},
+        "segformer": transformers.SegformerForSemanticSegmentation(
+            transformers.SegformerConfig(depths=[1, 1, 1, 1], num_labels=5, **small)
+        ),
+        "dataset": [{"pixel_values": images[0], "labels": labels}] * 4,
+        "arguments": transformers.TrainingArguments(
+            output_dir=str(folder), max_steps=2, per_device_train_batch_size=2, report_to=[], use_cpu=True,
+            eval_strategy="steps", eval_steps=2, save_strategy="no", remove_unused_columns=False, disable_tqdm=True,
+        ),
+        "head_options": {"channels": 6, "num_classes": 5},
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in LIBRARIES:
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    for name, module in fake_mmseg().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    names = what_the_page_takes_for_granted(tmp_path)
+    ran = []
+    for title, section in BLOCKS:
+        for code in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
+            exec(compile(code, f"docs/adapters.md, {title}", "exec"), names)
+            ran.append(title)
+    assert ran == ["Any network", "pytorch-metric-learning", "Lightning", "transformers", "mmsegmentation"]
+    assert names["loss"].isfinite()
+    assert type(names["plain"]) is type(names["network"])
+    assert type(names["head"]).__name__ == "ContrastFCNHead"
