@@ -85,7 +85,9 @@ class Arm:
             synchronise_norms(self.model, device)
             torch.manual_seed(config.seed + runtime.processes.rank)  # of dropout
         if self.checkpoint_path.exists():
-            self._restore()
+            self._restore(self.checkpoint_path)
+        elif self.warm_path.exists():
+            self._restore(self.warm_path)
         if self.contrast:
             self.contrast.seed.add_(runtime.processes.rank << 32)  # every process draws its own anchors
         self.network = self._network()
@@ -103,6 +105,12 @@ class Arm:
     @property
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    @property
+    def warm_path(self) -> Path:
+        """Until the warm-up of the contrast is over all arms are one: the first to get there leaves its state to the
+        others."""
+        return self.folder.parent / "warm.pt"
 
     @property
     def finished(self) -> bool:
@@ -125,7 +133,7 @@ class Arm:
             last = self.history.evaluations[-1]
             save_trained(self.folder / "model.pt", self.config, self.name, self.data, self.evaluated_model, last)
 
-    def save(self) -> None:
+    def save(self, path: Path | None = None) -> None:
         processes = self.runtime.processes
         random = processes.from_all(checkpoint.random_state())
         if not processes.is_first:
@@ -143,21 +151,20 @@ class Arm:
             "history": asdict(self.history),
             "meter": self.meter.state(),
         }
-        checkpoint.save(self.checkpoint_path, state)
+        checkpoint.save(path or self.checkpoint_path, state)
 
-    def _restore(self) -> None:
-        state, processes = checkpoint.load(self.checkpoint_path), self.runtime.processes
+    def _restore(self, path: Path) -> None:
+        state, processes = checkpoint.load(path), self.runtime.processes
         if len(state["random"]) != processes.size:
             raise TrainingError(
-                f"{self.checkpoint_path}: written by {len(state['random'])} processes, want as many to go on, "
-                f"got {processes.size}"
+                f"{path}: written by {len(state['random'])} processes, want as many to go on, got {processes.size}"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.mean:
             self.mean.load_state_dict(state["mean"])
-        if self.contrast:
+        if self.contrast and path != self.warm_path:
             self.contrast.load_state_dict(state["contrast"])
         self.done, self.evaluated = state["done"], state["evaluated"]
         self.history = History(**state["history"])
@@ -180,6 +187,9 @@ class Arm:
                 self.done += 1
                 losses.read_into(self.history, lazily=self.runtime.device.type == "cuda")
                 self.runtime.on_iteration(self)
+                if self.done == config.contrast.warmup and len(config.arms) > 1 and not self.warm_path.exists():
+                    losses.read_into(self.history)
+                    self.save(self.warm_path)
                 stop = processes.any(self.runtime.stop_requested(), self.runtime.device)
                 if stop or self.done == self.iterations:
                     break

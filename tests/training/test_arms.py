@@ -53,6 +53,25 @@ def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
     assert (weights(whole) - weights(parts)).norm() < 1e-4 * (weights(whole) - start).norm()
 
 
+def test_arms_share_their_warm_up_bit_for_bit(tmp_path: Path) -> None:
+    """The second arm starts where the first one's warm-up ended, and ends where it would have alone."""
+    values = ("contrast.warmup=3", "schedule.epochs=2")
+    states = []
+    for folder, names in ((tmp_path / "alone", ["ce+contrast"]), (tmp_path / "shared", ["ce", "ce+contrast"])):
+        folder.mkdir()
+        settings, data = job.prepare(config.load("digits", [*TINY, *values, f"arms={names}"]))
+        for name in names:
+            runtime = Runtime(torch.device("cpu"), "fp32", lambda: False, lambda arm: None, lambda arm: None)
+            arm = Arm(settings, name, data, folder / name, runtime)
+            started = arm.done
+            arm.run()
+        assert started == (3 if len(names) > 1 else 0)
+        states.append(checkpoint.load(folder / "ce+contrast" / "checkpoint.pt"))
+    assert states[0]["history"]["contrast"] == states[1]["history"]["contrast"]
+    for key, value in states[0]["model"].items():
+        assert torch.equal(value, states[1]["model"][key]), key
+
+
 def test_half_precision_trains(tmp_path: Path) -> None:
     arm = run(make_arm(tmp_path, "ce+contrast", "precision='fp16'"))
     assert arm.scaler.get_scale() > 0
