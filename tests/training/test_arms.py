@@ -72,6 +72,16 @@ def test_arms_share_their_warm_up_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(value, states[1]["model"][key]), key
 
 
+def test_a_compiled_network_trains_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = run(make_arm(tmp_path / "plain", "ce+contrast", iterations=2))
+    # Traced, with the backward split off, but without the minutes of a C++ compiler.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compiled = run(make_arm(tmp_path / "compiled", "ce+contrast", "compile=true", iterations=2))
+    assert compiled.network is not compiled.model
+    assert compiled.history.cross_entropy == pytest.approx(plain.history.cross_entropy, rel=1e-3)
+    assert compiled.history.contrast[-1] == pytest.approx(plain.history.contrast[-1], rel=1e-2)
+
+
 def test_half_precision_trains(tmp_path: Path) -> None:
     arm = run(make_arm(tmp_path, "ce+contrast", "precision='fp16'"))
     assert arm.scaler.get_scale() > 0
