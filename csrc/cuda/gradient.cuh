@@ -125,11 +125,10 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
           for (int i = 0; i < 2; ++i) {
             const int row = logit_m + 16 * m + 8 * i + l.g;
             const bool row_here = i0 + row < x_end;
-            int32_t row_label = 0, own = -1;  // column
+            int32_t row_label = 0;
             Terms of_row{0, 0, 0};
             if (masked && row_here) {
               row_label = x_labels[i0 + row];
-              own = itself != nullptr ? itself[i0 + row] : self ? i0 + row : -1;
               if (x_terms != nullptr) of_row = terms_of(x_terms, N, i0 + row);
             }
 #pragma unroll
@@ -149,13 +148,16 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                   const int column = 8 * (logit_n + n) + 2 * l.t + e;
                   if (row_here && row_label == labels[column]) {
                     float pulled = 0;
-                    if (x_terms != nullptr) pulled += pull<kFixed>(logit, of_row.pull, of_row.sum, negatives);
+                    if (x_terms != nullptr)
+                      pulled += pull<kFixed>(logit, of_row.pull, kFixed ? of_row.sum : sums[m][i], negatives);
                     if (y_terms != nullptr)
-                      pulled +=
-                          pull<kFixed>(logit, terms[2 * kColumns + column], terms[3 * kColumns + column], negatives);
+                      pulled += pull<kFixed>(logit, terms[2 * kColumns + column],
+                                             kFixed ? terms[3 * kColumns + column] : column_sums[n][e], negatives);
                     values[e] = negatives ? -pulled : values[e] - pulled;
+                    const int own = self ? i0 + row : itself != nullptr ? itself[i0 + row] : -1;
+                    if (own == j0 + column) values[e] = 0;
                   }
-                  const bool here = row_here && j0 + column < column_valid && own != j0 + column;
+                  const bool here = row_here && j0 + column < column_valid;
                   values[e] = here ? values[e] : 0;
                 }
               }
