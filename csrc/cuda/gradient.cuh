@@ -154,8 +154,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                       pulled += pull<kFixed>(logit, terms[2 * kColumns + column],
                                              kFixed ? terms[3 * kColumns + column] : column_sums[n][e], negatives);
                     values[e] = negatives ? -pulled : values[e] - pulled;
-                    const int own = self ? i0 + row : itself != nullptr ? itself[i0 + row] : -1;
-                    if (own == j0 + column) values[e] = 0;
+                    const bool is_own =
+                        self ? i0 + row == j0 + column : itself != nullptr && itself[i0 + row] == j0 + column;
+                    if (is_own) values[e] = 0;
                   }
                   const bool here = row_here && j0 + column < column_valid;
                   values[e] = here ? values[e] : 0;
