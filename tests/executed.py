@@ -7,13 +7,20 @@ from typing import Any
 from torch import Tensor
 
 from fastpixcon.ops import define
-from fastpixcon.testing import backward_arguments
+from fastpixcon.testing import ContrastCase, MemoryCase, backward_arguments
 
 
 def outputs_of(backend: str, case: Any) -> tuple[Tensor, ...]:
-    """Of the forward, and of the backward if there is one."""
+    """Of the forward, and of the backward if there is one; of all steps over a contrast set of several."""
     arguments = case.arguments()
     outputs = define.OVERLOADS[backend, case.operator](*arguments)
+    if isinstance(case, ContrastCase):
+        positives = define.OVERLOADS[backend, "contrast_positives"](*case.positives(arguments, outputs))
+        gradient = define.OVERLOADS[backend, "contrast_gradient"](*case.gradient(arguments, outputs, positives))
+        return (*outputs, *positives, *gradient)
+    if isinstance(case, MemoryCase):
+        positives = define.OVERLOADS[backend, "memory_positives"](*case.positives(arguments, outputs[0]))
+        return (*outputs, *positives)
     backward = define.OVERLOADS.get((backend, f"{case.operator}_backward"))
     if backward is None:
         return outputs

@@ -11,6 +11,7 @@ import compiled_cuda
 import ptxemu
 import pytest
 import test_conformance
+import test_conformance_contrast
 import torch
 from compiled_cuda import LARGE, SMALL, Emulator, launching
 from executed import outputs_of, without
@@ -20,10 +21,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastpixcon.ops import define
 from fastpixcon.ops.backends import CUDA_MAX_WIDTH as MAX_WIDTH
-from fastpixcon.testing import CASES, GatherCase, InfoNCECase, SelectCase, backward_arguments
+from fastpixcon.testing import (
+    CASES,
+    ContrastCase,
+    GatherCase,
+    InfoNCECase,
+    MemoryCase,
+    MiningCase,
+    SelectCase,
+    backward_arguments,
+)
 
 pytestmark = pytest.mark.skipif(compiled_cuda.missing() is not None, reason=str(compiled_cuda.missing()))
 NATIVE = Backend("native", "cpu", is_executed=True)
+
+
+DENOMINATORS = ("negatives", "all")
 
 
 class Variant(NamedTuple):
@@ -40,6 +53,12 @@ class Variant(NamedTuple):
         return f"{self.case.operator}-{limits}-{self.case}"
 
 
+STEPS = {
+    "contrast_sums": ("contrast_sums", "contrast_positives", "contrast_gradient"),
+    "memory_sums": ("memory_sums", "memory_positives"),
+}
+
+
 def variants() -> list[Variant]:
     half, single = (torch.bfloat16, torch.float16), torch.float32
     found = [
@@ -50,6 +69,13 @@ def variants() -> list[Variant]:
     found += [Variant(InfoNCECase(70, D, dtype=single, rows="unit"), shared=SMALL) for D in (256, 500)]
     found += [Variant(InfoNCECase(100, 400, dtype=dtype, rows="any")) for dtype in half]
     found += [Variant(InfoNCECase(100, D, M=M), tf32=True) for D, M in ((100, None), (200, 90), (400, None))]
+    found += [Variant(ContrastCase(130, 256, M=70, diagonal=None, dtype=dtype), shared=SMALL) for dtype in half]
+    found += [Variant(ContrastCase(40, D, M=90, diagonal=20, dtype=half[D > 450])) for D in (400, 500)]
+    found += [Variant(MemoryCase(40, D, 30), tf32=True) for D in (100, 200, 400)]
+    found += [Variant(MemoryCase(40, 500, 30, dtype=dtype, mined=True)) for dtype in (*half, single)]
+    found += [Variant(MemoryCase(140, 64, 70, dtype=half[i], denominator=name)) for i, name in enumerate(DENOMINATORS)]
+    found += [Variant(MiningCase(70, 200, S=20, dtype=dtype), shared=SMALL) for dtype in (*half, single)]
+    found += [Variant(MiningCase(70, 100, S=20), shared=shared, tf32=True) for shared in (SMALL, LARGE)]
     layouts = ("contiguous", "channels_last", "strided")
     found += [
         Variant(SelectCase(predictions=dtype, layout=layout)) for dtype in (*half, torch.float64) for layout in layouts
@@ -71,8 +97,7 @@ def allowing_tf32(allowed: bool) -> Iterator[None]:
 def test_every_kernel_is_run() -> None:
     """By a Case or a variant; nothing is executed here."""
     ran: set[str] = set()
-    on_gpus = [cases for operator, cases in CASES.items() if "cuda" in define.NATIVE_DEVICES.get(operator, ())]
-    cases = [case for case in itertools.chain(*on_gpus) if getattr(case, "D", 0) <= MAX_WIDTH]
+    cases = [case for case in itertools.chain(*CASES.values()) if getattr(case, "D", 0) <= MAX_WIDTH]
     for variant in [*map(Variant, cases), *variants()]:
         emulator = Emulator(variant.shared, variant.multiprocessors, run=lambda name, *launch: ran.add(name))
         with launching(emulator), allowing_tf32(variant.tf32):
@@ -82,12 +107,17 @@ def test_every_kernel_is_run() -> None:
 
 @pytest.mark.parametrize("variant", variants(), ids=str)
 def test_variant(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The very test of the conformance suite."""
+    """The very tests of the conformance suite."""
     case = variant.case
     if variant.tf32:  # 10 bits of a row
         monkeypatch.setattr(InfoNCECase, "tol", property(lambda case: 2e-3 * case.largest_logit))
+        monkeypatch.setattr(MiningCase, "rounding", 2e-3)
     with launching(Emulator(variant.shared, variant.multiprocessors)), allowing_tf32(variant.tf32):
-        getattr(test_conformance, f"test_{case.operator}")(case, NATIVE, lambda n: None)
+        for operator in STEPS.get(case.operator, [case.operator]):
+            test = getattr(test_conformance, f"test_{operator}", None)
+            test = test or getattr(test_conformance_contrast, f"test_{operator}")
+            wanted = {"wanted": True} if operator.startswith("memory_") else {}
+            test(case, operators=NATIVE, threads=lambda n: None, **wanted)
 
 
 # Faults in compiled code
@@ -97,6 +127,10 @@ LOSS = InfoNCECase(200, 64, dtype=torch.bfloat16, labels="sorted", rows="unit")
 RAW = InfoNCECase(100, 19)
 GATHER = GatherCase(2, 64, 7, 9, 61)
 SELECT = SelectCase(size=(30, 30))
+CONTRAST = ContrastCase(70, 40, M=90, diagonal=5, denominator="all")
+MEMORY = MemoryCase(70, 128, 50, dtype=torch.bfloat16)
+MINED = MemoryCase(70, 40, 50, mined=True, label_dtype=torch.int64)
+MINING = MiningCase(70, 128, M=90, dtype=torch.bfloat16, negatives="hardest")
 FAULTS = [
     ("sums", LOSS, r"bar\.sync", None, "RaceError"),
     *(("sums", LOSS, r"bar\.sync", i, "RaceError") for i in range(4)),
@@ -112,6 +146,20 @@ FAULTS = [
     ("project", RAW, r"bra", 0, "OutOfBoundsError"),
     ("gather_planes", GATHER, r"bar\.sync", None, "RaceError"),
     ("scatter_planes", GATHER, r"bar\.sync", None, "RaceError"),
+    *(("contrast_rows", MEMORY, r"bar\.sync", i, "RaceError") for i in (0, 1, 3)),
+    ("contrast_rows", CONTRAST, r"bar\.sync", 2, "RaceError"),
+    ("contrast_rows", MEMORY, r"cp\.async\.wait_group", None, "PendingCopyError"),
+    ("contrast_rows", MEMORY, r"st\.shared", None, "UninitializedReadError"),
+    ("log_sums", MEMORY, r"bra", 1, "OutOfBoundsError"),
+    ("positive_sums", MEMORY, r"bra", 0, "OutOfBoundsError"),
+    ("mining", MINED, r"bra", 0, "OutOfBoundsError"),
+    ("places", CONTRAST, r"bra", 0, "OutOfBoundsError"),
+    ("itself", CONTRAST, r"bra", 0, "OutOfBoundsError"),
+    ("count_cosines", MINING, r"bar\.sync", 0, "RaceError"),
+    ("count_cosines", MINING, r"bar\.sync", 1, "RaceError"),
+    ("count_cosines", MINING, r"cp\.async\.wait_group", None, "PendingCopyError"),
+    ("count_cosines", MINING, r"st\.shared", None, "UninitializedReadError"),
+    ("mining_thresholds", MINING, r"bra", 0, "OutOfBoundsError"),
     ("codes", SELECT, r"bar\.sync", 0, "RaceError"),
     ("choose", SELECT, r"bar\.sync", None, "RaceError"),
     ("draw", SELECT, r"bar\.sync", None, "RaceError"),
@@ -172,6 +220,31 @@ def test_hot_loops_have_no_bank_conflicts_and_whole_sectors(dtype: torch.dtype, 
         assert share >= (0.05 if dtype == torch.float32 else 0.02), str(profile)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for dtype in (torch.bfloat16, torch.float32)
+        for case in (MemoryCase(130, 128, 100, dtype=dtype), MiningCase(130, 128, S=100, M=0, dtype=dtype))
+    ],
+    ids=str,
+)
+def test_a_bank_is_read_in_whole_sectors_and_without_bank_conflicts(case: Any) -> None:
+    """But for the counts of cosines, which lie where the cosines are."""
+    emulator = Emulator(multiprocessors=1)
+    with launching(emulator):
+        outputs_of("native", case)
+    hot = [launch for launch in emulator.launches if re.search("contrast_rows|count_cosines", launch.kernel)]
+    assert len(hot) == 2
+    for launch in hot:
+        uses = launch.profile.memory
+        conflicts = [x for x in uses if x.space == "shared" and x.measured > 1 and not re.match("atom|red", x.opcode)]
+        assert not conflicts, str(launch.profile)
+        copies = [x for x in uses if x.opcode.startswith("cp.async.cg") and x.space == "global"]
+        assert copies
+        assert sum(x.executions * x.ideal for x in copies) >= 0.9 * sum(x.executions * x.measured for x in copies)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda dtype: str(dtype)[6:])
 def test_channels_last_pixels_are_read_and_written_in_whole_sectors(dtype: torch.dtype) -> None:
     emulator = Emulator()
@@ -191,25 +264,31 @@ class Host(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.ran: list[str] = []
+        self.most = 0  # bytes of a tensor that it made
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
         self.ran.append(func._opname)
-        return func(*args, **(kwargs or {}))
+        outputs = func(*args, **(kwargs or {}))
+        given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
+        for x in outputs if isinstance(outputs, (tuple, list)) else [outputs]:
+            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in given:
+                self.most = max(self.most, x.untyped_storage().nbytes())
+        return outputs
 
 
 def metadata(x: Tensor) -> tuple[Any, ...]:
     return x.shape, x.dtype, x.stride(), x.device
 
 
-@pytest.mark.parametrize("operator", ["select_anchors", "gather_normalize", "info_nce"])
+@pytest.mark.parametrize("operator", CASES)
 def test_host_code_reads_nothing_and_returns_what_the_fake_kernel_says(operator: str) -> None:
     """For every Case; nothing is executed."""
     cuda = torch._C.DispatchKey.CUDA
     for case in CASES[operator]:
         if getattr(case, "D", 0) > MAX_WIDTH:
             continue
-        arguments = case.arguments()
+        arguments = test_conformance_contrast.call_arguments(operator, case, "cpu")
         for name in (operator, f"{operator}_backward"):
             if name not in define.OPERATORS:
                 continue
@@ -218,11 +297,33 @@ def test_host_code_reads_nothing_and_returns_what_the_fake_kernel_says(operator:
                 fakes = op(*[mode.from_tensor(x) if isinstance(x, Tensor) else x for x in arguments])
             with launching(lambda *launch: None), Host() as host:
                 outputs = op._op_dk(cuda, *arguments)
-            assert "empty" in host.ran, "the mode sees nothing"
+            if outputs is None:
+                assert fakes is None
+                continue
+            assert {"empty", "zeros"} & set(host.ran), "the mode sees nothing"
             outputs, fakes = ((x,) if isinstance(x, Tensor) else x for x in (outputs, fakes))
             assert [metadata(x) for x in outputs] == [metadata(x) for x in fakes], (name, case)
             if f"{name}_backward" in define.OPERATORS:
                 arguments = backward_arguments(case, arguments, outputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("D", [64, 200])
+@pytest.mark.parametrize("operator", ["memory_sums", "memory_positives", "mining_thresholds"])
+def test_a_bank_is_not_copied(operator: str, D: int, dtype: torch.dtype) -> None:
+    """Nor is anything else as large as it."""
+    case = (
+        MiningCase(9, D, M=0, S=1000, dtype=dtype)
+        if operator.startswith("mining")
+        else MemoryCase(9, D, 1000, dtype=dtype)
+    )
+    arguments = test_conformance_contrast.call_arguments(operator, case, "cpu")
+    bank = next(x for x in arguments if isinstance(x, Tensor) and x.dim() == 3)
+    seen: list[tuple[Any, ...]] = []
+    with launching(lambda *launch: seen.append(launch)), Host() as host:
+        define.OVERLOADS["native", operator]._op_dk(torch._C.DispatchKey.CUDA, *arguments)
+    assert len(seen) >= 2
+    assert 0 < host.most < bank.nbytes
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ import sass
 ARCHITECTURES = sorted(
     {int(a.replace(".", "")) for a in re.findall(r"\d+\.\d+", extension.build["cuda architectures"])}
 )
-TILES = ("info_nce_sums", "info_nce_positives", "info_nce_gradient")
+TILES = ("info_nce_sums", "info_nce_positives", "info_nce_gradient", "contrast_rows", "count_cosines")
 
 
 def kernels(architecture: int) -> list[cuda_binary.Kernel]:
@@ -67,6 +67,24 @@ def test_machine_code(architecture: int) -> None:
     assert not wrong
 
 
+def sweep(x: torch.Tensor, labels: torch.Tensor, fixed: bool, mined: torch.Tensor | None) -> None:
+    """Over a bank and over the batch, mined or not."""
+    D = x.shape[1]
+    bank, bank_labels = x.new_zeros(3, 50, D), torch.zeros(3, 50, dtype=torch.int32)
+    seed = None if mined is None else torch.tensor(0)
+    how = ("all", fixed, True, 0, mined, seed)
+    native = {name: op for (backend, name), op in define.OVERLOADS.items() if backend == "native"}
+    log_sum, _ = native["memory_sums"](x, labels, bank, bank_labels, torch.tensor(0.1), *how, True)
+    native["memory_positives"](x, labels, bank, bank_labels, torch.tensor(0.1), log_sum, *how, True)
+    sets = (x, labels, x, labels)
+    log_sum, _ = native["contrast_sums"](*sets, torch.tensor(0.1), *how[:4], False, *how[4:])
+    loss, weight, count, *_ = native["contrast_positives"](*sets, torch.tensor(0.1), log_sum, None, *how)
+    statistics = (log_sum, weight, count, None, None, None)
+    native["contrast_gradient"](loss, None, *sets, torch.tensor(0.1), *statistics, *how, [True, True, True])
+    kinds = ("hardest", "hardest", 0.1, [5, 5])
+    native["mining_thresholds"](*sets, 0, bank, bank_labels, *kinds)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda dtype: str(dtype)[6:])
 def test_shared_memory_is_within_the_limit(architecture: int, dtype: torch.dtype) -> None:
@@ -82,9 +100,12 @@ def test_shared_memory_is_within_the_limit(architecture: int, dtype: torch.dtype
                 loss, *outputs = define.OVERLOADS["native", "info_nce"](x, labels, None, None, *how)
                 backward = define.OVERLOADS["native", "info_nce_backward"]
                 backward(loss, x, labels, None, None, how[0], *outputs, *how[1:], [True, False, True])
+                for mined in (None, torch.zeros(4, 300)):
+                    sweep(x, labels, fixed, mined)
     asked = {call[0]: call[3] + static[call[0]] for call in recorder.calls}
     assert {name: n for name, n in asked.items() if n > limit} == {}
-    assert any("gradient" in name for name in asked)
+    for kernel in ("gradient", "contrast_rows", "count_cosines"):
+        assert any(kernel in name for name in asked)
     assert all(math.prod(call[2]) <= 1024 for call in recorder.calls)
 
 

@@ -10,7 +10,8 @@
 namespace fastpixcon {
 
 // Rows in sorted order, unit if inv_norm, [N, D_pad], and their labels. values: the labels in order, which are then
-// ranked as 2 * (how many of the n_classes classes are less), odd for those among the classes.
+// ranked as 2 * (how many of the n_classes classes are less), odd for those among the classes. row_labels null: rows
+// only.
 using PrepareRowsKernel = void (*)(const void* x, const int32_t* labels, const int64_t* source, const int64_t* values,
                                    const int64_t* classes, void* rows, int32_t* row_labels, float* inv_norm, int N,
                                    int n_classes, int D, int D_pad, int64_t stride_n, int64_t stride_d);
@@ -44,11 +45,13 @@ using InfoNCETermsKernel = void (*)(const float* d_loss, const float* log_sum, c
 InfoNCETermsKernel info_nce_terms_kernel();
 
 // d_x: the gradient of the rows of x, at the places where they came from [N, D]; or, partial, of a split of the columns
-// in sorted order, float32 [splits, N, D_pad].
+// in sorted order, float32 [splits, N, D_pad]. itself [N]: the place in y of every row, which is of its class and
+// no pair of it, or -1; or null.
 using InfoNCEGradientKernel = void (*)(const void* x, const int32_t* x_labels, const float* x_terms, const void* y,
                                        const int32_t* y_labels, const float* y_terms, const int64_t* source,
                                        const float* temperature, const float* largest, void* d_x, int N, int M, int D,
-                                       int row_bytes, int tiles_per_split, bool self, bool negatives, bool partial);
+                                       int row_bytes, int tiles_per_split, bool self, bool negatives, bool partial,
+                                       const int32_t* itself);
 struct GradientLaunch {
   InfoNCEGradientKernel kernel;  // null: rows too wide
   int rows, columns;             // of a tile
@@ -65,7 +68,8 @@ GradientLaunch info_nce_gradient_float32(Precision precision, int row_bytes);
 // (inv_norm); and of every row the product with its gradient, whose sum is the temperature's (along).
 using InfoNCEProjectKernel = void (*)(const float* d_rows, const void* x, const int64_t* source, const float* inv_norm,
                                       void* d_x, float* along, int N, int D, int D_pad, int splits);
-InfoNCEProjectKernel info_nce_project_kernel(Dtype dtype);
+// d_x is of the rows' dtype or float32.
+InfoNCEProjectKernel info_nce_project_kernel(Dtype dtype, Dtype out);
 
 // Threads a block and rows a block of the kernels that take a warp a row.
 constexpr int kRowwiseThreads = 256, kRowwiseRows = 8;

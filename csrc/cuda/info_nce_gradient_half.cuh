@@ -2,14 +2,13 @@
 #pragma once
 
 #include "cuda/gradient.cuh"
+#include "cuda/gradient_tiles.cuh"
 
 namespace fastpixcon {
 
-// D <= 256, 146 KiB: a warp takes 32 x 32 logits and 32 x 128 of the gradient, and reads 256 and 128 bytes of shared
-// memory a product, of which an SM of sm_80 can give 256 in the time of its tensor cores.
-using LargeTiles = GradientShape<128, 64, 4, 2, 4, 2, 8>;
-using SmallTiles = GradientShape<64, 32, 2, 2, 2, 2, 8>;  // D <= 256, 70 KiB
-using WideTiles = GradientShape<32, 32, 2, 2, 1, 4, 8>;   // D <= 512, 99 KiB
+using LargeTiles = half_tiles::Large;
+using SmallTiles = half_tiles::Small;
+using WideTiles = half_tiles::Wide;
 
 template <typename scalar_t, Precision kPrecision, bool kFixed>
 GradientLaunch gradient_launch_half(int row_bytes, int shared) {

@@ -39,6 +39,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
     row[d] = from_float<scalar_t>(value * scale * direction);
   }
 
+  if (row_labels == nullptr) return;
   int32_t label;
   if (values == nullptr) {
     label = labels[from];
@@ -73,7 +74,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   terms[2 * static_cast<int64_t>(N) + n] = fixed ? inv_sum : counts ? log_sum : INFINITY;
 }
 
-template <typename scalar_t>
+template <typename scalar_t, typename out_t>
 __global__ void __launch_bounds__(kRowwiseThreads)
     info_nce_project(const float* d_rows, const void* x_, const int64_t* source, const float* inv_norms, void* d_x_,
                      float* along, int N, int D, int D_pad, int splits) {
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   const float* const d_row = d_rows + static_cast<int64_t>(n) * D_pad;  // [splits, .., D_pad]
   const scalar_t* const x = static_cast<const scalar_t*>(x_) + static_cast<int64_t>(n) * D_pad;
   const int64_t to = source == nullptr ? n : source[n];
-  scalar_t* const d_x = static_cast<scalar_t*>(d_x_) + to * D;
+  out_t* const d_x = static_cast<out_t*>(d_x_) + to * D;
   const auto gradient = [&](int d) {
     float sum = 0;
     for (int split = 0; split < splits; ++split) sum += d_row[static_cast<int64_t>(split) * N * D_pad + d];
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   for (int d = lane; d < D; d += kWarp) {
     float value = gradient(d);
     if (inv_norms != nullptr && value != 0) value -= product * to_float(x[d]);
-    d_x[d] = from_float<scalar_t>(value * inv_norm);
+    d_x[d] = from_float<out_t>(value * inv_norm);
   }
 }
 
@@ -116,11 +117,13 @@ PrepareRowsKernel prepare_rows_kernel(Dtype dtype) {
 
 InfoNCETermsKernel info_nce_terms_kernel() { return &info_nce_terms; }
 
-InfoNCEProjectKernel info_nce_project_kernel(Dtype dtype) {
+InfoNCEProjectKernel info_nce_project_kernel(Dtype dtype, Dtype out) {
+  const bool same = out == dtype;
   switch (dtype) {
-    case Dtype::kBFloat16: return &info_nce_project<__nv_bfloat16>;
-    case Dtype::kHalf: return &info_nce_project<__half>;
-    default: return &info_nce_project<float>;
+    case Dtype::kBFloat16:
+      return same ? &info_nce_project<__nv_bfloat16, __nv_bfloat16> : &info_nce_project<__nv_bfloat16, float>;
+    case Dtype::kHalf: return same ? &info_nce_project<__half, __half> : &info_nce_project<__half, float>;
+    default: return &info_nce_project<float, float>;
   }
 }
 

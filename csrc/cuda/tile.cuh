@@ -152,4 +152,23 @@ __device__ void copy_panels(char* to, const char* x, int row_bytes, int panel, i
   }
 }
 
+// The same of rows of x [.., bytes], a multiple of 16, which may end within a panel: zeros beyond.
+template <int kRows, int kThreads>
+__device__ void copy_rows(char* to, const char* x, int bytes, int panel, int panels, int first, int end) {
+  constexpr int kPieces = kPanel / kPiece;
+  static_assert(kRows * kPieces % kThreads == 0 && kThreads % kPieces == 0);
+  const int piece = threadIdx.x % kPieces;
+#pragma unroll
+  for (int i = 0; i < kRows * kPieces / kThreads; ++i) {
+    const int row = (i * kThreads + static_cast<int>(threadIdx.x)) / kPieces;
+    const char* const from = x + static_cast<int64_t>(first + row < end ? first + row : 0) * bytes;
+    char* at = to + piece_at(row, piece);
+    for (int k = 0; k < panels; ++k, at += kRows * kPanel) {
+      const int offset = (panel + k) * kPanel + piece * kPiece;
+      const bool here = first + row < end && offset < bytes;
+      copy_async_16(at, from + (here ? offset : 0), here);
+    }
+  }
+}
+
 }  // namespace fastpixcon

@@ -1,0 +1,262 @@
+// A block of anchors against the rows of a contrast set, as in gradient.cuh: the anchors stay in shared memory, tiles
+// of columns come in turn, and weights of a tile go through shared memory to be multiplied with the very columns that
+// made them. Columns need no order but for the positives. What is not of the batch has no gradient, so the sum of e^s
+// and the mean of the rows in it are made at once: 4 FLOP a pair and feature.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/contrast.h"
+#include "cuda/math.cuh"
+#include "cuda/pairs.cuh"
+#include "cuda/partial_sum.cuh"
+#include "cuda/product.cuh"
+#include "cuda/sorted_labels.cuh"
+
+namespace fastpixcon {
+
+template <typename Shape, Precision kPrecision>
+__global__ void __launch_bounds__(Shape::kThreads, 1)
+    contrast_rows(const void* x_, const int32_t* x_labels, const int64_t* x_source, const float* x_mining,
+                  const float* x_terms, const void* y_, const int32_t* y_labels, const int64_t* y_source,
+                  const float* y_mining, const float* y_terms, const int32_t* itself, const float* temperature,
+                  const float* log_sums, const float* largest, float* totals, float* seconds, int32_t* counts,
+                  float* products, int N, int M, int D, int row_bytes, int y_bytes, int ring, int task_,
+                  bool negatives) {
+  constexpr int kRows = Shape::kRows, kColumns = Shape::kColumns, kThreads = Shape::kThreads, kStages = Shape::kStages;
+  constexpr int kM = kRows / 16 / Shape::kLogitM, kN = kColumns / 8 / Shape::kLogitN;  // of the logits, a warp
+  constexpr int kGM = kRows / 16 / Shape::kGradientM;                                  // of the products
+  constexpr int kElement = element_size(kPrecision), kHBytes = kColumns * kElement;
+  constexpr bool kMines = kRows < 128;  // larger tiles leave no registers for it
+  // Of float16, whose numbers would vanish, weights relative to the sum are larger by 2^12.
+  constexpr float kLift = kPrecision == Precision::kHalf ? 12.0f : 0.0f;
+  extern __shared__ __align__(128) char shared[];
+  const Task task = static_cast<Task>(task_);
+  const bool is_gradient = kMines && task == Task::kGradient;
+  const bool x_mined = kMines && x_mining != nullptr, y_mined = kMines && y_mining != nullptr;
+  const int panels = row_bytes / kPanel, stage_bytes = Shape::stage_bytes(row_bytes);
+  char* const stages = shared + kRows * row_bytes;
+  char* const h = stages + kStages * stage_bytes;
+  int32_t* const stage_labels = reinterpret_cast<int32_t*>(h + kRows * kHBytes);  // [stage][kColumns]
+
+  const char *const x = static_cast<const char*>(x_), *const y = static_cast<const char*>(y_);
+  const Lane l;
+  const int tid = threadIdx.x, warp = tid / 32;
+  const int i0 = blockIdx.x * kRows;
+  const int row_valid = count_less(x_labels, N, kLeftOut), x_end = min(i0 + kRows, row_valid);
+  const Block rows(x_labels, i0, kRows, N, row_valid);
+  const float scale = 1.0f / *temperature;
+
+  int begin = 0, end = 0;  // tiles
+  if (i0 < row_valid) {
+    end = (M + kColumns - 1) / kColumns;
+    if (task == Task::kPositives) {
+      const ColumnRange range(y_labels, M, ring, rows.first, key_of(x_labels[x_end - 1]));
+      begin = range.from / kColumns, end = (range.to + kColumns - 1) / kColumns;
+    }
+    const int share = (end - begin + gridDim.y - 1) / gridDim.y;
+    begin += blockIdx.y * share;
+    end = min(begin + share, end);
+  }
+
+  const int logit_m = warp / Shape::kLogitN * 16 * kM, logit_n = warp % Shape::kLogitN * kN;  // rows; 8 columns each
+  const bool has_logits = warp < Shape::kLogitM * Shape::kLogitN;
+  const int gradient_m = warp / Shape::kGradientN * 16 * kGM, gradient_n = warp % Shape::kGradientN;
+
+  // Of the rows of a thread: log Z, or 0; and what totals, seconds and counts are made of.
+  float shifts[kM][2], first[kM][2], second[kM][2];
+  int32_t third[kM][2];
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = i0 + logit_m + 16 * m + 8 * i + l.g;
+      shifts[m][i] = log_sums != nullptr && row < x_end ? log_sums[x_source == nullptr ? row : x_source[row]] : 0;
+      first[m][i] = 0, second[m][i] = task == Task::kOnline ? kNothing : 0, third[m][i] = 0;
+    }
+
+  const auto load = [&](int tile) {
+    if (tile < end) {
+      const int stage = tile % kStages, j0 = tile * kColumns;
+      copy_rows<kColumns, kThreads>(stages + stage * stage_bytes, y, y_bytes, 0, panels, j0, M);
+      if (tid < kColumns) {
+        const bool here = j0 + tid < M;
+        copy_async_4(stage_labels + stage * kColumns + tid, y_labels + (here ? j0 + tid : 0), here);
+      }
+    }
+    copy_async_commit();
+  };
+
+  if (begin < end) copy_panels<kRows, kThreads>(shared, x, row_bytes, 0, panels, i0, x_end);
+  for (int i = 0; i < kStages - 1; ++i) load(begin + i);
+  float gradient[kGM][2 * Shape::kPairs][4] = {};
+  for (int tile = begin; tile < end; ++tile) {
+    copy_async_wait<kStages - 2>();
+    __syncthreads();  // the tile is there, and H and the tile before are no longer read
+    load(tile + kStages - 1);
+    const int j0 = tile * kColumns;
+    const char* const columns = stages + tile % kStages * stage_bytes;
+    const int32_t* const labels = stage_labels + tile % kStages * kColumns;
+    const TileLabels keys(labels, kColumns, M - j0);
+    const bool apart = keys.last < rows.first || rows.last < keys.first;
+    if (keys.empty() || (task == Task::kPositives && apart)) continue;
+    if (has_logits) {
+      float s[kM][kN][4] = {};
+      for (int panel = 0; panel < panels; ++panel)
+        multiply_panels<kPrecision>(s, shared + panel * kRows * kPanel, logit_m, columns + panel * kColumns * kPanel,
+                                    8 * logit_n);
+      const auto add = [&](int m, int i, float logit) {  // to the sums; the weight of the column
+        if (task == Task::kOnline) {
+          PartialSum<false> sum{first[m][i], second[m][i]};
+          sum.add(logit);
+          first[m][i] = sum.total, second[m][i] = sum.largest;
+          return 0.0f;
+        }
+        const float lift = log_sums != nullptr ? kLift : 0.0f;
+        const float e = exp2_fast(fmaf(logit - shifts[m][i], kLog2E, lift));
+        first[m][i] += e;
+        return e;
+      };
+      const auto fill_h = [&](auto masked) {
+#pragma unroll
+        for (int m = 0; m < kM; ++m)
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const int row = logit_m + 16 * m + 8 * i + l.g;
+            const bool row_here = i0 + row < x_end;
+            int32_t row_label = 0, own_column = -1;
+            uint32_t number = 0;
+            Kept kept{};
+            if (masked && row_here) {
+              row_label = x_labels[i0 + row];
+              if (itself != nullptr) own_column = itself[i0 + row];
+              if (x_mined) kept = Kept::load(x_mining, N, i0 + row);
+              if (y_mined) number = number_of(x_source, i0 + row);
+            }
+#pragma unroll
+            for (int n = 0; n < kN; ++n) {
+              float values[2];
+#pragma unroll
+              for (int e = 0; e < 2; ++e) {
+                const float product = s[m][n][2 * i + e], logit = __fmul_rn(product, scale);
+                if (!masked) {
+                  values[e] = add(m, i, logit);
+                  continue;
+                }
+                values[e] = 0;
+                const int column = 8 * (logit_n + n) + 2 * l.t + e, j = j0 + column;
+                const bool there = row_here && j < M && labels[column] != -1 && own_column != j;
+                if (!there) continue;
+                const bool same = labels[column] == row_label;
+                const bool has = !x_mined || kept.has(product, same, number_of(y_source, j));
+                if (task == Task::kPositives) {
+                  if (!same || !has) continue;
+                  ++third[m][i];
+                  values[e] = 1;
+                  if (negatives) {
+                    float softplus;
+                    softplus_sigmoid(shifts[m][i] - logit, softplus, values[e]);
+                    first[m][i] += softplus;
+                    second[m][i] += values[e];
+                  } else {
+                    first[m][i] += shifts[m][i] - logit;
+                  }
+                } else if (is_gradient) {
+                  const auto side = [&](const float* terms, int64_t count, int64_t at) {
+                    const float log_z = terms[2 * count + at];
+                    const float pull = !same ? 0 : terms[count + at] * (negatives ? sigmoid(log_z - logit) : 1.0f);
+                    const float push = same && negatives ? 0 : terms[at] * exp2_fast((logit - log_z) * kLog2E);
+                    return push - pull;
+                  };
+                  if (x_terms != nullptr && has) values[e] += side(x_terms, N, i0 + row);
+                  if (y_terms != nullptr && Kept::load(y_mining, M, j).has(product, same, number))
+                    values[e] += side(y_terms, M, j);
+                } else if (has && !(negatives && same)) {
+                  values[e] = add(m, i, logit);
+                }
+              }
+              if (products != nullptr) store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);
+            }
+          }
+      };
+      const bool all_count = rows.whole && keys.whole && (apart || (!negatives && itself == nullptr));
+      if (all_count && !x_mined && !y_mined && task != Task::kPositives) {
+        fill_h(std::false_type{});
+      } else {
+        fill_h(std::true_type{});
+      }
+    }
+    if (products == nullptr) continue;
+    __syncthreads();  // H is there
+    if (row_bytes == 16 * kElement * Shape::kGradientN * Shape::kPairs) {
+      multiply_h<Shape, kPrecision, true>(gradient, h, columns, row_bytes, gradient_m, gradient_n);
+    } else {
+      multiply_h<Shape, kPrecision, false>(gradient, h, columns, row_bytes, gradient_m, gradient_n);
+    }
+  }
+
+  if (products != nullptr) {
+    const int width = is_gradient ? row_bytes / kElement : D;
+    const float factor = !is_gradient ? 1 : largest == nullptr ? scale : scale * *largest * (1.0f / 4096);
+#pragma unroll
+    for (int m = 0; m < kGM; ++m)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row = i0 + gradient_m + 16 * m + 8 * i + l.g;
+        const int64_t to = row < N && x_source != nullptr && !is_gradient ? x_source[row] : row;
+        float* const at = row < N ? products + (static_cast<int64_t>(blockIdx.y) * N + to) * width : nullptr;
+#pragma unroll
+        for (int pair = 0; pair < Shape::kPairs; ++pair) {
+          const auto& low = gradient[m][2 * pair];
+          const auto& high = gradient[m][2 * pair + 1];
+          const float left[2] = {low[2 * i] * factor, low[2 * i + 1] * factor};
+          const float right[2] = {high[2 * i] * factor, high[2 * i + 1] * factor};
+          store_row(at, gradient_n + Shape::kGradientN * pair, left, right, width);
+        }
+      }
+  }
+  if (is_gradient) return;
+
+  float* const parts = reinterpret_cast<float*>(shared);  // [kLogitN][3][kRows]
+  __syncthreads();                                        // the anchors are no longer read
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (task == Task::kOnline) {
+        PartialSum<false> sum{first[m][i], second[m][i]};
+        sum.add(sum.from_lane(1));
+        sum.add(sum.from_lane(2));
+        first[m][i] = sum.total, second[m][i] = sum.largest;
+      } else {
+        first[m][i] = warp_sum<4>(first[m][i]), second[m][i] = warp_sum<4>(second[m][i]);
+        third[m][i] = warp_sum<4>(third[m][i]);
+      }
+      if (!has_logits || l.t != 0) continue;
+      float* const to = parts + warp % Shape::kLogitN * 3 * kRows + logit_m + 16 * m + 8 * i + l.g;
+      to[0] = first[m][i], to[kRows] = second[m][i], to[2 * kRows] = __int_as_float(third[m][i]);
+    }
+  __syncthreads();
+  if (tid >= kRows || i0 + tid >= N) return;
+  PartialSum<false> online = PartialSum<false>::empty();
+  float total = 0, weight = 0;
+  int32_t count = 0;
+#pragma unroll
+  for (int part = 0; part < Shape::kLogitN; ++part) {
+    const float* const from = parts + part * 3 * kRows + tid;
+    online.add(PartialSum<false>{from[0], from[kRows]});
+    total += from[0], weight += from[kRows], count += __float_as_int(from[2 * kRows]);
+  }
+  const int64_t at = static_cast<int64_t>(blockIdx.y) * N + i0 + tid;
+  totals[at] = task == Task::kOnline ? online.total : total;
+  if (seconds != nullptr) seconds[at] = task == Task::kOnline ? online.largest : weight;
+  if (counts != nullptr) counts[at] = count;
+}
+
+template <typename Shape, Precision kPrecision>
+ContrastLaunch contrast_launch(int row_bytes) {
+  return {&contrast_rows<Shape, kPrecision>, Shape::kRows, Shape::kColumns, Shape::kThreads,
+          Shape::shared_bytes(row_bytes, element_size(kPrecision))};
+}
+
+}  // namespace fastpixcon

@@ -1,0 +1,75 @@
+// Kernels of memory_sums, memory_positives and the contrast operators, for their host code: what info_nce's kernels do
+// not, contrast rows that lie in a bank or that mining chooses from. Anchors are sorted by label, those left out (label
+// -1) last, their rows dense and padded with zeros to whole panels of 128 bytes; contrast rows need only be dense.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/dtype.h"
+#include "cuda/precision.h"
+
+namespace fastpixcon {
+
+enum class Task : int {
+  kSums,       // totals: of e^s, or of e^(s - log_sums) if there are; products: of these with the columns
+  kOnline,     // totals relative to seconds, a running maximum
+  kPositives,  // totals, seconds, counts: loss, weight and number of the positives; products: of what pulls with them
+  kGradient,   // products: of dL/ds with the columns, over the temperature, of pairs that mining keeps
+};
+
+// A block of anchors against the columns y [M, y_bytes], y_bytes a multiple of 16, of which labels of -1 do not count.
+// They are sorted by label, too, and those of class c are known by it; or, if ring > 0, they are a bank, and class c is
+// rows ring * c .. (ring + 1) * c - 1. itself [N]: the place in y of every row, no pair of it, or -1; or null. mining
+// [5, N], [5, M]: of rows and of columns as anchors, with source [N], [M], their places in the input; or null. terms
+// [3, N], [3, M]: see InfoNCETermsKernel, not fixed; of anchors that have a loss. totals, seconds, counts [gridDim.y,
+// N] in sorted order. products [gridDim.y, N, D] at the places where the rows came from; of kGradient [gridDim.y, N,
+// D_pad] in sorted order.
+using ContrastKernel = void (*)(const void* x, const int32_t* x_labels, const int64_t* x_source, const float* x_mining,
+                                const float* x_terms, const void* y, const int32_t* y_labels, const int64_t* y_source,
+                                const float* y_mining, const float* y_terms, const int32_t* itself,
+                                const float* temperature, const float* log_sums, const float* largest, float* totals,
+                                float* seconds, int32_t* counts, float* products, int N, int M, int D, int row_bytes,
+                                int y_bytes, int ring, int task, bool negatives);
+struct ContrastLaunch {
+  ContrastKernel kernel;  // null: rows too wide
+  int rows, columns;      // of a tile
+  int threads;
+  int shared;  // bytes
+};
+// The largest tiles that fit into so many bytes of shared memory; the largest of all can't mine.
+ContrastLaunch contrast_bfloat16(int row_bytes, int shared, bool mined);
+ContrastLaunch contrast_float16(int row_bytes, int shared, bool mined);
+ContrastLaunch contrast_float32(Precision precision, int row_bytes);
+
+constexpr int kContrastThreads = 256;  // of the kernels below; those with D take a warp a row, others a thread
+
+// From slots partial sums, maxima or null, the logarithm of their total at the place where the row came from; and, if
+// there are products [slots, N, D], their sum over the total: mean, which may be products itself if there is
+// one of them. log_sum may be null.
+using LogSumsKernel = void (*)(const float* sums, const float* maxima, const int64_t* source, const float* temperature,
+                               const float* products, float* log_sum, float* mean, int N, int D, int slots);
+LogSumsKernel log_sums_kernel();
+
+// From partial losses, weights and counts [slots, N] those [N] at the places where the rows came from; and, if there
+// are products [slots, N, D], their sum.
+using PositiveSumsKernel = void (*)(const float* losses, const float* weights, const int32_t* counts,
+                                    const int64_t* source, const float* products, float* loss, float* weight,
+                                    int32_t* count, float* pull, int N, int D, int slots);
+PositiveSumsKernel positive_sums_kernel();
+
+// mining [5, N] in sorted order: mined [4, N] and the key of the anchor, whose number is its place and `first`.
+using MiningKernel = void (*)(const float* mined, const int64_t* seed, const int64_t* source, float* mining, int N,
+                              int64_t first, int stream);
+MiningKernel mining_kernel();
+
+// places [N]: where in sorted order the rows are.
+using PlacesKernel = void (*)(const int64_t* source, int32_t* places, int N);
+PlacesKernel places_kernel();
+
+// itself [N]: the place of contrast row `first` and where the row came from; -1 if it has none of M. places: null if
+// contrast rows are as they came.
+using ItselfKernel = void (*)(const int64_t* source, const int32_t* places, int32_t* itself, int N, int M,
+                              int64_t first);
+ItselfKernel itself_kernel();
+
+}  // namespace fastpixcon

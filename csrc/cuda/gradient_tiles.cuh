@@ -1,0 +1,22 @@
+// The tiles of kernels that multiply weights of a tile with its columns, by the width of rows.
+#pragma once
+
+#include "cuda/product.cuh"
+
+namespace fastpixcon {
+
+namespace half_tiles {
+// D <= 256, 146 KiB: a warp takes 32 x 32 logits and 32 x 128 of the gradient, and reads 256 and 128 bytes of shared
+// memory a product, of which an SM of sm_80 can give 256 in the time of its tensor cores.
+using Large = GradientShape<128, 64, 4, 2, 4, 2, 8>;
+using Small = GradientShape<64, 32, 2, 2, 2, 2, 8>;  // D <= 256, 70 KiB
+using Wide = GradientShape<32, 32, 2, 2, 1, 4, 8>;   // D <= 512, 99 KiB
+}  // namespace half_tiles
+
+namespace float_tiles {
+using Small = GradientShape<64, 32, 2, 2, 2, 2, 4>;   // D <= 128, 73 KiB
+using Wide = GradientShape<16, 32, 1, 4, 1, 4, 4>;    // D <= 256, 83 KiB
+using Widest = GradientShape<16, 16, 1, 2, 1, 4, 8>;  // D <= 512, 98 KiB
+}  // namespace float_tiles
+
+}  // namespace fastpixcon

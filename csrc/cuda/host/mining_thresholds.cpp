@@ -1,0 +1,103 @@
+// mining_thresholds on CUDA tensors, a chunk of anchors at a time.
+//
+// FLOP: 2 N M D for negatives, 1 / classes of it for positives. Memory beyond inputs and outputs: the counts of a
+// chunk, 64 MiB, and what sweeps over the batch (Rows) and a bank (in_pieces) need.
+#include "cuda/mining_thresholds.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
+#include <torch/library.h>
+
+#include <cmath>
+
+#include "common/checks.h"
+#include "cuda/host/sweep.h"
+#include "cuda/host/tensors.h"
+#include "cuda/info_nce.h"
+
+namespace fastpixcon {
+namespace {
+
+using at::Tensor;
+
+constexpr int64_t kMostAnchors = 8192;  // of a chunk
+
+MiningKind kind_of(c10::string_view kind) {
+  return kind == "none"      ? MiningKind::kNone
+         : kind == "hardest" ? MiningKind::kHardest
+         : kind == "random"  ? MiningKind::kRandom
+                             : MiningKind::kSemiHard;
+}
+
+// Adds the cosines of a chunk of anchors with a contrast set to counts [2, n, kMiningBins].
+void count(const Rows& anchors, const Columns& columns, const std::optional<Tensor>& itself, bool positives,
+           const Tensor& counts) {
+  const DeviceLimits limits = device_limits(anchors.x);
+  const MiningLaunch how = mining_counts(tensor_precision(anchors.x), limits.shared);
+  const int64_t n = anchors.n(), M = columns.x.size(0), blocks = ceil_div<int64_t>(n, how.rows);
+  const int64_t tiles = columns.most_visited(positives) / how.columns + 1;
+  const int64_t splits = std::max(best_splits(blocks, tiles, n, limits.multiprocessors),
+                                  ceil_div<int64_t>(ceil_div<int64_t>(M, how.columns), kMostCounted / how.columns));
+  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, anchors.x, anchors.labels, anchors.source,
+         columns.x, columns.labels, itself, counts, n, M, anchors.row_bytes(), columns.row_bytes(), columns.ring,
+         positives);
+}
+
+Tensor mining_thresholds(const Tensor& anchors, const Tensor& anchor_labels, const std::optional<Tensor>& contrast,
+                         const std::optional<Tensor>& contrast_labels_, std::optional<int64_t> diagonal,
+                         const std::optional<Tensor>& bank, const std::optional<Tensor>& bank_labels,
+                         c10::string_view negatives, c10::string_view positives, double fraction,
+                         at::IntArrayRef keep) {
+  check_mining_thresholds(anchors, anchor_labels, contrast, contrast_labels_, bank, bank_labels, negatives, positives,
+                          fraction, keep);
+  const c10::DeviceGuard guard(anchors.device());
+  check_count("anchors", anchors.size(0));
+  TORCH_CHECK_VALUE(anchors.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.sizes(), ", want [rows, 1 to ",
+                    kGradientMaxWidth, "]");
+  const int64_t N = anchors.size(0);
+  const MiningKind of_negatives = kind_of(negatives), of_positives = kind_of(positives);
+  Tensor labels = anchor_labels;
+  std::optional<Rows> batch;
+  std::optional<Order> by;
+  if (contrast.has_value()) {
+    check_count("contrast", contrast->size(0));
+    Tensor contrast_labels = *contrast_labels_;
+    if (labels.scalar_type() != contrast_labels.scalar_type())
+      labels = labels.to(at::kLong), contrast_labels = contrast_labels.to(at::kLong);
+    by = order(contrast_labels, false);
+    batch = prepare(*contrast, contrast_labels, "unit", *by, by->values);
+  }
+  std::optional<Columns> memory;
+  if (bank.has_value()) memory = columns_of_bank(*bank, *bank_labels);
+
+  const auto options = anchors.options().memory_format(at::MemoryFormat::Contiguous);
+  Tensor mined = at::empty({4, N}, options.dtype(at::kFloat));
+  for (int64_t first = 0; first < N; first += kMostAnchors) {
+    const int64_t n = std::min(kMostAnchors, N - first);
+    const Tensor x = anchors.narrow(0, first, n), x_labels = labels.narrow(0, first, n);
+    const Tensor counts = at::zeros({2, n, kMiningBins}, options.dtype(at::kInt));
+    const auto add = [&](const Rows& rows, const Columns& columns, const std::optional<Tensor>& itself) {
+      if (of_negatives != MiningKind::kNone) count(rows, columns, itself, false, counts);
+      if (of_positives != MiningKind::kNone) count(rows, columns, itself, true, counts);
+    };
+    if (batch.has_value() && batch->n() > 0) {
+      const Rows rows = prepare(x, x_labels, "unit", order(x_labels, false), by->values);
+      std::optional<Tensor> itself;
+      if (diagonal.has_value()) itself = itself_of(rows, *batch, *diagonal + first);
+      add(rows, *batch, itself);
+    }
+    if (memory.has_value()) add(anchors_of_bank(x, x_labels, bank->size(0)), *memory, std::nullopt);
+    const int64_t most = std::numeric_limits<int32_t>::max();
+    launch(mining_thresholds_kernel(), dim3(ceil_div<int64_t>(n, kThresholdThreads / 32)), dim3(kThresholdThreads), 0,
+           counts, mined, n, N, first, static_cast<int>(of_negatives), static_cast<int>(of_positives),
+           std::llround(fraction * 0x1p32), std::min(keep[1], most), std::min(keep[0], most));
+  }
+  return mined;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) { m.impl("mining_thresholds", &mining_thresholds); }
+
+}  // namespace fastpixcon

@@ -1,0 +1,114 @@
+#include "cuda/host/problem.h"
+
+#include <ATen/ops/empty.h>
+
+#include "common/checks.h"
+#include "cuda/host/tensors.h"
+#include "cuda/info_nce.h"
+
+namespace fastpixcon {
+
+using at::Tensor;
+
+namespace {
+
+constexpr int64_t kMostGroups = 127;  // of rows; odd
+constexpr int64_t kMostSplits = 32;   // of a separate contrast set
+constexpr int kStaticShared = 4096;   // bytes; more than any kernel has beside its dynamic ones
+
+GradientLaunch gradient_launch(const Problem& p) {
+  switch (p.precision) {
+    case Precision::kBFloat16: return info_nce_gradient_bfloat16(p.fixed, p.row_bytes(), p.limits.shared);
+    case Precision::kHalf: return info_nce_gradient_float16(p.fixed, p.row_bytes(), p.limits.shared);
+    default: return info_nce_gradient_float32(p.precision, p.row_bytes());
+  }
+}
+
+}  // namespace
+
+Problem::Problem(const Tensor& anchors, Tensor anchor_labels, const std::optional<Tensor>& contrast,
+                 const std::optional<Tensor>& contrast_labels_, const Tensor& temperature_,
+                 c10::string_view denominator, c10::string_view rows, bool fixed_shift, bool is_sorted)
+    : self(!contrast.has_value()),
+      negatives(denominator == "negatives"),
+      fixed(fixed_shift && rows != "any"),
+      temperature(temperature_),
+      limits(device_limits(anchors)) {
+  check_info_nce(anchors, anchor_labels, contrast, contrast_labels_, temperature, denominator, rows);
+  check_count("anchors", anchors.size(0));
+  check_dtype("temperature", temperature, at::kFloat);
+  check_same_device("temperature", temperature, anchors);
+  TORCH_CHECK_VALUE(anchors.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.sizes(), ", want [rows, 1 to ",
+                    kGradientMaxWidth, "]");
+  // Plain float32 where a logit must come out the same as a row's and as a column's.
+  const bool exact = !fixed && anchors.scalar_type() == at::kFloat;
+  precision = exact ? Precision::kFloat : tensor_precision(anchors);
+  if (self) {
+    const Order own = order(anchor_labels, is_sorted);
+    a = c = prepare(anchors, anchor_labels, rows, own, own.values);
+    return;
+  }
+  Tensor contrast_labels = *contrast_labels_;
+  check_count("contrast", contrast->size(0));
+  check_dtype("contrast", *contrast, anchors.scalar_type());
+  if (anchor_labels.scalar_type() != contrast_labels.scalar_type())
+    anchor_labels = anchor_labels.to(at::kLong), contrast_labels = contrast_labels.to(at::kLong);
+  const Order by = order(anchor_labels, is_sorted), contrast_by = order(contrast_labels, is_sorted);
+  a = prepare(anchors, anchor_labels, rows, by, contrast_by.values);
+  c = prepare(*contrast, contrast_labels, rows, contrast_by, contrast_by.values);
+}
+
+bool Problem::resident(int rows) const {
+  return sweep_shared_bytes(rows, row_bytes(), true) + kStaticShared <= limits.shared;
+}
+int Problem::shared(int rows) const { return sweep_shared_bytes(rows, row_bytes(), resident(rows)); }
+
+Sums partial_sums(const Problem& p) {
+  const int64_t N = p.a.n(), M = p.c.n();
+  const int rows = is_half(p.precision) && p.resident(128) ? 128 : 64;  // a block
+  int64_t size_x = rows, size_y = 0, groups = ceil_div(N, size_x), slots = 0;
+  dim3 grid;
+  if (p.self) {
+    size_x = size_y = round_up<int64_t>(ceil_div(N, kMostGroups), kSweepColumns);
+    groups = ceil_div(N, size_x) / 2 * 2 + 1;
+    grid = dim3(groups / 2 + 1, groups);
+    slots = 2 * (groups / 2 + 1);
+  } else {
+    size_y = round_up<int64_t>(std::max<int64_t>(1, ceil_div(M, kMostSplits)), kSweepColumns);
+    slots = std::max<int64_t>(1, ceil_div(M, size_y));
+    grid = dim3(groups, slots);
+  }
+  const auto options = p.a.x.options().dtype(at::kFloat);
+  Sums out{at::empty({slots, N}, options), p.fixed ? std::nullopt : std::optional(at::empty({slots, N}, options))};
+  launch(info_nce_sums_kernel(p.precision, p.fixed, rows), grid, dim3(2 * rows), p.shared(rows), p.a.x, p.a.labels,
+         p.c.x, p.c.labels, p.temperature, out.sums, out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self,
+         p.negatives, p.resident(rows));
+  return out;
+}
+
+void project(const Tensor& d_rows, const Rows& x, const Tensor& d_x, const std::optional<Tensor>& along) {
+  const int64_t n = x.n();
+  launch(info_nce_project_kernel(dtype_of("rows", x.x), dtype_of("d_x", d_x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
+         dim3(kRowwiseThreads), 0, d_rows, x.x, x.source, x.inv_norm, d_x, along, n, d_x.size(1), d_rows.size(2),
+         d_rows.size(0));
+}
+
+Tensor gradient(const Problem& p, const Rows& x, const Rows& y, const std::optional<Tensor>& x_terms,
+                const std::optional<Tensor>& y_terms, const std::optional<Tensor>& largest, int64_t D,
+                const std::optional<Tensor>& along, const std::optional<Tensor>& itself, at::ScalarType dtype) {
+  const GradientLaunch how = gradient_launch(p);
+  const int64_t n = x.n(), D_pad = x.x.size(1), blocks = ceil_div<int64_t>(n, how.rows);
+  const int64_t tiles = std::max<int64_t>(1, ceil_div<int64_t>(y.n(), how.columns));
+  const int64_t per_split = ceil_div(tiles, best_splits(blocks, tiles, n, p.limits.multiprocessors));
+  const int64_t splits = ceil_div(tiles, per_split);
+  const bool partial = splits > 1 || along.has_value() || x.inv_norm.has_value() || dtype != x.x.scalar_type();
+  Tensor d_x = at::empty({n, D}, x.x.options().dtype(dtype));
+  Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;
+  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, x_terms, y.x, y.labels,
+         y_terms, x.source, p.temperature, largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self, p.negatives,
+         partial, itself);
+  if (partial) project(d_rows, x, d_x, along);
+  return d_x;
+}
+
+}  // namespace fastpixcon

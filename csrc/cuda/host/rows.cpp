@@ -1,0 +1,89 @@
+#include "cuda/host/rows.h"
+
+#include <ATen/Context.h>
+#include <ATen/ops/bitwise_xor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/sort.h>
+
+#include <limits>
+
+#include "cuda/host/launch.h"
+#include "cuda/host/tensors.h"
+#include "cuda/info_nce.h"
+
+namespace fastpixcon {
+
+using at::Tensor;
+
+namespace {
+
+constexpr int64_t kMostRows = 1 << 30;
+constexpr int64_t kPanel = 128;  // bytes; rows are padded to whole ones
+
+bool is_in_pieces(const Tensor& x, int64_t bytes) {
+  const bool aligned = reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
+  return x.is_contiguous() && x.size(1) * static_cast<int64_t>(x.element_size()) % bytes == 0 && aligned;
+}
+
+}  // namespace
+
+Order order(const Tensor& labels, bool is_sorted) {
+  const bool wide = labels.scalar_type() == at::kLong;
+  if (is_sorted && !wide) return {};
+  // In the order of unsigned numbers -1 is last.
+  const at::Scalar lowest = wide ? at::Scalar(std::numeric_limits<int64_t>::min())
+                                 : at::Scalar(static_cast<int64_t>(std::numeric_limits<int32_t>::min()));
+  auto [values, source] = at::sort(at::bitwise_xor(labels, lowest), /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  if (!wide) return {source, std::nullopt};
+  return {source, values};
+}
+
+Rows prepare(const Tensor& x, const Tensor& labels, c10::string_view how, const Order& by,
+             const std::optional<Tensor>& classes) {
+  const int64_t n = x.size(0), D = x.size(1), element = static_cast<int64_t>(x.element_size());
+  const bool raw = how == "raw";
+  if (!by.source.has_value() && !raw && is_in_pieces(x, kPanel))
+    return {x, labels.contiguous(), std::nullopt, std::nullopt};
+  const int64_t D_pad = round_up(D, kPanel / element);
+  Rows rows{at::empty({n, D_pad}, x.options()), at::empty({n}, labels.options().dtype(at::kInt)), by.source,
+            raw ? std::optional(at::empty({n}, x.options().dtype(at::kFloat))) : std::nullopt};
+  // Ranked labels come sorted, and theirs are not needed.
+  const std::optional<Tensor> own = by.values.has_value() ? std::nullopt : std::optional(labels.contiguous());
+  launch(prepare_rows_kernel(dtype_of("anchors", x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)), dim3(kRowwiseThreads),
+         0, x, own, by.source, by.values, classes, rows.x, rows.labels, rows.inv_norm, n,
+         classes.has_value() ? classes->size(0) : 0, D, D_pad, x.stride(0), x.stride(1));
+  return rows;
+}
+
+Tensor in_pieces(const Tensor& x) {
+  if (is_in_pieces(x, 16)) return x;
+  const int64_t n = x.size(0), D = x.size(1), D_pad = round_up<int64_t>(D, kPanel / x.element_size());
+  Tensor rows = at::empty({n, D_pad}, x.options());
+  const std::optional<Tensor> none;
+  launch(prepare_rows_kernel(dtype_of("rows", x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)), dim3(kRowwiseThreads), 0,
+         x, none, none, none, none, rows, none, none, n, 0, D, D_pad, x.stride(0), x.stride(1));
+  return rows;
+}
+
+void check_count(const char* name, int64_t rows) {
+  TORCH_CHECK_VALUE(rows <= kMostRows, name, ": got ", rows, " rows, want at most ", kMostRows);
+}
+
+Precision tensor_precision(const Tensor& x) {
+  switch (dtype_of("anchors", x)) {
+    case Dtype::kBFloat16: return Precision::kBFloat16;
+    case Dtype::kHalf: return Precision::kHalf;
+    default: return at::globalContext().allowTF32CuBLAS() ? Precision::kTf32 : Precision::kTf32x4;
+  }
+}
+
+int64_t best_splits(int64_t blocks, int64_t tiles, int64_t rows, int64_t multiprocessors) {
+  int64_t best = 1, least = ceil_div(blocks, multiprocessors) * tiles;
+  for (int64_t splits = 2; splits <= std::min(tiles, kMostPartialRows / rows); ++splits) {
+    const int64_t time = ceil_div(blocks * splits, multiprocessors) * ceil_div(tiles, splits);
+    if (10 * time < 9 * least) best = splits, least = time;  // partial results cost something, too
+  }
+  return best;
+}
+
+}  // namespace fastpixcon

@@ -1,0 +1,51 @@
+// Sets of rows as the kernels of info_nce and of the other contrast sets want them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "cuda/precision.h"
+
+namespace fastpixcon {
+
+constexpr int64_t kMostPartialRows = 32768;  // of gradients in parts
+
+struct Rows {
+  at::Tensor x;                        // [n, D_pad], sorted
+  at::Tensor labels;                   // [n] int32 sorted, those left out last
+  std::optional<at::Tensor> source;    // [n] int64, where each row came from; none: from its place
+  std::optional<at::Tensor> inv_norm;  // [n] float32 of raw rows
+
+  int64_t n() const { return x.size(0); }
+  int64_t row_bytes() const { return x.size(1) * x.element_size(); }
+};
+
+// How rows are sorted by their labels; in place and as they are where there is nothing.
+struct Order {
+  std::optional<at::Tensor> source;  // [n] int64
+  std::optional<at::Tensor> values;  // [n] int64, the labels in order, by which they are ranked
+};
+
+Order order(const at::Tensor& labels, bool is_sorted);
+
+// Rows in that order, "raw" ones as unit rows. Those that come in order, not raw, in whole panels and aligned are not
+// copied. classes: by which 64-bit labels are ranked.
+Rows prepare(const at::Tensor& x, const at::Tensor& labels, c10::string_view how, const Order& by,
+             const std::optional<at::Tensor>& classes);
+
+// Rows as they lie; copied, in whole panels, only where they do not lie one after another in whole pieces of 16 bytes.
+at::Tensor in_pieces(const at::Tensor& x);
+
+// So many that row numbers fit 32 bits.
+void check_count(const char* name, int64_t rows);
+
+// Of products of rows with a fixed shift: of float32 TF32 where PyTorch allows it, else four TF32 products for 22 bits.
+Precision tensor_precision(const at::Tensor& x);
+
+// In how many parts the columns are taken, each of them by blocks of its own, so that no multiprocessor stands idle for
+// long: rounds of blocks times the tiles of a block are the time.
+int64_t best_splits(int64_t blocks, int64_t tiles, int64_t rows, int64_t multiprocessors);
+
+}  // namespace fastpixcon

@@ -1,0 +1,140 @@
+#include "cuda/host/sweep.h"
+
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/empty.h>
+
+#include "cuda/host/tensors.h"
+
+namespace fastpixcon {
+
+using at::Tensor;
+
+namespace {
+
+// What a launch leaves, of a few parts of the columns.
+struct Swept {
+  Tensor totals;                          // [splits, N]
+  std::optional<Tensor> seconds, counts;  // the same
+  std::optional<Tensor> products;         // [splits, N, D]
+  int64_t splits() const { return totals.size(0); }
+};
+
+at::TensorOptions floats(const Sweep& s) { return s.anchors.x.options().dtype(at::kFloat); }
+
+ContrastLaunch launch_of(const Sweep& s) {
+  const Precision precision = tensor_precision(s.anchors.x);
+  const int row_bytes = static_cast<int>(s.anchors.row_bytes()), shared = device_limits(s.anchors.x).shared;
+  const bool mined = s.mining.has_value() || s.column_mining.has_value();
+  switch (precision) {
+    case Precision::kBFloat16: return contrast_bfloat16(row_bytes, shared, mined);
+    case Precision::kHalf: return contrast_float16(row_bytes, shared, mined);
+    default: return contrast_float32(precision, row_bytes);
+  }
+}
+
+// products_of_one: where products may lie that need no sum.
+Swept run(const Sweep& s, Task task, const std::optional<Tensor>& log_sums,
+          const std::optional<Tensor>& products_of_one, const std::optional<Tensor>& largest) {
+  const ContrastLaunch how = launch_of(s);
+  const int64_t N = s.anchors.n(), M = s.columns.x.size(0), blocks = ceil_div<int64_t>(N, how.rows);
+  const int64_t tiles = s.columns.most_visited(task == Task::kPositives) / how.columns + 1;
+  const int64_t splits = N == 0 ? 1 : best_splits(blocks, tiles, N, device_limits(s.anchors.x).multiprocessors);
+  const bool is_gradient = task == Task::kGradient;
+  Swept out{at::empty({is_gradient ? 0 : splits, N}, floats(s))};
+  if (task == Task::kOnline || task == Task::kPositives) out.seconds = at::empty({splits, N}, floats(s));
+  if (task == Task::kPositives) out.counts = at::empty({splits, N}, floats(s).dtype(at::kInt));
+  if (is_gradient) out.products = at::empty({splits, N, s.anchors.x.size(1)}, floats(s));
+  if (products_of_one.has_value())
+    out.products = splits == 1 ? *products_of_one : at::empty({splits, N, s.D}, floats(s));
+  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, s.anchors.x, s.anchors.labels,
+         s.anchors.source, s.mining, s.terms, s.columns.x, s.columns.labels, s.columns.source, s.column_mining,
+         s.column_terms, s.itself, s.temperature, log_sums, largest, out.totals, out.seconds, out.counts, out.products,
+         N, M, s.D, s.anchors.row_bytes(), s.columns.row_bytes(), s.columns.ring, static_cast<int>(task), s.negatives);
+  return out;
+}
+
+dim3 warps(int64_t N) { return dim3(ceil_div<int64_t>(N, kContrastThreads / 32)); }
+dim3 threads(int64_t N) { return dim3(ceil_div<int64_t>(N, kContrastThreads)); }
+
+}  // namespace
+
+Columns columns_of_bank(const Tensor& bank, const Tensor& bank_labels) {
+  const int64_t K = bank.size(0), S = bank.size(1);
+  check_count("bank", K * S);
+  return Columns(in_pieces(bank.reshape({K * S, bank.size(2)})), bank_labels.reshape({K * S}), S);
+}
+
+Rows anchors_of_bank(const Tensor& anchors, const Tensor& anchor_labels, int64_t classes, bool is_sorted) {
+  // Of classes that the bank has not, all are alike.
+  const bool wide = anchor_labels.scalar_type() == at::kLong;
+  const Tensor labels = wide ? at::clamp(anchor_labels, -2, classes).to(at::kInt) : anchor_labels;
+  return prepare(anchors, labels, "unit", order(labels, is_sorted), std::nullopt);
+}
+
+std::tuple<Tensor, Tensor> sums_of(const Sweep& s, bool fixed, bool wants_mean) {
+  const int64_t N = s.anchors.n();
+  Tensor log_sum = at::empty({N}, floats(s));
+  const std::optional<Tensor> none;
+  std::optional<Tensor> mean;
+  if (wants_mean) mean = at::empty({N, s.D}, floats(s));
+  // Weights that are not relative to their sum may be too large, or those of float16 too small.
+  const bool twice = wants_mean && (!fixed || s.anchors.x.scalar_type() == at::kHalf);
+  const Swept first = run(s, fixed ? Task::kSums : Task::kOnline, none, twice ? none : mean, none);
+  launch(log_sums_kernel(), warps(N), dim3(kContrastThreads), 0, first.totals, first.seconds, s.anchors.source,
+         s.temperature, first.products, log_sum, twice ? none : mean, N, s.D, first.splits());
+  if (twice) {
+    const Swept second = run(s, Task::kSums, log_sum, mean, none);
+    launch(log_sums_kernel(), warps(N), dim3(kContrastThreads), 0, second.totals, none, s.anchors.source, s.temperature,
+           second.products, none, mean, N, s.D, second.splits());
+  }
+  return {log_sum, wants_mean ? *mean : at::empty({0}, floats(s))};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> positives_of(const Sweep& s, const Tensor& log_sum, bool wants_pull) {
+  const int64_t N = s.anchors.n();
+  Tensor loss = at::empty({N}, floats(s)), weight = at::empty({N}, floats(s));
+  Tensor count = at::empty({N}, floats(s).dtype(at::kInt));
+  std::optional<Tensor> pull;
+  if (wants_pull) pull = at::empty({N, s.D}, floats(s));
+  const Swept swept = run(s, Task::kPositives, log_sum.contiguous(), pull, std::nullopt);
+  launch(positive_sums_kernel(), warps(N), dim3(kContrastThreads), 0, swept.totals, swept.seconds, swept.counts,
+         s.anchors.source, swept.products, loss, weight, count, pull, N, s.D, swept.splits());
+  return {loss, weight, count, wants_pull ? *pull : at::empty({0}, floats(s))};
+}
+
+Tensor gradient_of(const Sweep& s, const std::optional<Tensor>& largest) {
+  return *run(s, Task::kGradient, std::nullopt, std::nullopt, largest).products;
+}
+
+Tensor log_of(const Tensor& sums, const std::optional<Tensor>& maxima, const Rows& anchors, const Tensor& temperature) {
+  const int64_t N = anchors.n();
+  Tensor log_sum = at::empty({N}, sums.options());
+  const std::optional<Tensor> none;
+  launch(log_sums_kernel(), warps(N), dim3(kContrastThreads), 0, sums, maxima, anchors.source, temperature, none,
+         log_sum, none, N, 0, sums.size(0));
+  return log_sum;
+}
+
+std::optional<Tensor> mining_of(const std::optional<Tensor>& mined, const std::optional<Tensor>& seed,
+                                const Rows& anchors, int64_t first, uint32_t stream) {
+  if (!mined.has_value()) return std::nullopt;
+  const int64_t N = anchors.n();
+  Tensor mining = at::empty({5, N}, mined->options());
+  launch(mining_kernel(), threads(N), dim3(kContrastThreads), 0, mined->contiguous(), seed, anchors.source, mining, N,
+         first, stream);
+  return mining;
+}
+
+Tensor itself_of(const Rows& x, const Rows& y, int64_t first) {
+  const auto options = x.labels.options();
+  std::optional<Tensor> places;
+  if (y.source.has_value()) {
+    places = at::empty({y.n()}, options);
+    launch(places_kernel(), threads(y.n()), dim3(kContrastThreads), 0, y.source, places, y.n());
+  }
+  Tensor itself = at::empty({x.n()}, options);
+  launch(itself_kernel(), threads(x.n()), dim3(kContrastThreads), 0, x.source, places, itself, x.n(), y.n(), first);
+  return itself;
+}
+
+}  // namespace fastpixcon

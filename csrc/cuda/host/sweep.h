@@ -1,0 +1,65 @@
+// Sums over a contrast set of several, which may be a bank or mined: launches of cuda/contrast.h.
+#pragma once
+
+#include <tuple>
+
+#include "cuda/contrast.h"
+#include "cuda/host/launch.h"
+#include "cuda/host/rows.h"
+
+namespace fastpixcon {
+
+// Contrast rows, sorted by label or in a bank.
+struct Columns {
+  at::Tensor x;                      // [M, D_pad] or, of a bank, [M, D]
+  at::Tensor labels;                 // [M] int32, -1 where a row does not count
+  std::optional<at::Tensor> source;  // [M] int64, where each row came from; none: from its place
+  int64_t ring = 0;                  // of a bank: rows a class
+
+  Columns(const Rows& rows) : x(rows.x), labels(rows.labels), source(rows.source) {}
+  Columns(at::Tensor x, at::Tensor labels, int64_t ring) : x(std::move(x)), labels(std::move(labels)), ring(ring) {}
+  int64_t row_bytes() const { return x.size(1) * x.element_size(); }
+  // About so many a block of anchors visits.
+  int64_t most_visited(bool only_positives) const {
+    return !only_positives ? x.size(0) : ring > 0 ? ring : x.size(0) / 16;
+  }
+};
+
+// A bank [K, S, D] where it lies, and anchors for it.
+Columns columns_of_bank(const at::Tensor& bank, const at::Tensor& bank_labels);
+Rows anchors_of_bank(const at::Tensor& anchors, const at::Tensor& anchor_labels, int64_t classes,
+                     bool is_sorted = false);
+
+// Anchors and a contrast set; mining, terms and itself as the kernel has them.
+struct Sweep {
+  Rows anchors;
+  Columns columns;
+  int64_t D;
+  at::Tensor temperature;
+  bool negatives;
+  std::optional<at::Tensor> mining = {}, itself = {};
+  std::optional<at::Tensor> column_mining = {}, terms = {}, column_terms = {};
+};
+
+// log sum [N], mean [N, D] or [0].
+std::tuple<at::Tensor, at::Tensor> sums_of(const Sweep& sweep, bool fixed, bool wants_mean);
+
+// loss, weight, count [N], pull [N, D] or [0].
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> positives_of(const Sweep& sweep, const at::Tensor& log_sum,
+                                                                        bool wants_pull);
+
+// Partial gradients of the anchors, [splits, N, D_pad] in sorted order, of pairs that mining keeps.
+at::Tensor gradient_of(const Sweep& sweep, const std::optional<at::Tensor>& largest);
+
+// From sums [slots, N], and maxima, their logarithm [N].
+at::Tensor log_of(const at::Tensor& sums, const std::optional<at::Tensor>& maxima, const Rows& anchors,
+                  const at::Tensor& temperature);
+
+// mining [5, N] of sorted anchors, whose number is `first` beyond where they came from; none without mined.
+std::optional<at::Tensor> mining_of(const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed,
+                                    const Rows& anchors, int64_t first, uint32_t stream);
+
+// itself [N]: for every row of x the place in y of the row whose number is `first` beyond its own, or -1.
+at::Tensor itself_of(const Rows& x, const Rows& y, int64_t first);
+
+}  // namespace fastpixcon

@@ -1,0 +1,129 @@
+// A tile of weights H of columns, which goes through shared memory, and its product with the rows of these columns.
+#pragma once
+
+#include "cuda/convert.cuh"
+#include "cuda/tile.cuh"
+#include "cuda/warp.cuh"
+
+namespace fastpixcon {
+
+// Tiles of kRows by kColumns. For the logits the warps stand kLogitM by kLogitN, for the gradient kGradientM by
+// kGradientN, where a warp has up to 16 kPairs of the columns of the gradient.
+template <int kRows_, int kColumns_, int kLogitM_, int kLogitN_, int kGradientM_, int kGradientN_, int kPairs_>
+struct GradientShape {
+  static constexpr int kRows = kRows_, kColumns = kColumns_, kPairs = kPairs_, kStages = 2;
+  static constexpr int kLogitM = kLogitM_, kLogitN = kLogitN_, kGradientM = kGradientM_, kGradientN = kGradientN_;
+  static constexpr int kThreads = 32 * kGradientM * kGradientN;
+  static constexpr int kTerms = 4;  // numbers a column: label, weight, pull, sum
+
+  static constexpr int stage_bytes(int row_bytes) { return kColumns * row_bytes; }
+  static constexpr int shared_bytes(int row_bytes, int element) {
+    return kRows * row_bytes + kStages * stage_bytes(row_bytes) + kRows * kColumns * element +
+           kStages * kTerms * kColumns * 4;
+  }
+};
+
+// Where piece `piece` of row `row` of H is: rows of 64 bytes share a panel's row by two.
+template <int kRowBytes>
+__device__ int h_piece_at(int row, int piece) {
+  static_assert(kRowBytes == 64 || kRowBytes == 128);
+  if constexpr (kRowBytes == 128) {
+    return piece_at(row, piece);
+  } else {
+    return row * 64 + (piece ^ (row >> 1 & 3)) * kPiece;
+  }
+}
+
+// H of columns 8 n + 2t and the next of a row. Of float32 the two go to where a product of matrices takes columns t and
+// t + 4 from: with the rows of y in the same order, reading those without transposing costs no bank conflict.
+template <Precision kPrecision, int kRowBytes>
+__device__ void store_h(char* h, int row, int n, int t, float first, float second) {
+  if constexpr (kPrecision == Precision::kBFloat16) {
+    *reinterpret_cast<__nv_bfloat162*>(h + h_piece_at<kRowBytes>(row, n) + 4 * t) =
+        __floats2bfloat162_rn(first, second);
+  } else if constexpr (kPrecision == Precision::kHalf) {
+    *reinterpret_cast<__half2*>(h + h_piece_at<kRowBytes>(row, n) + 4 * t) = __floats2half2_rn(first, second);
+  } else {
+    *reinterpret_cast<float*>(h + h_piece_at<kRowBytes>(row, 2 * n) + 4 * t) = first;
+    *reinterpret_cast<float*>(h + h_piece_at<kRowBytes>(row, 2 * n + 1) + 4 * t) = second;
+  }
+}
+
+// Columns 16 q .. 16 q + 15 of the rows of a tile of y that piece of 32 bytes `step` of H is for, for two products.
+template <Precision kPrecision, int kColumns>
+__device__ void load_columns(uint32_t (&b)[2][2], const char* y, int step, int q) {
+  const Lane l;
+  if constexpr (is_half(kPrecision)) {
+    uint32_t both[4];
+    const char* const panel = y + q / 4 * (kColumns * kPanel);
+    load_matrices_transposed(both, panel + piece_at(16 * step + l.lane % 16, q % 4 * 2 + l.lane / 16));
+    b[0][0] = both[0], b[0][1] = both[1], b[1][0] = both[2], b[1][1] = both[3];
+  } else {
+    const char* const panel = y + q / 2 * (kColumns * kPanel);
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const int at = piece_at(8 * step + 2 * l.t + k, q % 2 * 4 + 2 * n + l.g / 4) + l.g % 4 * 4;
+        b[n][k] = *reinterpret_cast<const uint32_t*>(panel + at);
+      }
+  }
+}
+
+// Four numbers a lane side by side in place of two and two: of columns 2t, 2t+1 of two products, columns 4t..4t+3.
+template <typename scalar_t>
+__device__ void store_row(scalar_t* row, int q, const float (&low)[2], const float (&high)[2], int D) {
+  const Lane l;
+  float values[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int from = (l.lane & ~3) + (2 * l.t + i / 2) % 4;
+    const float a = __shfl_sync(kAllLanes, low[i % 2], from), b = __shfl_sync(kAllLanes, high[i % 2], from);
+    values[i] = l.t < 2 ? a : b;
+  }
+  if (row == nullptr) return;
+  const int d = 16 * q + 4 * l.t;
+  if (D % 4 == 0 && d < D) {
+    if constexpr (sizeof(scalar_t) == 4) {
+      *reinterpret_cast<float4*>(row + d) = make_float4(values[0], values[1], values[2], values[3]);
+    } else {
+      alignas(8) scalar_t four[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] = from_float<scalar_t>(values[i]);
+      *reinterpret_cast<uint2*>(row + d) = *reinterpret_cast<const uint2*>(four);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (d + i < D) row[d + i] = from_float<scalar_t>(values[i]);
+  }
+}
+
+// Adds H [kRows, kColumns] times the rows of the columns; a warp has the rows gradient_m.. and of the columns of the
+// product every kGradientN-th 16 from gradient_n on. kAll: D_pad is all of them.
+template <typename Shape, Precision kPrecision, bool kAll, int kM>
+__device__ void multiply_h(float (&gradient)[kM][2 * Shape::kPairs][4], const char* h, const char* columns,
+                           int row_bytes, int gradient_m, int gradient_n) {
+  constexpr int kElement = element_size(kPrecision), kHBytes = Shape::kColumns * kElement;
+  constexpr Precision kProducts = is_half(kPrecision)              ? kPrecision
+                                  : kPrecision == Precision::kTf32 ? Precision::kTf32
+                                                                   : Precision::kTf32x4;
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int step = 0; step < kHBytes / 32; ++step) {
+    uint32_t a[kM][4];
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+      load_matrices(a[m], h + h_piece_at<kHBytes>(gradient_m + 16 * m + lane % 16, 2 * step + lane / 16));
+#pragma unroll
+    for (int pair = 0; pair < Shape::kPairs; ++pair) {
+      const int q = gradient_n + Shape::kGradientN * pair;
+      if (!kAll && 16 * kElement * q >= row_bytes) break;
+      uint32_t b[2][2];
+      load_columns<kPrecision, Shape::kColumns>(b, columns, step, q);
+      multiply_add_all<kProducts>(gradient, a, b, 2 * pair);
+    }
+  }
+}
+
+}  // namespace fastpixcon
