@@ -24,6 +24,8 @@ from fastpixcon.training.optimisation import make_optimizer, mean_weights, rate_
 from fastpixcon.training.processes import Processes
 from fastpixcon.training.trained import save_trained
 
+_ASK_EVERY = 10  # iterations between questions to all processes, for whose answer a GPU waits
+
 
 @dataclass
 class History:
@@ -84,6 +86,8 @@ class Arm:
         if runtime.processes.size > 1:
             synchronise_norms(self.model, device)
             torch.manual_seed(config.seed + runtime.processes.rank)  # of dropout
+        # Seen by all processes alike: none writes before all are here.
+        self.leaves_warm_state = len(config.arms) > 1 and not self.warm_path.exists()
         if self.checkpoint_path.exists():
             self._restore(self.checkpoint_path)
         elif self.warm_path.exists():
@@ -181,21 +185,20 @@ class Arm:
         order = EpochOrder(len(self.data.train), config.schedule.batch, config.seed, epoch, start, share)
         self.network.train()
         stop = False
-        try:
-            for images, labels in train_loader(train, order, config.data.workers):
-                self._step(images, labels, losses)
-                self.done += 1
-                losses.read_into(self.history, lazily=self.runtime.device.type == "cuda")
-                self.runtime.on_iteration(self)
-                if self.done == config.contrast.warmup and len(config.arms) > 1 and not self.warm_path.exists():
-                    losses.read_into(self.history)
-                    self.save(self.warm_path)
+        for images, labels in train_loader(train, order, config.data.workers):
+            self._step(images, labels, losses)
+            self.done += 1
+            losses.read_into(self.history, lazily=self.runtime.device.type == "cuda")
+            self.runtime.on_iteration(self)
+            if self.done == config.contrast.warmup and self.leaves_warm_state:
+                losses.read_into(self.history)
+                self.save(self.warm_path)
+            if self.runtime.device.type == "cpu" or self.done % _ASK_EVERY == 0:
                 stop = processes.any(self.runtime.stop_requested(), self.runtime.device)
-                if stop or self.done == self.iterations:
-                    break
-        finally:
-            losses.read_into(self.history)
-            self.history.train_seconds += time.perf_counter() - started
+            if stop or self.done == self.iterations:
+                break
+        losses.read_into(self.history)
+        self.history.train_seconds += time.perf_counter() - started
         if stop:
             self._stop()
 
