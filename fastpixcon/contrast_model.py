@@ -59,7 +59,7 @@ class ContrastModel(nn.Module):
         self._hook = layer.register_forward_pre_hook(_keep_input)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As ``model`` is called -> {"logits" [B, K, H, W], "embeddings" [B, dim, h, w] in training mode}."""
+        """Called as ``model`` is: {"logits" [B, K, H, W], "embeddings" [B, dim, h, w] in training mode}."""
         if not self.training:
             return _segmentation(self.model(*args, **kwargs))
         layer: Any = self.model.get_submodule(self.at)
@@ -96,7 +96,14 @@ class ContrastModel(nn.Module):
 
 
 def projection_head(channels: int, dim: int) -> nn.Sequential:
-    """[B, C, h, w] -> [B, D, h, w]; the loss normalises the pixels it selects."""
+    """1x1 convolution, batch norm, ReLU, 1x1 convolution: features [B, C, h, w] -> [B, D, h, w], of any norm.
+
+    The loss normalises the pixels it selects.
+
+    Args:
+        channels: C.
+        dim: D.
+    """
     return nn.Sequential(
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels),

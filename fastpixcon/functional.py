@@ -26,7 +26,13 @@ FIXED_SHIFT_MIN = 0.025  # below it e^((cos - 1) / temperature) vanishes in floa
 
 
 class SelectedAnchors(NamedTuple):
-    """Anchors in order (class, image, pixel), padded to a static length."""
+    """Anchors in order (class, image, pixel), padded to a static length.
+
+    Attributes:
+        index: [max_samples] int64, b*h*w + y*w + x, padded with -1.
+        label: [max_samples] int32, the class, padded with -1.
+        count: [1] int32, the anchors before the padding; on the device of the labels.
+    """
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index; [max_samples] int64, b*h*w + y*w + x, padding -1
     label: Tensor  # [max_samples] int32, padding -1
@@ -44,7 +50,7 @@ def select_anchors(
     seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> SelectedAnchors:
-    """Class-aware hard-anchor selection (Wang et al. 2021, section 3.3).
+    """Class-aware hard-anchor selection (Wang et al. 2021, segmentation-aware hard anchor sampling).
 
     Of every class in every image with more than ``max_views`` pixels, about as many wrongly predicted
     (hard) as rightly predicted (easy) pixels are drawn, ``min(max_views, max_samples // segments)`` in all.
@@ -58,6 +64,10 @@ def select_anchors(
         ignore_index: label that does not count, nor does a negative one.
         seed: int or [] int64 tensor on the device of labels. The same seed selects the same pixels on
             every backend and device.
+        backend: "auto", "reference", "native" or "triton".
+
+    Returns:
+        :class:`SelectedAnchors` of static length, on the device of labels.
 
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
@@ -75,9 +85,13 @@ def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto"
     Args:
         embeddings: [B, D, h, w] floating, any strides (NCHW and channels_last are fast).
         index: [N] int64, b*h*w + y*w + x; -1 gives a zero row. Equal indices add up in the gradient.
+        backend: "auto", "reference", "native" or "triton".
 
     Returns:
-        [N, D] rows of norm 1 in the dtype of embeddings; zero where |e| < 1e-12, without gradient.
+        [N, D] rows of norm 1 in the dtype of embeddings; zero where ``|e| < 1e-12``, without gradient.
+
+    Raises:
+        TypeError, ValueError: naming the argument; on the CPU also for an index outside the map.
     """
     checks.embeddings_map(embeddings)
     checks.pixel_index(index, embeddings)
@@ -106,16 +120,16 @@ def info_nce(
 ) -> Tensor:
     """Supervised contrastive loss in nats per anchor, in memory that grows with N + M.
 
-    With s_ij = cos(a_i, c_j) / temperature, P_i the contrast rows of the anchor's label, Z_i a sum over
-    the rows of other labels:
+    With s_ij = cos(a_i, c_j) / temperature, P_i the contrast rows of the anchor's label, Z_i the sum of e^s_ij over
+    the rows of other labels::
 
         "negatives"  loss_i = mean_{p in P_i} log(1 + Z_i e^-s_ip)              Wang et al. 2021, eq. 3
         "all"        loss_i = log sum_{j != i} e^s_ij - mean_{p in P_i} s_ip    Khosla et al. 2020, L_out
 
     Args:
-        anchors: [N, D] floating.
+        anchors: [N, D] floating, in memory order or not.
         anchor_labels: [N], any integer dtype; -1 leaves a row out of everything.
-        contrast, contrast_labels: [M, D], [M]; None: the anchors, without j = i.
+        contrast, contrast_labels: [M, D] in the dtype of the anchors, [M]; None: the anchors, without j = i.
         temperature: a number > 0, or a [] tensor with gradient.
         base_temperature: the loss is scaled by temperature / base_temperature; None: not scaled.
         denominator: "negatives" or "all".
@@ -132,10 +146,16 @@ def info_nce(
             wants it. All ranks call forward and backward; numbers of anchors may differ, also be 0.
         across: "gather": every rank gets all rows, in memory that grows with all anchors; "ring": shards pass around,
             in memory that grows with its own; not with mining.
+        backend: "auto", "reference", "native" or "triton".
 
-    Raises, where there is a process_group:
-        ValueError: on every rank, if they do not agree on width, dtype and options.
-        RuntimeError: saying what was waited for, if a rank is lost, at the latest after the timeout of the group.
+    Returns:
+        [] or, for reduction "none", [N]; float32 (float64 for float64 rows), in nats.
+
+    Raises:
+        TypeError, ValueError: naming the argument; with a process_group also, on every rank, if ranks do not agree on
+            width, dtype and options.
+        RuntimeError: the backend that was asked for can't run it, with the reason; or, with a process_group, a rank is
+            lost: saying what was waited for, at the latest after the timeout of the group.
 
     Under autocast the rows are cast to its dtype. Sums are float32 (float64 for float64 rows).
     """
@@ -180,16 +200,23 @@ def pixel_contrast(
     across: str = "gather",
     backend: str = "auto",
 ) -> Tensor:
-    """:func:`select_anchors`, :func:`gather_normalize` and :func:`info_nce` in one call.
+    """:func:`select_anchors`, :func:`gather_normalize` and :func:`info_nce` in one call (Wang et al. 2021, eq. 3).
 
     Args:
-        embeddings: [B, D, h, w] floating.
+        embeddings: [B, D, h, w] floating, of any norm and strides.
         labels: [B, H, W], any integer dtype.
         predictions: [B, h, w] integer, or logits [B, K, h, w].
-        memory, mining, contrast_with, process_group, across: as in :func:`info_nce`.
+        num_classes, max_samples, max_views, ignore_index: as in :func:`select_anchors`.
+        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across: as in
+            :func:`info_nce`.
+        seed: int or [] int64 tensor on the device of labels, of the anchors and of the pairs that mining draws.
+        backend: "auto", "reference", "native" or "triton".
 
     Returns:
-        the mean loss in nats per anchor, [].
+        the mean loss in nats per anchor, []; 0 if no anchor has a positive.
+
+    Raises:
+        TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
     checks.embeddings_map(embeddings)
     checks.same_pixels(embeddings, labels, predictions)
@@ -236,7 +263,7 @@ def memory_rows(
     seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a batch adds to a memory bank (Wang et al. 2021, section 3.2).
+    """What a batch adds to a memory bank (Wang et al. 2021, pixel and region memory). Without gradient.
 
     Args:
         embeddings: [B, D, h, w] floating.
@@ -245,11 +272,15 @@ def memory_rows(
         pixels_per_image: P, the most random pixels of a class in an image.
         ignore_index: label that does not count, nor does a negative one.
         seed: int or [] int64 tensor on the device of labels.
+        backend: "auto", "reference", "native" or "triton".
 
     Returns:
         pixels [B, K, P, D] and regions [B, K, D], unit rows in the dtype of embeddings; pixel_labels [B, K, P] and
         region_labels [B, K] int32, -1 where the image has no such pixel. In the order pixels, pixel_labels, regions,
         region_labels.
+
+    Raises:
+        TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
     checks.embeddings_map(embeddings)
     checks.memory_rows(embeddings, labels, num_classes, pixels_per_image, ignore_index)
@@ -273,10 +304,16 @@ def memory_enqueue_(
     """Writes ``pixels [P, D]`` and ``regions [R, D]`` into the rings of their labels, in place.
 
     Args:
-        bank: [K, S, D], a ring of ``pixel_size`` places and a ring of the rest for each class.
+        bank: [K, S, D] floating, a ring of ``pixel_size`` places and a ring of the rest for each class.
         bank_labels: [K, S] int32, becomes the class where a row is written.
         written: [2, K] int64, advances by the rows written to the rings of pixels and of regions.
+        pixel_size: places of a ring of pixels, less than S.
+        pixels, regions: [P, D], [R, D] floating; rounded to the dtype of the bank.
         pixel_labels, region_labels: [P], [R] int32; rows of other labels than 0..K-1 are left out.
+        backend: "auto", "reference", "native" or "triton".
+
+    Raises:
+        TypeError, ValueError: naming the argument.
     """
     checks.memory_enqueue(bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels)
     choose("memory_enqueue_", bank, backend)(

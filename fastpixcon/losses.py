@@ -14,7 +14,7 @@ __all__ = ["InfoNCELoss", "PixelContrastLoss", "SupConLoss"]
 
 
 class PixelContrastLoss(nn.Module):
-    """Pixel-wise supervised contrast of a segmentation network's embeddings (Wang et al. 2021).
+    """Pixel-wise supervised contrast of a segmentation network's embeddings (Wang et al. 2021, eq. 3).
 
     >>> contrast = PixelContrastLoss()
     >>> loss = cross_entropy(upsample(logits), labels, ignore_index=255) + 0.1 * contrast(embeddings, labels, logits)
@@ -92,8 +92,17 @@ class PixelContrastLoss(nn.Module):
         self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63, dtype=torch.int64))
 
     def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
-        """``embeddings [B, D, h, w]``, ``labels [B, H, W]``, ``predictions [B, h, w]`` or logits
-        ``[B, K, h, w]`` -> mean loss in nats per anchor, []."""
+        """The mean loss in nats per anchor, []; 0, still attached to the graph, if no anchor has a positive.
+
+        Args:
+            embeddings: [B, D, h, w] floating, of any norm and strides; float64 runs on the reference.
+            labels: [B, H, W], any integer dtype, on the device of embeddings.
+            predictions: [B, h, w] integer classes, or logits [B, K, h, w].
+
+        Raises:
+            TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
+            RuntimeError: with a process_group, a rank is lost.
+        """
         loss = functional.pixel_contrast(
             embeddings,
             labels,
@@ -137,7 +146,15 @@ class _RowLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """``embeddings [N, D]`` of any norm, ``labels [N]`` integers (-1: left out) -> mean loss, []."""
+        """The mean loss in nats over the rows that have a positive, [].
+
+        Args:
+            embeddings: [N, D] floating, of any norm.
+            labels: [N], any integer dtype; -1 leaves a row out.
+
+        Raises:
+            TypeError, ValueError: naming the argument.
+        """
         return functional.info_nce(embeddings, labels, temperature=self.temperature, denominator=self.denominator)
 
     def extra_repr(self) -> str:
@@ -145,9 +162,12 @@ class _RowLoss(nn.Module):
 
 
 class SupConLoss(_RowLoss):
-    """Supervised contrastive loss L_out (Khosla et al. 2020): every other row is in the denominator.
+    """Supervised contrastive loss L_out (Khosla et al. 2020, eq. 2): every other row is in the denominator.
 
     Drops in for pytorch-metric-learning's ``SupConLoss``.
+
+    Args:
+        temperature: a number > 0, or a [] tensor or parameter with gradient.
     """
 
     denominator = "all"
@@ -161,6 +181,9 @@ class InfoNCELoss(_RowLoss):
 
     Drops in for pytorch-metric-learning's ``NTXentLoss``; where the labels are not equally frequent, for
     ``NTXentLoss(reducer=PerAnchorReducer())``: the mean is over anchors, not over pairs.
+
+    Args:
+        temperature: a number > 0, or a [] tensor or parameter with gradient.
     """
 
     denominator = "negatives"

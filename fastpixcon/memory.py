@@ -12,7 +12,7 @@ __all__ = ["MemoryBank"]
 
 
 class MemoryBank(nn.Module):
-    """Embeddings of earlier batches, two rings a class (Wang et al. 2021, section 3.2).
+    """Embeddings of earlier batches, two rings a class (Wang et al. 2021, pixel and region memory).
 
     >>> contrast = PixelContrastLoss(memory=MemoryBank(num_classes=19, dim=256))
 
@@ -104,7 +104,15 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def enqueue_rows(self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor) -> None:
-        """Adds unit rows ``pixels [.., D]``, ``regions [.., D]`` to the rings of their labels, [..] int32; -1: none."""
+        """Adds rows that are made already, without a batch of maps.
+
+        Args:
+            pixels, regions: [.., D] unit rows, rounded to the dtype of the bank.
+            pixel_labels, region_labels: [..] int32, the class of each row; -1 leaves it out.
+
+        Raises:
+            TypeError, ValueError: naming the argument.
+        """
         functional.memory_enqueue_(
             self.rows,
             self.labels,

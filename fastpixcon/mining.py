@@ -11,7 +11,7 @@ __all__ = ["Mining"]
 
 @dataclass(frozen=True)
 class Mining:
-    """What every anchor keeps of its pairs, anew every step (Wang et al. 2021, section 3.3).
+    """What every anchor keeps of its pairs, anew every step (Wang et al. 2021, hard example sampling).
 
     >>> PixelContrastLoss(memory=MemoryBank(19, 256), mining=Mining())
 
@@ -23,6 +23,9 @@ class Mining:
         keep: how many positives, how many negatives. Of random ones that many on average: each is kept by itself.
 
     A threshold is found to 1/512 of a cosine, on the easy side: "hardest" may keep a few more than asked for.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
     """
 
     negatives: str = "semi-hard"

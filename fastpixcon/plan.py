@@ -23,7 +23,10 @@ LABEL = STATISTIC = 4  # bytes
 
 @dataclass(frozen=True)
 class Device:
-    """Published peak rates: dense, products of bfloat16 and TF32 accumulated in float32; links in one direction."""
+    """Published peak rates: dense, products of bfloat16 and TF32 accumulated in float32; links in one direction.
+
+    TFLOP/s, GB/s and GB; ``network_gbs`` is a GPU's share of the network between nodes.
+    """
 
     name: str
     bf16_tflops: float
@@ -56,7 +59,11 @@ DEVICES = {
 
 @dataclass
 class Plan:
-    """Of one rank and step, forward and backward."""
+    """Of one rank and step, forward and backward.
+
+    ``memory`` and ``traffic``: bytes by part; ``flop``: of products; ``messages``: one after the other; ``seconds``:
+    predicted; ``fits``: in the memory of the device.
+    """
 
     mode: str  # eager, gather, ring
     memory: dict[str, int] = field(default_factory=dict)  # bytes at the peak, by part
@@ -68,17 +75,31 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
+        """At the peak."""
         return sum(self.memory.values())
 
     @property
     def traffic_bytes(self) -> int:
+        """Sent by a rank, the mean over ranks."""
         return sum(self.traffic.values())
 
 
 def plan(
     anchors: int, dim: int, *, memory_bank: int = 0, gpus: int = 1, device: Device | str = "h100", dtype: str = "bf16"
 ) -> dict[str, Plan]:
-    """Plans by mode, for ``anchors`` over all ranks, of ``dim`` features, and ``memory_bank`` rows on every rank."""
+    """What a step takes by mode: "eager", "gather" and "ring".
+
+    Args:
+        anchors: N over all ranks.
+        dim: D.
+        memory_bank: M, rows of the bank on every rank.
+        gpus: R, ranks of one GPU each.
+        device: a name of ``DEVICES``, or rates of your own.
+        dtype: "bf16" or "fp32".
+
+    Returns:
+        a :class:`Plan` by mode; bytes, FLOP, and *predicted* seconds.
+    """
     device = DEVICES[device] if isinstance(device, str) else device
     plans = {mode: _counts(mode, anchors, dim, memory_bank, gpus, ITEM[dtype]) for mode in ("eager", "gather", "ring")}
     for mode, p in plans.items():

@@ -22,7 +22,7 @@ class PixelContrastLoss(nn.Module):
 
     Args:
         loss_weight: factor on the loss.
-        loss_name: key in the log; "loss_" in front makes it part of the sum that is trained.
+        loss_name: key in the log; ``"loss_"`` in front makes it part of the sum that is trained.
         memory, mining: None, or arguments of :class:`fastpixcon.MemoryBank` and :class:`fastpixcon.Mining` as a dict.
         options: of :class:`fastpixcon.PixelContrastLoss`.
     """

@@ -40,6 +40,12 @@ class backend:  # noqa: N801  (used like torch.no_grad)
 
     Only forwards choose: a backward runs on the backend that ran its forward. The environment variable
     ``FASTPIXCON_BACKEND`` sets the initial value.
+
+    Args:
+        name: "auto", "reference", "native" or "triton".
+
+    Raises:
+        ValueError: the name of no backend. One that is missing raises with the reason when an operator is called.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,7 +1,7 @@
 """Cases of every operator and the rule of accuracy, shared by the tests and the benchmarks.
 
 A Case makes the arguments of one operator call: ``case.arguments(device)``; the same ones every time. A backward
-takes them from :func:`backward_arguments`. :data:`CASES` lists them by operator.
+takes them from :func:`backward_arguments`. ``CASES`` lists them by operator.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32,
 def assert_as_accurate(
     actual: Tensor, reference: Tensor, truth: Tensor, tol: float, *, scale: float = 0.0, name: str = "result"
 ) -> None:
-    """|actual - truth| <= |reference - truth| + tol, in norms relative to |truth|, or to ``scale`` if that is more.
+    """``|actual - truth| <= |reference - truth| + tol``, in norms relative to truth's, or to ``scale`` if that is more.
 
     Args:
         actual: what the kernel returned.
