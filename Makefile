@@ -1,6 +1,7 @@
 # make train [DATA=folder] [ARGS=...]   train with the pixel contrast loss and without, and compare
 # make test  [ARGS=...]                 run every test
 # make gpu-check [ARGS=...]             everything that only a GPU can show, in ten minutes, into runs/gpu-check.md
+# make docs  [ARGS=...]                 the documentation, into build/docs
 # make lint, make format, make bench [ARGS=...], make clean
 # Each does its own set-up in .venv; FASTPIXCON_BUILD=0 leaves the C++ extension out.
 
@@ -14,7 +15,7 @@ NVCC := $(shell $(if $(CUDA_HOME),$(CUDA_HOME)/bin/)nvcc --version 2>/dev/null |
 COMPILER := $(shell command -v $(or $(filter-out c++ g++,$(CXX)),c++) 2>/dev/null)
 export FASTPIXCON_BUILD ?= $(if $(COMPILER),$(if $(NVCC),cuda,cpu),auto)
 
-.PHONY: train test gpu-check lint format bench setup clean
+.PHONY: train test gpu-check docs lint format bench setup clean
 
 # Waiting threads that spin take the core from whoever else works on the machine, at ten times the price.
 train: export OMP_WAIT_POLICY ?= passive
@@ -35,6 +36,10 @@ test: setup
 
 gpu-check: setup
 	$(BIN)/python bench/gpu_check.py $(ARGS)
+
+# Needs neither the extension nor a GPU.
+docs: .venv/installed
+	PYTHONWARNINGS=ignore $(BIN)/sphinx-build -W -n -q -b html docs build/docs $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -67,5 +72,5 @@ setup: .venv/built
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info fastpixcon/_C*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache .venv/built
+	rm -rf build dist docs/_made *.egg-info fastpixcon/_C*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache .venv/built
 	find fastpixcon kernels tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
