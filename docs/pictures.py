@@ -3,6 +3,7 @@
 The documentation's build calls :func:`draw`; nothing here is committed as a picture.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -500,6 +501,35 @@ def draw_step() -> Figure:
     return fig
 
 
+def layers() -> list[set[str]]:
+    """LAYERS of tests/test_layering.py, from the top to the bottom."""
+    for node in ast.parse((ROOT / "tests" / "test_layering.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS":
+            found: list[set[str]] = ast.literal_eval(node.value)
+            return found
+    raise ValueError("tests/test_layering.py: no LAYERS")
+
+
+def draw_layers() -> Figure:
+    """Who may import whom: a layer imports from those below it."""
+    shown = [layer for layer in layers() if "__main__" not in layer]
+    fig, (ax,) = figure(8.6, 3.9)
+    ax.set_xlim(0, 30)
+    ax.set_ylim(len(shown) + 0.3, -0.4)
+    for row, layer in enumerate(shown):
+        names = sorted(layer)
+        width = 24 / len(names)
+        for column, name in enumerate(names):
+            last = row == len(shown) - 1
+            text = {"_C": "_C: csrc/cpu, csrc/cuda"}.get(name, name)
+            box(ax, 5.5 + column * width, row, width - 0.3, 0.72, GREEN if last else PALE, text, alpha=0.8)
+    for row, text in ((0, "users"), (len(shown) - 1, "backends")):
+        ax.text(0, row + 0.36, text, fontsize=8, va="center", color=INK)
+    arrow(ax, (4.2, 0.2), (4.2, len(shown) - 0.3))
+    ax.text(3.9, len(shown) / 2, "imports", fontsize=8, rotation=90, ha="right", va="center", color=INK)
+    return fig
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "step": draw_step,
     "select_anchors": draw_select,
@@ -512,6 +542,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "triton": draw_triton,
     "cuda": draw_cuda,
     "ring": draw_ring,
+    "layers": draw_layers,
 }
 
 
