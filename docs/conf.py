@@ -38,6 +38,7 @@ autodoc_mock_imports = [
     name for name in ("pytorch_metric_learning", "lightning") if importlib.util.find_spec(name) is None
 ]
 napoleon_numpy_docstring = False
+suppress_warnings = ["myst.header"]  # results of benchmarks may begin with any level
 # No inventories of other projects: the build reads nothing from the network.
 nitpick_ignore_regex = [("py:.*", r"(torch|nn|lightning|pytorch_metric_learning|collections|optional)\b.*")]
 nitpick_ignore_regex += [("py:.*", r"(Tensor|Any|.*\.(Bank|Miner|\w*Case)|BaseMetricLossFunction|dict\[str)")]

@@ -26,12 +26,19 @@ def benchmarks(folder: Path) -> str:
     """What ``bench/results`` holds, tables and pictures; nothing is typed here by hand."""
     if not (tables := sorted(RESULTS.glob("*.md"))):
         return "No results of the benchmark suite are in this tree.\n"
-    text = "\n".join(table.read_text() for table in tables)
-    text = re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)  # below the title of the page
     for picture in (*RESULTS.glob("*.png"), *RESULTS.glob("*.svg")):
         shutil.copy(picture, folder)
-        text = text.replace(f"]({picture.name})", f"]({folder.name}/{picture.name})")
-    return text
+    return "\n".join(included(table.read_text(), folder.name) for table in tables)
+
+
+def included(text: str, folder: str) -> str:
+    """A page as part of another: its headings below that one's title, its pictures in ``folder``, no links to files."""
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
+    for i, part in enumerate(parts[::2]):
+        part = re.sub(r"^(#+ )", r"#\1", part, flags=re.MULTILINE)
+        part = re.sub(r"(!\[[^]]*\])\((?:\./)?([\w.-]+)\)", rf"\1({folder}/\2)", part)
+        parts[2 * i] = re.sub(r"(?<!!)\[([^]]+)\]\((?!https?:|#)[^)]*\)", r"\1", part)
+    return "".join(parts)
 
 
 def write(folder: Path) -> None:

@@ -177,6 +177,17 @@ def test_the_tournament_of_the_picture(blocks: int, size: int) -> None:
     assert all(sum(map(len, tasks)) == len(set().union(*tasks)) for tasks in rounds.values())
 
 
+def test_results_of_benchmarks_are_included() -> None:
+    """Headings below the page's title, pictures where the build has them, links to files as text."""
+    spec = importlib.util.spec_from_file_location("pages", DOCS / "pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    text = "# R\n![a](b.png) [c](d.json) [e](https://f)\n```\n# g\n[h](i)\n```\n## j\n"
+    assert pages.included(text, "x") == ("## R\n![a](x/b.png) c [e](https://f)\n```\n# g\n[h](i)\n```\n### j\n")
+
+
 def test_every_picture_is_shown() -> None:
     text = "\n".join(path.read_text() for path in DOCS.glob("*.md"))
     assert {f"_made/{name}.svg" for name in pictures().PICTURES} == set(re.findall(r"_made/\w+\.svg", text))
