@@ -116,11 +116,17 @@ def test_the_last_epoch_may_be_cut_short(tmp_path: Path) -> None:
     assert [e["iteration"] for e in arm.history.evaluations] == [4, 5]
 
 
+def test_memory_without_its_sizes_is_refused() -> None:
+    tree = config.to_tree(config.load("digits", ["arms=['ce+contrast+memory']"]))
+    tree["memory"] = None
+    with pytest.raises(TrainingError, match="memory: missing, want a table of it for the arms with memory"):
+        config.parse(tree)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         (["arms=['ce+memory']"], "arms.0"),
-        (["arms=['ce+contrast+memory']"], "memory: missing"),
         (["schedule.batch=4", "schedule.accumulate=3"], "schedule.batch: got 4, want a multiple of 3"),
         (["schedule.batch=4", "schedule.accumulate=4"], "4 parts of at least 2 images"),
         (["data.augmentation.aspect=[2.0, 1.0]"], "data.augmentation.aspect: got [2.0, 1.0], want the smaller first"),
