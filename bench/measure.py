@@ -63,7 +63,7 @@ def matmul(size: int = 2048, dtype: torch.dtype = torch.float32, device: str = "
     return lambda: a @ b, 2.0 * size**3
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
@@ -82,9 +82,9 @@ def peak_extra_bytes(call: Call, device: str = "cpu") -> int:
         return torch.cuda.max_memory_allocated() - allocated
     ctypes.CDLL(None).malloc_trim(0)  # pages kept from earlier calls would hide what this one needs
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    before = _status("VmRSS")
+    before = status("VmRSS")
     call()
-    return max(0, _status("VmHWM") - before)
+    return max(0, status("VmHWM") - before)
 
 
 def describe(device: str = "cpu") -> str:
