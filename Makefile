@@ -1,7 +1,8 @@
 # make train [DATA=folder] [ARGS=...]   train with the pixel contrast loss and without, and compare
 # make test  [ARGS=...]                 run every test
 # make gpu-check [ARGS=...]             everything that only a GPU can show, in ten minutes, into runs/gpu-check.md
-# make lint, make format, make bench [ARGS=...], make clean
+# make bench [ARGS=--quick]             every workload against every peer, into bench/results; an hour
+# make lint, make format, make clean
 # Each does its own set-up in .venv; FASTPIXCON_BUILD=0 leaves the C++ extension out.
 
 PYTHON ?= python3
@@ -48,7 +49,8 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 bench: setup
-	for script in bench/bench_*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+	$(PIP) --no-build-isolation --editable ".[bench]"
+	$(BIN)/fastpixcon bench $(ARGS)
 
 setup: .venv/built
 

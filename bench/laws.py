@@ -78,7 +78,8 @@ def roofline(run: dict[str, Any], n: int, dim: int, dtype: str = "float32") -> f
     memory."""
     item = 4 if dtype == "float32" else 2
     return max(
-        4.0 * n * n * dim / (machine.peak_tflops(run, dtype) * 1e12), 2.0 * n * dim * item / (run["bandwidth_gbs"] * 1e9)
+        4.0 * n * n * dim / (machine.peak_tflops(run, dtype) * 1e12),
+        2.0 * n * dim * item / (run["bandwidth_gbs"] * 1e9),
     )
 
 
@@ -91,7 +92,9 @@ def planned(run: dict[str, Any], n: int, dim: int, dtype: str = "float32") -> di
     item = 4 if dtype == "float32" else 2
     plans = plan(n, dim, device=device, dtype=short)
     return {
-        mode: (p.seconds, max(0.0, p.memory_bytes - 2 * n * dim * item)) for mode, p in plans.items() if mode != "gather"
+        mode: (p.seconds, max(0.0, p.memory_bytes - 2 * n * dim * item))
+        for mode, p in plans.items()
+        if mode != "gather"
     }
 
 
@@ -101,7 +104,7 @@ def markdown(results: dict[str, Any]) -> list[str]:
     if not found:
         return [*lines, "Too few sizes for a fit."]
     lines += [
-        f"Value ~ axis^exponent, by least squares of logarithms (± standard error, where there are three points or more);"
+        f"Value ~ axis^exponent, by least squares of logarithms (± standard error, from three points on);"
         f" in N from {ASYMPTOTIC:,} on. N, D and threads: `self`, M: `bank`.",
         "",
         "| peer | of | along | exponent | points | from | to |",
@@ -138,8 +141,8 @@ def _against_plan(results: dict[str, Any]) -> list[str]:
         return []
     return [
         "`self`, D = 256, float32: measured over the roof (the greater of products at the peak and rows through memory"
-        f" once), and over what `fastpixcon plan` predicts with this machine's rates. It assumes {EAGER_MATRICES} matrices"
-        " of the eager original; workspaces of kernels are not in it.",
+        " once), and over what `fastpixcon plan` predicts with this machine's rates. It assumes"
+        f" {EAGER_MATRICES} matrices of the eager original; workspaces of kernels are not in it.",
         "",
         "| N | time over roof | over plan | memory over plan | eager: time over plan | memory over plan |",
         "|---|---|---|---|---|---|",

@@ -43,15 +43,6 @@ def seconds(
     return times
 
 
-def seconds_alone(calls: dict[str, Call], repeat: int = 5, device: str = "cpu") -> dict[str, list[float]]:
-    """The same, one rival after the other, for calls whose time depends on the pages that the call before gave back
-    to the system: in a training loop that is the same call."""
-    times: dict[str, list[float]] = {}
-    for name, call in calls.items():
-        times |= seconds({name: call}, repeat, warm_up=2, device=device)
-    return times
-
-
 def ratio(times: dict[str, list[float]], rival: str, ours: str) -> float:
     """Median over the rounds of rival / ours: each round saw the same machine."""
     return statistics.median(r / o for r, o in zip(times[rival], times[ours], strict=True))

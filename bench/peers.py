@@ -101,19 +101,23 @@ def ours(problem: Rows | Maps) -> Loss | str:
         return lambda: fpc.functional.info_nce(
             problem.anchors, problem.labels, problem.contrast, problem.contrast_labels, **how
         )
-    M, D = problem.contrast.shape
-    K = problem.cell.classes
-    bank = fpc.MemoryBank(K, D, M // K // 2, M // K - M // K // 2, dtype=bank_dtype(problem.contrast))
-    bank.rows.copy_(problem.contrast.view(K, M // K, D))
-    bank.labels.copy_(problem.contrast_labels.view(K, M // K))
-    bank = bank.to(problem.contrast.device)
-    return lambda: fpc.functional.info_nce(
-        problem.anchors, problem.labels, memory=bank, contrast_with="memory", **how
-    )
+    bank = memory_bank(problem)
+    return lambda: fpc.functional.info_nce(problem.anchors, problem.labels, memory=bank, contrast_with="memory", **how)
 
 
-def bank_dtype(x: Tensor) -> torch.dtype:
-    return torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+def memory_bank(problem: Rows) -> Any:
+    """The contrast rows of a problem in a bank, the pixels' ring and the regions' of the same size."""
+    import fastpixcon as fpc
+
+    rows, labels, K = problem.contrast, problem.contrast_labels, problem.cell.classes
+    assert rows is not None
+    assert labels is not None
+    places = len(rows) // K
+    dtype = torch.bfloat16 if rows.dtype == torch.bfloat16 else torch.float32
+    bank = fpc.MemoryBank(K, rows.shape[1], places // 2, places - places // 2, dtype=dtype)
+    bank.rows.copy_(rows.view(bank.rows.shape))
+    bank.labels.copy_(labels.view(bank.labels.shape))
+    return bank.to(rows.device)
 
 
 def unit(c: Tensor) -> Tensor:
@@ -128,8 +132,10 @@ def full_matrix(problem: Rows | Maps, lean: bool, wrap: Callable[[Any], Any] = l
     )
     if isinstance(problem, Maps):
         if problem.cell.workload == "select":
-            return "multiplies nothing here" if lean else partial(
-                rivals.select_anchors, problem.labels, problem.predictions, MAX_SAMPLES
+            return (
+                "multiplies nothing here"
+                if lean
+                else partial(rivals.select_anchors, problem.labels, problem.predictions, MAX_SAMPLES)
             )
         loss = wrap(among)
         return eager_step(problem, lambda a, y: loss(in_product_dtype(a), y))
@@ -290,7 +296,9 @@ def keops(problem: Rows | Maps) -> Loss | str:
             i = torch.arange(len(a), device=a.device)
             other = (number(i, 0) - number(i, 1)).square() - 0.5
             positive = other.ifelse(positive, -1.0)
-        counts = torch.bincount(yc, minlength=int(yc.max()) + 1)[problem.labels][:, None] - int(problem.contrast is None)
+        counts = torch.bincount(yc, minlength=int(yc.max()) + 1)[problem.labels][:, None] - int(
+            problem.contrast is None
+        )
         if problem.denominator == "negatives":
             z = differ.ifelse(s.exp(), 0.0).sum(dim=1)  # [N, 1]
             losses = positive.ifelse((LazyTensor(z[:, None, :]) * (-s).exp() + 1.0).log(), 0.0).sum(dim=1)

@@ -84,7 +84,9 @@ def _pairs(axes: Axes, results: dict[str, Any], base: Any, of: str) -> None:
     known = results["cells"].values()
     same = {
         "cells": {
-            str(i): {**e, "cell": {**e["cell"], "m": 0}} for i, e in enumerate(known) if e["cell"]["workload"] == "pairs"
+            str(i): {**e, "cell": {**e["cell"], "m": 0}}
+            for i, e in enumerate(known)
+            if e["cell"]["workload"] == "pairs"
         }
     }
     _lines(axes, same, replace(base, m=0), "n", of)
@@ -132,7 +134,9 @@ def _laws(results: dict[str, Any], path: Path) -> str | None:
     panels = [(base, "n", "median"), (base, "n", "memory"), (base, "dim", "median"), (base, "dim", "memory")]
     panels += [(laws.BASE, "threads", "median")]
     panels += [(replace(laws.BANK, threads=threads), "m", of) for of in ("median", "memory")]
-    panels = [p for p in panels if len({x for n in peers.PEERS for x, _ in laws.along(results, p[0], p[1], n, p[2])}) > 1]
+    panels = [
+        p for p in panels if len({x for n in peers.PEERS for x, _ in laws.along(results, p[0], p[1], n, p[2])}) > 1
+    ]
     if not panels:
         return None
     columns = min(4, len(panels))
@@ -149,7 +153,9 @@ def _laws(results: dict[str, Any], path: Path) -> str | None:
             xs, plans = [x for x, _ in points], [laws.planned(run, **where) for where in at]
             which, scale = (0, 1) if of == "median" else (1, 2**20)
             axes.plot(xs, [p["ring"][which] / scale for p in plans], "k--", linewidth=1, label="plan: fused")
-            axes.plot(xs, [p["eager"][which] / scale for p in plans], "--", color="grey", linewidth=1, label="plan: eager")
+            axes.plot(
+                xs, [p["eager"][which] / scale for p in plans], "--", color="grey", linewidth=1, label="plan: eager"
+            )
             if of == "median":
                 axes.plot(xs, [laws.roofline(run, **where) for where in at], "r:", linewidth=1.5, label="roof")
         axes.set_xlabel({"n": "N", "m": "M", "dim": "D", "threads": "threads"}[axis])

@@ -1,6 +1,5 @@
 """results.json as Markdown: ratios and memory of every cell, what did not run and why, and where the library loses."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,8 @@ def entries(results: dict[str, Any], workload: str | None = None) -> list[tuple[
     """By workload, dtype, and size."""
     found = [(Cell(**entry["cell"]), entry) for entry in results["cells"].values()]
     order = list(workloads.WORKLOADS)
-    dtypes = list(("float32", "bfloat16", "float16"))
-    found.sort(
-        key=lambda x: (order.index(x[0].workload), dtypes.index(x[0].dtype), x[0].series, x[0].pairs, x[0].m)
-    )
+    dtypes = ["float32", "bfloat16", "float16"]
+    found.sort(key=lambda x: (order.index(x[0].workload), dtypes.index(x[0].dtype), x[0].series, x[0].pairs, x[0].m))
     return [x for x in found if workload in (None, x[0].workload)]
 
 
@@ -146,8 +143,8 @@ def environment(run: dict[str, Any]) -> list[str]:
     ]
     return [
         f"- {run['date']}, commit {run['commit']}, fastpixcon {run['fastpixcon']}",
-        f"- {run.get('gpu', run['cpu'])}, {run['threads']} of {run['cores']} cores, {run['isa']}, {run['memory_gib']} GiB;"
-        f" load by others {run['load']}",
+        f"- {run.get('gpu', run['cpu'])}, {run['threads']} of {run['cores']} cores, {run['isa']},"
+        f" {run['memory_gib']} GiB; load by others {run['load']}",
         f"- {', '.join(roofs)}, on all threads",
         f"- Python {run['python']}, {packages}",
     ]
@@ -157,12 +154,12 @@ def markdown(results: dict[str, Any], plots: list[str]) -> str:
     lines = [
         "# Benchmark",
         "",
-        "Written by `fastpixcon bench`; `results.json` beside it has every number. Forward and backward; a peer is timed",
-        "after its gradients agreed with float64's on the very problem. Times are medians of rounds in which peers take",
-        f"turns, each in its own process; a peer's column is its time or memory over that of {OURS}, memory is what a call",
-        "adds at its peak, without inputs and gradients. In place of a number: \"memory\" and \"time\", it went over the",
-        "limit; \"wrong\", it was refused; \"-\", it can't express the problem or is not here. The roof is what registers",
-        "alone can multiply, or a matmul where that is not known.",
+        "Written by `fastpixcon bench`; `results.json` beside it has every number. Forward and backward; a peer is",
+        "timed after its gradients agreed with float64's on that very problem. Times are medians of rounds in which",
+        f"peers take turns, each in its own process; a peer's column is its time or memory over that of {OURS}. Memory is what a",
+        "call adds at its peak, without inputs and gradients. In place of a number: *memory*, *time*: over the limit;",
+        "*wrong*: refused; -: it can't express the problem, or is not here. The roof is what registers alone multiply,",
+        "or a matmul where that is not known.",
         "",
         *(f"![{Path(name).stem}]({name})" for name in plots),
         "",
@@ -171,7 +168,8 @@ def markdown(results: dict[str, Any], plots: list[str]) -> str:
     ]
     faster, smaller = losses(results)
     lines += [f"Faster, from N = {FASTEST_FROM:,}: {len(faster) or 'none'}.", "", *faster, *([""] if faster else [])]
-    lines += [f"In less memory, from N = {SMALLEST_FROM:,}: {len(smaller) or 'none'}.", "", *smaller]
+    lines += [f"In less memory, from N = {SMALLEST_FROM:,}: {len(smaller) or 'none'}."]
+    lines += ["", *smaller] if smaller else []
     for workload, text in workloads.WORKLOADS.items():
         found = entries(results, workload)
         if found:
@@ -202,7 +200,3 @@ def write(results: dict[str, Any], folder: Path) -> str:
     path.write_text(markdown(results, names))
     faster, smaller = losses(results)
     return f"{path}: {len(results['cells'])} cells; a peer is faster at {len(faster)}, in less memory at {len(smaller)}"
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))

@@ -106,7 +106,9 @@ def cross_entropy(queries: Tensor, keys: Tensor, temperature: float = 0.1) -> Te
     return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
 
 
-CHUNK_ELEMENTS = 2**22  # of a chunk's logits: 16 MiB of float32; 2**20 to 2**24 take the same time, small ones less memory
+CHUNK_ELEMENTS = (
+    2**22
+)  # of a chunk's logits: 16 MiB of float32; 2**20 to 2**24 take the same time, small ones less memory
 
 
 def chunk_losses(

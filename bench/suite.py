@@ -6,14 +6,13 @@
     fastpixcon bench --report                   # tables and plots anew from results.json
 
 Forward and backward of each peer run in a process of their own. A peer is timed on a problem only after its gradients
-agreed there with float64's; then peers take turns. Memory is what a call adds at its peak, without inputs and gradients.
-Cells that results.json has are kept; --fresh measures them again. Larger sizes of a peer that was too slow or
-too large are left out. docs: README.md, "Measured".
+agreed there with float64's; then peers take turns. Memory is what a call adds at its peak, without inputs and
+gradients. Cells that results.json has are kept; --fresh measures them again. Larger sizes of a peer that was too slow
+or too large are left out.
 """
 
 import argparse
 import json
-import math
 import os
 import statistics
 import sys
@@ -27,7 +26,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import machine
-import measure
 import peers as all_peers
 import report
 import torch
@@ -170,7 +168,9 @@ def line(cell: Cell, answers: dict[str, dict[str, Any]]) -> str:
     title = f"{cell.workload} N={cell.n}" + (f" M={cell.m}" if cell.m else "")
     title += f" D={cell.dim} {cell.dtype} K={cell.classes}" + (" long-tailed" if cell.labels != "balanced" else "")
     found = [
-        f"{name} {report.duration(answer['median'])}" if answer["status"] == workers.OK else f"{name}: {answer['status']}"
+        f"{name} {report.duration(answer['median'])}"
+        if answer["status"] == workers.OK
+        else f"{name}: {answer['status']}"
         for name, answer in answers.items()
         if answer["status"] not in (workers.ABSENT, workers.NO_FORMULA)
     ]
@@ -189,7 +189,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", metavar="NAME", help=f"beside {OURS}: {', '.join(all_peers.PEERS)}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, help="rounds at most, default 7; quick 3")
-    parser.add_argument("--time-limit", type=float, help=f"seconds a call of a peer, default 30, quick 5; {OURS}: x {OWN}")
+    parser.add_argument(
+        "--time-limit", type=float, help=f"seconds a call of a peer, default 30, quick 5; {OURS}: x {OWN}"
+    )
     parser.add_argument("--cell-seconds", type=float, help="of rounds on a cell, default 40, quick 4")
     parser.add_argument("--memory-limit", type=float, metavar="GIB", help="of a call, default 0.7 of what is free")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

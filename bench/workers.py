@@ -77,6 +77,7 @@ class Worker:
 
     def close(self) -> None:
         self.pipe.close()
+        self.process.join(1)  # one that waits for a question ends by itself
         self.process.kill()
         self.process.join()
 
@@ -126,12 +127,13 @@ def write_truth(pipe: Connection, cell: Any, path: str) -> None:
     pipe.send((OK, None))
 
 
-def serve(pipe: Connection, cell: Any, name: str, module: str, truth_path: str | None, device: str, limits: Limits) -> None:
+def serve(
+    pipe: Connection, cell: Any, name: str, module: str, truth_path: str | None, device: str, limits: Limits
+) -> None:
     """Main of a peer's process; ``module`` has its adapter in PEERS."""
     import importlib
 
     import measure
-    import torch
     import workloads
 
     _settle(cell.threads, limits.memory)
@@ -151,8 +153,8 @@ def serve(pipe: Connection, cell: Any, name: str, module: str, truth_path: str |
     reason, errors = _check(loss, call.result, problem, truth_path)
     if reason is not None:
         raise NoResultError(WRONG, reason)
-    # Beyond the limit, where only the library itself may go, one call tells all.
-    again = first if first["seconds"] > limits.seconds else None
+    # Beyond the limit, where only the library itself may go, one call tells all; unless it has compiled.
+    again = first if first["seconds"] > limits.seconds and not peer.compiles else None
     pipe.send((OK, errors))
     if again is None:
         _forget(call, problem)
@@ -228,7 +230,9 @@ def run_peer(worker: Worker, compiles: bool, seconds: float) -> dict[str, Any]:
     return answer | worker.ask(seconds)
 
 
-def take_turns(workers: dict[str, Worker], repeats: int, until: float, seconds: dict[str, float]) -> Iterator[tuple[str, Any]]:
+def take_turns(
+    workers: dict[str, Worker], repeats: int, until: float, seconds: dict[str, float]
+) -> Iterator[tuple[str, Any]]:
     """(peer, seconds) round after round; (peer, NoResultError) once, then without it."""
     left = dict(workers)
     for turn in range(repeats):
