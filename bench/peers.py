@@ -21,6 +21,7 @@ OURS = "fastpixcon"
 Loss = Callable[[], Any]  # -> the loss []; a selection: index and label [A]
 Adapter = Callable[[Any], Loss | str]
 NO_MAP = "takes rows, not maps"
+INDUCTOR = "torch._inductor.compile_fx"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Peer:
     package: str | None = None  # that it needs
     devices: tuple[str, ...] = ("cpu", "cuda")
     compiles: bool = False  # at the first call of every size
+    slow: bool = False  # to compile: not in --quick, unless asked for
+    preload: str | None = None  # what its import takes time for
 
     def reason(self, device: str) -> str | None:
         """Why it can't run on this machine."""
@@ -54,7 +57,7 @@ def peer(name: str, title: str, **needs: Any) -> Callable[[Adapter], Adapter]:
 
 def in_product_dtype(x: Tensor | None) -> Tensor | None:
     """Cast to float32 where products of its dtype have no units; differentiable."""
-    if x is None or x.dtype == torch.float32 or x.is_cuda:
+    if x is None or x.dtype not in (torch.bfloat16, torch.float16) or x.is_cuda:
         return x
     has = torch.ops.mkldnn
     fast = has._is_mkldnn_bf16_supported() if x.dtype == torch.bfloat16 else has._is_mkldnn_fp16_supported()
@@ -163,7 +166,7 @@ def lean(problem: Rows | Maps) -> Loss | str:
     return full_matrix(problem, lean=True)
 
 
-@peer("compiled", "torch.compile of the full matrix", compiles=True)
+@peer("compiled", "torch.compile of the full matrix", compiles=True, preload=INDUCTOR)
 def compiled(problem: Rows | Maps) -> Loss | str:
     return full_matrix(problem, lean=True, wrap=partial(torch.compile, dynamic=False))
 
@@ -181,7 +184,7 @@ def chunked(problem: Rows | Maps) -> Loss | str:
     return in_chunks(problem, rivals.chunk_losses)
 
 
-@peer("compiled_chunks", "torch.compile of such chunks", compiles=True)
+@peer("compiled_chunks", "torch.compile of such chunks", compiles=True, slow=True, preload=INDUCTOR)
 def compiled_chunks(problem: Rows | Maps) -> Loss | str:
     return in_chunks(problem, torch.compile(rivals.chunk_losses, dynamic=False))
 
@@ -229,7 +232,12 @@ def cut_cross_entropy(problem: Rows | Maps) -> Loss | str:
     return as_cross_entropy(problem, lambda a, c, t: cut(a, c, t))
 
 
-@peer("metric_learning", "pytorch-metric-learning", package="pytorch_metric_learning")
+@peer(
+    "metric_learning",
+    "pytorch-metric-learning",
+    package="pytorch_metric_learning",
+    preload="pytorch_metric_learning.losses",
+)
 def metric_learning(problem: Rows | Maps) -> Loss | str:
     from pytorch_metric_learning import losses, reducers
 
@@ -249,7 +257,7 @@ def metric_learning(problem: Rows | Maps) -> Loss | str:
     return lambda: loss(x, y) if c is None else loss(x, y, ref_emb=c, ref_labels=yc)
 
 
-@peer("lightly", "lightly", package="lightly")
+@peer("lightly", "lightly", package="lightly", preload="lightly.loss")
 def lightly(problem: Rows | Maps) -> Loss | str:
     from lightly.loss import NTXentLoss
 
@@ -273,7 +281,7 @@ def info_nce_pytorch(problem: Rows | Maps) -> Loss | str:
     return lambda: loss(problem.anchors, problem.contrast)
 
 
-@peer("keops", "KeOps", package="pykeops", compiles=True)
+@peer("keops", "KeOps", package="pykeops", compiles=True, slow=True)
 def keops(problem: Rows | Maps) -> Loss | str:
     if isinstance(problem, Maps):
         return NO_MAP

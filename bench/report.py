@@ -129,8 +129,9 @@ def reasons(results: dict[str, Any]) -> list[str]:
         [name, ", ".join(dict.fromkeys(where)), status, reason.replace("|", "/")]
         for (name, status, reason), where in found.items()
     ]
-    order = list(peers.PEERS)
-    return table(["peer", "workloads", "", "reason"], sorted(rows, key=lambda row: order.index(row[0])))
+    order = {name: number for number, name in enumerate(peers.PEERS)}
+    rows.sort(key=lambda row: order.get(row[0], len(order)))
+    return table(["peer", "workloads", "", "reason"], rows)
 
 
 def environment(run: dict[str, Any]) -> list[str]:
@@ -156,10 +157,10 @@ def markdown(results: dict[str, Any], plots: list[str]) -> str:
         "",
         "Written by `fastpixcon bench`; `results.json` beside it has every number. Forward and backward; a peer is",
         "timed after its gradients agreed with float64's on that very problem. Times are medians of rounds in which",
-        f"peers take turns, each in its own process; a peer's column is its time or memory over that of {OURS}. Memory is what a",
-        "call adds at its peak, without inputs and gradients. In place of a number: *memory*, *time*: over the limit;",
-        "*wrong*: refused; -: it can't express the problem, or is not here. The roof is what registers alone multiply,",
-        "or a matmul where that is not known.",
+        f"peers take turns, each in its own process; a peer's column is its time or memory over that of {OURS}.",
+        "Memory is what a call adds at its peak, without inputs and gradients. In place of a number: *memory*,",
+        "*time*: over the limit; *wrong*: refused; -: it can't express the problem, or is not here. The roof is what",
+        "registers alone multiply, or a matmul where that is not known.",
         "",
         *(f"![{Path(name).stem}]({name})" for name in plots),
         "",

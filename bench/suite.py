@@ -45,6 +45,8 @@ class Suite:
     def __init__(self, results: dict[str, Any], names: Sequence[str], options: argparse.Namespace) -> None:
         self.results, self.names, self.options = results, names, options
         self.peers = __import__(options.module).PEERS
+        chosen = [self.peers[name] for name in names if self.peers[name].reason(options.device) is None]
+        workers.PRELOADED += {p.preload for p in chosen if p.preload} - set(workers.PRELOADED)
         self.truths = tempfile.TemporaryDirectory()
         self.known_truths: dict[str, Path] = {}
 
@@ -98,6 +100,8 @@ class Suite:
     def refuse_early(self, name: str, cell: Cell) -> None:
         """Raises where the answer is known without a process, from the machine or from a smaller size."""
         reason = self.peers[name].reason(self.options.device)
+        if reason is None and self.peers[name].slow and self.options.leave_out_slow:
+            reason = "compiles too long for --quick"
         if reason is not None:
             raise workers.NoResultError(workers.ABSENT, reason)
         if cell.workload in workloads.MAP_WORKLOADS:
@@ -213,6 +217,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     wrong = [name for name in options.peers or [] if name not in known]
     if wrong:
         parser.error(f"--peers: got {', '.join(wrong)}, want some of {', '.join(known)}")
+    options.leave_out_slow = small and options.peers is None
     options.peers = [OURS, *(name for name in known if name != OURS and name in (options.peers or known))]
     return options
 

@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,12 +40,16 @@ class NoResultError(Exception):
         self.status, self.reason = status, reason
 
 
+PRELOADED = ["torch", "fastpixcon", "workloads", "rivals", "measure", "truth", "peers"]  # once, before all forks
+
+
 def _context() -> multiprocessing.context.ForkServerContext:
-    paths = [str(BENCH), *filter(None, [os.environ.get("PYTHONPATH")])]
-    if str(BENCH) not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # what the server imports beforehand is found by it
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(BENCH) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(BENCH), *filter(None, paths)])  # the server imports by it
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of processes beside
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "fastpixcon", "workloads", "rivals", "measure", "truth", "peers"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
@@ -78,11 +83,14 @@ class Worker:
     def close(self) -> None:
         self.pipe.close()
         self.process.join(1)  # one that waits for a question ends by itself
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # compilers, too, that it has started
         self.process.kill()
         self.process.join()
 
 
 def _guarded(pipe: Connection, main: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.setsid()
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - KeOps tells what it compiles
     try:
         main(pipe, *arguments)
@@ -107,7 +115,7 @@ def open_worker(main: Callable[..., None], *arguments: Any) -> Iterator[Worker]:
 
 def _settle(threads: int, memory: int | None) -> None:
     """Threads of PyTorch and of others' OpenMP, and the limit of memory, which allocations beyond it meet as errors."""
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     import measure
     import torch
 

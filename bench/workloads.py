@@ -196,7 +196,7 @@ def full() -> list[Cell]:
 
 
 def quick() -> list[Cell]:
-    cells = [Cell("self", n) for n in (1024, 4096)] + [Cell("self", 4096, dtype="bfloat16")]
+    cells = [Cell("self", n) for n in (1024, 4096)] + [Cell("self", 1024, dtype="bfloat16")]
     cells += [Cell("supcon", 1024), Cell("two_views", 2048), Cell("pairs", 2048, 2048)]
     return [*cells, Cell("bank", 256, 19_000), Cell("bank_supcon", 256, 19_000), *_maps(QUICK_MAP)]
 
