@@ -35,7 +35,7 @@ from workloads import Cell
 
 SCHEMA = 1
 OURS = all_peers.OURS
-OWN = 10  # times a peer's limit of seconds a call is the library's own
+OWN = 15  # times a peer's limit of seconds a call is the library's own
 TRUTH_SECONDS = 1800.0
 
 
@@ -192,11 +192,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--peers", nargs="+", metavar="NAME", help=f"beside {OURS}: {', '.join(all_peers.PEERS)}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--minutes", type=float, help="no cell begins later, run again to go on; default 60, quick 3")
     parser.add_argument("--repeats", type=int, help="rounds at most, default 7; quick 3")
     parser.add_argument(
-        "--time-limit", type=float, help=f"seconds a call of a peer, default 30, quick 5; {OURS}: x {OWN}"
+        "--time-limit", type=float, help=f"seconds a call of a peer, default 20, quick 5; {OURS}: x {OWN}"
     )
-    parser.add_argument("--cell-seconds", type=float, help="of rounds on a cell, default 40, quick 4")
+    parser.add_argument("--cell-seconds", type=float, help="of rounds on a cell, default 20, quick 4")
     parser.add_argument("--memory-limit", type=float, metavar="GIB", help="of a call, default 0.7 of what is free")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, help="folder, default bench/results, quick runs/bench-quick")
@@ -207,8 +208,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.size = options.size or "full"
     small = options.size != "full"
     options.repeats = options.repeats or (3 if small else 7)
-    options.time_limit = options.time_limit or (5.0 if small else 30.0)
-    options.cell_seconds = options.cell_seconds or (4.0 if small else 40.0)
+    options.minutes = options.minutes or (3.0 if small else 60.0)
+    options.time_limit = options.time_limit or (5.0 if small else 20.0)
+    options.cell_seconds = options.cell_seconds or (4.0 if small else 20.0)
     root = machine.BENCH.parent
     options.out = options.out or (root / "runs" / "bench-quick" if small else machine.BENCH / "results")
     gib = options.memory_limit
@@ -230,8 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = [] if options.report else [cell for cell in cells_of(options) if suite.wants(cell)]
     if cells:
         results["runs"].append(machine.describe(options.device, options.threads))
+    until = time.monotonic() + 60 * options.minutes
     for number, cell in enumerate(cells, 1):
         start = time.monotonic()
+        if start > until:
+            print(f"the time is up, {len(cells) - number + 1} cells are left: run it again to go on")
+            break
         answers = suite.measure(cell)
         took = time.monotonic() - start
         results["cells"][cell.key] = {

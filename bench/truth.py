@@ -162,7 +162,7 @@ def errors(truth: Truth, loss: float, gradients: list[Tensor]) -> tuple[float, f
         squares += float((rows[index].double() - wanted).square().sum())
         total += float(wanted.square().sum())
         if got.dim() == 4:
-            squares += max(0.0, float(rows.float().square().sum()) - float(rows[index].float().square().sum()))
+            squares += float(rows.float().index_fill(0, index, 0).norm()) ** 2
     return abs(loss - truth.loss) / abs(truth.loss), (squares / total) ** 0.5
 
 

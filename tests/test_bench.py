@@ -27,7 +27,19 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     """The suite at its smallest sizes, with every peer that need not compile."""
     out = tmp_path_factory.mktemp("bench")
     fast = [name for name in peers.PEERS if name not in SLOW_TO_COMPILE]
-    arguments = ["--smallest", "--threads", "1", "--time-limit", "30", "--repeats", "2", "--out", str(out)]
+    arguments = [
+        "--smallest",
+        "--minutes",
+        "9",
+        "--threads",
+        "1",
+        "--time-limit",
+        "30",
+        "--repeats",
+        "2",
+        "--out",
+        str(out),
+    ]
     assert suite.main([*arguments, "--peers", *fast]) == 0
     return json.loads((out / "results.json").read_text()), out
 
@@ -175,6 +187,6 @@ def test_points_where_a_peer_is_ahead_are_listed() -> None:
         for cell in (Cell("self", 512), Cell("self", 2048), Cell("self", 4096))
     }
     faster, smaller = report.losses({"cells": cells, "runs": []})
-    assert [re.search(r"N ([\d,]+)", line)[1] for line in faster] == ["2,048", "4,096"]
-    assert [re.search(r"N ([\d,]+)", line)[1] for line in smaller] == ["4,096"]
+    assert [re.search(r"N ([\d,]+), M", line)[1] for line in faster] == ["2,048", "4,096"]
+    assert [re.search(r"N ([\d,]+), M", line)[1] for line in smaller] == ["4,096"]
     assert "eager 1 s, fastpixcon 2 s" in faster[0]
