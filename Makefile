@@ -2,7 +2,8 @@
 # make test  [ARGS=...]                 run every test
 # make gpu-check [ARGS=...]             everything that only a GPU can show, in ten minutes, into runs/gpu-check.md
 # make docs  [ARGS=...]                 the documentation, into build/docs
-# make lint, make format, make bench [ARGS=...], make clean
+# make bench [ARGS=--quick]             every workload against every peer, into bench/results; an hour
+# make lint, make format, make clean
 # Each does its own set-up in .venv; FASTPIXCON_BUILD=0 leaves the C++ extension out.
 
 PYTHON ?= python3
@@ -53,7 +54,8 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 bench: setup
-	for script in bench/bench_*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+	$(PIP) --no-build-isolation --editable ".[bench]"
+	$(BIN)/fastpixcon bench $(ARGS)
 
 setup: .venv/built
 

@@ -1,4 +1,4 @@
-// What one core can do at most: independent multiply-adds on registers, no memory. x86 with AVX-512.
+// What one core can do at most: independent multiply-adds on registers, no memory. x86 with AVX-512 or AVX2.
 //
 //   g++ -O2 bench/cpu_peak.cpp -o /tmp/cpu_peak && /tmp/cpu_peak
 #include <algorithm>
@@ -18,6 +18,18 @@
 __attribute__((target("avx512f"))) static void floats(long n) { LOOP("vfmadd231ps"); }
 __attribute__((target("avx512f"))) static void bfloat16s(long n) { LOOP("vdpbf16ps"); }
 
+#define THREE(a, b, c)                                                                                   \
+  "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #a "\n vfmadd231ps %%ymm14, %%ymm15, %%ymm" #b                  \
+  "\n vfmadd231ps %%ymm14, %%ymm15, %%ymm" #c "\n"
+
+// As many multiply-adds as in the others: twice twelve registers.
+__attribute__((target("avx2,fma"))) static void floats256(long n) {
+  asm volatile("1:\n" THREE(0, 1, 2) THREE(3, 4, 5) THREE(6, 7, 8) THREE(9, 10, 11) THREE(0, 1, 2) THREE(3, 4, 5)
+                   THREE(6, 7, 8) THREE(9, 10, 11) "dec %0\n jnz 1b\n"
+               : "+r"(n)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+                 "xmm11");
+}
+
 // The best of many short runs: the others were interrupted.
 static double tflops(void (*loop)(long), double flop) {
   double best = 1e9;
@@ -31,6 +43,8 @@ static double tflops(void (*loop)(long), double flop) {
 }
 
 int main() {
-  if (__builtin_cpu_supports("avx512f")) std::printf("float32  %.3f TFLOP/s a core\n", tflops(floats, 32));
+  const bool wide = __builtin_cpu_supports("avx512f");
+  if (wide) std::printf("float32  %.3f TFLOP/s a core\n", tflops(floats, 32));
+  if (!wide && __builtin_cpu_supports("fma")) std::printf("float32  %.3f TFLOP/s a core\n", tflops(floats256, 16));
   if (__builtin_cpu_supports("avx512bf16")) std::printf("bfloat16 %.3f TFLOP/s a core\n", tflops(bfloat16s, 64));
 }

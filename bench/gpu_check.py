@@ -5,7 +5,7 @@
 The test suite with its GPU, compute-sanitizer, synchronisations, CUDA graphs, torch.compile, accuracy at large N, then
 times against eager PyTorch. A step that fails or hangs stops none of the later ones; the report is written anew after
 each. The exit status is 1 if one failed, or if there is no GPU. The launch table is used as it stands: what tunes tiles
-is ``FASTPIXCON_AUTOTUNE=1 python bench/bench_info_nce.py --device cuda``.
+is ``FASTPIXCON_AUTOTUNE=1 fastpixcon bench --device cuda``.
 """
 
 import argparse

@@ -8,9 +8,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import bench_step
 import blockwise
 import torch
+import workloads
 from torch import Tensor, nn
 
 import fastpixcon as fpc
@@ -59,8 +59,9 @@ class Step:
 def pixel_step(device: str, size: tuple[int, int, int, int] = SIZE, dtype: torch.dtype = torch.bfloat16) -> Step:
     """Labels are four times as large as the map, of whose pixels one in eight may be an anchor, up to 1,024."""
     samples = min(1024, size[0] * size[2] * size[3] // 8)
-    maps = bench_step.problem(size, 4, 5, False, dtype, device)
-    return Step(fpc.PixelContrastLoss(max_samples=samples, max_views=64).to(device), *maps)
+    maps = workloads.maps(size, 4, 5, False, dtype, device)
+    loss = fpc.PixelContrastLoss(max_samples=samples, max_views=64).to(device)
+    return Step(loss, maps.embeddings, maps.labels, maps.logits)
 
 
 def row_step(module: nn.Module, device: str, rows: tuple[int, int] = ROWS, dtype: torch.dtype = torch.bfloat16) -> Step:
@@ -252,7 +253,7 @@ def check_accuracy(
 
 def check_selection(device: str, size: tuple[int, int, int, int] = (8, 16, 128, 256), stride: int = 4) -> str:
     """At the size of a training step the same pixels as the reference, from logits and from classes."""
-    maps = bench_step.problem(size, stride, 19, False, torch.float32, device)
+    maps = workloads.maps(size, stride, 19, False, torch.float32, device)
     count = 0
     for predictions in (maps.logits, maps.logits.argmax(dim=1), maps.logits.bfloat16()):
         picked, wanted = (

@@ -2,18 +2,19 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-import bench_info_nce
-import bench_step
 import gpu_checks
 import measure
 import rivals
 import torch
+import workloads
+from torch import Tensor
+from workloads import Cell
 
 import fastpixcon as fpc
 
-D = bench_info_nce.D
+D = 256
 Step = tuple[int, int, int, int]
 
 
@@ -52,6 +53,49 @@ def matmul_peaks(device: str, size: int, repeat: int) -> Iterator[str]:
         yield f"- matmul {size} x {size} x {size}, {name}: {flop / seconds / 1e12:.3g} TFLOP/s"
 
 
+def step(loss: Callable[..., Tensor], rows: Tensor, labels: Tensor) -> measure.Call:
+    """Forward and backward of a self contrast."""
+
+    def run() -> None:
+        rows.grad = None
+        loss(rows, labels, denominator="negatives").backward()
+
+    return run
+
+
+def problem(n: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    return workloads.rows(Cell("self", n, dim=D, dtype=str(dtype)[6:]), device)[1:3]
+
+
+def steps(maps: workloads.Maps, max_samples: int) -> dict[str, measure.Call]:
+    """The rivals by name: whole steps, and the least that a step must write."""
+    embeddings, labels = maps.embeddings, maps.labels
+    contrast = fpc.PixelContrastLoss(max_samples=max_samples).to(embeddings.device)
+
+    def ours(guess: Tensor) -> None:
+        embeddings.grad = None
+        contrast(embeddings, labels, guess).backward()
+
+    def eager() -> None:
+        embeddings.grad = None
+        rivals.pixel_contrast(embeddings, labels, maps.predictions, max_samples).backward()
+
+    return {
+        "zero the map": lambda: torch.zeros_like(embeddings),
+        "ours": lambda: ours(maps.predictions),
+        "ours, from logits": lambda: ours(maps.logits),
+        "eager": eager,
+    }
+
+
+def selections(maps: workloads.Maps) -> dict[str, measure.Call]:
+    classes = maps.logits.shape[1]
+    return {
+        "selection": lambda: fpc.functional.select_anchors(maps.labels, maps.predictions, num_classes=classes),
+        "eager selection": lambda: rivals.select_anchors(maps.labels, maps.predictions),
+    }
+
+
 LOSSES = {"eager": rivals.info_nce, "lean": rivals.info_nce_lean}
 ROW_SECONDS = 4.0  # of rounds for one row of a table
 
@@ -66,7 +110,7 @@ class Rivals:
         """Those that ran once; what did not fit is not tried again at a larger size."""
         found = {}
         for name, loss in LOSSES.items():
-            call = bench_info_nce.step(loss, x, y, "negatives")
+            call = step(loss, x, y)
             if len(x) >= self.too_large.get((name, x.dtype), len(x) + 1):
                 continue
             if fits(call):
@@ -90,8 +134,8 @@ def rows(
             if time.monotonic() > until:
                 yield "\nThe time was up before the rest."
                 return
-            x, y = bench_info_nce.problem(n, dtype, device)
-            ours = bench_info_nce.step(fpc.functional.info_nce, x, y, "negatives")
+            x, y = problem(n, dtype, device)
+            ours = step(fpc.functional.info_nce, x, y)
             ours()
             calls = {"ours": ours, **others.calls(x, y)}
             x.grad = None
@@ -121,10 +165,10 @@ def compiled(
     rival = torch.compile(rivals.info_nce_lean, dynamic=True)
     for dtype in dtypes:
         for n in sizes:
-            x, y = bench_info_nce.problem(n, dtype, device)
+            x, y = problem(n, dtype, device)
             calls = {
-                "ours": bench_info_nce.step(fpc.functional.info_nce, x, y, "negatives"),
-                "compiled": bench_info_nce.step(rival, x, y, "negatives"),
+                "ours": step(fpc.functional.info_nce, x, y),
+                "compiled": step(rival, x, y),
             }
             if time.monotonic() > until or not fits(calls["compiled"]):
                 continue
@@ -142,8 +186,8 @@ def whole_step(
         for channels_last in (False, True):
             if time.monotonic() > until:
                 return
-            maps = bench_step.problem(size, stride, 19, channels_last, dtype, device)
-            calls = bench_step.steps(maps, anchors)
+            maps = workloads.maps(size, stride, 19, channels_last, dtype, device)
+            calls = steps(maps, anchors)
             times = measure.seconds(calls, repeat, warm_up=2, device=device, until=until)
             for name, values in times.items():
                 eager, zero = (measure.ratio(times, rival, name) for rival in ("eager", "zero the map"))
@@ -157,8 +201,8 @@ def whole_step(
 
 def selection(device: str, size: Step, stride: int, repeat: int) -> Iterator[str]:
     """Alone, from predicted classes."""
-    maps = bench_step.problem(size, stride, 19, False, torch.float32, device)
-    times = measure.seconds(bench_step.selections(maps), repeat, device=device)
+    maps = workloads.maps(size, stride, 19, False, torch.float32, device)
+    times = measure.seconds(selections(maps), repeat, device=device)
     ratio = measure.ratio(times, "eager selection", "selection")
     yield f"select_anchors: {milliseconds(times['selection'])} ms, {ratio:.1f} x a loop over images and classes."
 

@@ -43,15 +43,6 @@ def seconds(
     return times
 
 
-def seconds_alone(calls: dict[str, Call], repeat: int = 5, device: str = "cpu") -> dict[str, list[float]]:
-    """The same, one rival after the other, for calls whose time depends on the pages that the call before gave back
-    to the system: in a training loop that is the same call."""
-    times: dict[str, list[float]] = {}
-    for name, call in calls.items():
-        times |= seconds({name: call}, repeat, warm_up=2, device=device)
-    return times
-
-
 def ratio(times: dict[str, list[float]], rival: str, ours: str) -> float:
     """Median over the rounds of rival / ours: each round saw the same machine."""
     return statistics.median(r / o for r, o in zip(times[rival], times[ours], strict=True))
@@ -63,7 +54,7 @@ def matmul(size: int = 2048, dtype: torch.dtype = torch.float32, device: str = "
     return lambda: a @ b, 2.0 * size**3
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
@@ -82,9 +73,9 @@ def peak_extra_bytes(call: Call, device: str = "cpu") -> int:
         return torch.cuda.max_memory_allocated() - allocated
     ctypes.CDLL(None).malloc_trim(0)  # pages kept from earlier calls would hide what this one needs
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    before = _status("VmRSS")
+    before = status("VmRSS")
     call()
-    return max(0, _status("VmHWM") - before)
+    return max(0, status("VmHWM") - before)
 
 
 def describe(device: str = "cpu") -> str:

@@ -1,8 +1,11 @@
 """What the kernels are measured against: plain PyTorch, written from the equations."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def info_nce(rows: Tensor, labels: Tensor, temperature: float = 0.1, denominator: str = "negatives") -> Tensor:
@@ -43,7 +46,12 @@ def info_nce_lean(rows: Tensor, labels: Tensor, temperature: float = 0.1, denomi
 
 
 def memory_info_nce(
-    rows: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor, temperature: float = 0.1
+    rows: Tensor,
+    labels: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    temperature: float = 0.1,
+    denominator: str = "negatives",
 ) -> Tensor:
     """Full-matrix contrast with a memory bank as the equations stand: rows [N, D], labels [N], unit bank [M, D],
     bank_labels [M] (-1: empty) -> mean loss, []."""
@@ -53,23 +61,94 @@ def memory_info_nce(
     same = labels[:, None] == bank_labels
     positives, negatives = same & here, ~same & here
     count = positives.sum(dim=1)
-    z = (s.exp() * negatives).sum(dim=1, keepdim=True)
-    loss = torch.log1p(z * (-s).exp()).masked_fill(~positives, 0).sum(dim=1) / count.clamp(min=1)
+    if denominator == "negatives":
+        z = (s.exp() * negatives).sum(dim=1, keepdim=True)
+        losses = torch.log1p(z * (-s).exp())
+    else:
+        losses = (s.exp() * here).sum(dim=1, keepdim=True).log() - s
+    loss = losses.masked_fill(~positives, 0).sum(dim=1) / count.clamp(min=1)
     return loss.sum() / (count > 0).sum().clamp(min=1)
 
 
 def memory_info_nce_lean(
-    rows: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor, temperature: float = 0.1
+    rows: Tensor,
+    labels: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    temperature: float = 0.1,
+    denominator: str = "negatives",
 ) -> Tensor:
     """The same with as few passes over [N, M] as eager PyTorch allows: one exp, one log, masks filled in."""
     a = F.normalize(rows, dim=1)
     s = a @ bank.T / temperature  # [N, M]
     same = labels[:, None] == bank_labels
-    e = s.exp()
-    z = e.masked_fill(same | (bank_labels < 0), 0).sum(dim=1, keepdim=True)
-    losses = ((e + z).log() - s).masked_fill(~same, 0)
     count = same.sum(dim=1)
-    return (losses.sum(dim=1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+    if denominator == "negatives":
+        e = s.exp()
+        z = e.masked_fill(same | (bank_labels < 0), 0).sum(dim=1, keepdim=True)
+        losses = ((e + z).log() - s).masked_fill(~same, 0).sum(dim=1)
+    else:
+        here = s if (bank_labels >= 0).all() else s.masked_fill(bank_labels < 0, -torch.inf)
+        losses = here.logsumexp(dim=1) * count - s.masked_fill(~same, 0).sum(dim=1)
+    return (losses / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def nt_xent(rows: Tensor, temperature: float = 0.1) -> Tensor:
+    """Two views of N / 2 examples, one after the other, rows [N, D] -> cross-entropy of each row's other view, []."""
+    a = F.normalize(rows, dim=1)
+    s = (a @ a.T / temperature).fill_diagonal_(-torch.inf)  # [N, N]
+    return F.cross_entropy(s, torch.arange(len(a), device=a.device).roll(len(a) // 2))
+
+
+def cross_entropy(queries: Tensor, keys: Tensor, temperature: float = 0.1) -> Tensor:
+    """InfoNCE with one positive: queries [N, D] against keys [M, D], query i's is key i -> mean loss, []."""
+    logits = F.normalize(queries, dim=1) @ F.normalize(keys, dim=1).T / temperature  # [N, M]
+    return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
+
+
+CHUNK_ELEMENTS = 2**20  # of a chunk's logits: at N = 4,096 the fastest of 2**18 to 2**24
+CHUNK_ROWS = 64  # at least
+
+
+def chunk_losses(
+    a: Tensor, y: Tensor, i: Tensor, c: Tensor, yc: Tensor, of_all: Tensor | None, temperature: float, denominator: str
+) -> Tensor:
+    """Sum of the losses of a chunk: unit anchors a [n, D], labels y [n], their numbers i [n], unit contrast rows c
+    [M, D], labels yc [M], their numbers of_all [M] where they are the anchors, too -> []."""
+    s = a @ c.T / temperature  # [n, M]
+    same = y[:, None] == yc
+    positive = same if of_all is None else same & (i[:, None] != of_all)
+    count = positive.sum(dim=1)
+    if denominator == "negatives":
+        log_z = s.masked_fill(same, -torch.inf).logsumexp(dim=1, keepdim=True)
+        losses = F.softplus(log_z - s).masked_fill(~positive, 0).sum(dim=1)
+    else:
+        log_z = s.masked_fill(same & ~positive, -torch.inf).logsumexp(dim=1)
+        losses = log_z * count - s.masked_fill(~positive, 0).sum(dim=1)
+    return (losses / count.clamp(min=1)).sum()
+
+
+def chunked(
+    rows: Tensor,
+    labels: Tensor,
+    contrast: Tensor | None = None,
+    contrast_labels: Tensor | None = None,
+    temperature: float = 0.1,
+    denominator: str = "negatives",
+    losses: Callable[..., Tensor] = chunk_losses,
+) -> Tensor:
+    """A loop over chunks of anchors, each made again in backward: rows [N, D], labels [N]; unit contrast [M, D],
+    labels [M], None: the rows -> mean loss over anchors, of which every one has a positive, []."""
+    a = F.normalize(rows, dim=1)
+    c, yc = (a, labels) if contrast is None else (contrast, contrast_labels)
+    numbers = torch.arange(len(a), device=a.device)
+    size = max(CHUNK_ROWS, CHUNK_ELEMENTS // len(c))
+    total = a.new_zeros(())
+    for n in range(0, len(a), size):
+        here = slice(n, n + size)
+        arguments = (a[here], labels[here], numbers[here], c, yc, numbers if contrast is None else None)
+        total = total + checkpoint(losses, *arguments, temperature, denominator, use_reentrant=False)
+    return total / len(a)
 
 
 def select_anchors(

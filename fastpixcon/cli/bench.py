@@ -10,9 +10,12 @@ from fastpixcon.cli.options import Verbs, add_verb
 from fastpixcon.training import TrainingError
 
 _EXAMPLES = """\
-  fastpixcon bench                                   the names
-  fastpixcon bench info_nce                          N anchors against each other
-  fastpixcon bench memory -- --memory                options after -- are the benchmark's; --help lists them"""
+  fastpixcon bench                                   every workload against every peer that is installed
+  fastpixcon bench --quick                           the same at small sizes, in three minutes
+  fastpixcon bench --workloads self --peers eager    some of it
+  fastpixcon bench suite --help                      all options
+  fastpixcon bench list                              names of single benchmarks beside the suite
+  fastpixcon bench mining --memory                   one of them, with its own options"""
 
 
 def add(verbs: Verbs) -> None:
@@ -21,23 +24,34 @@ def add(verbs: Verbs) -> None:
         "bench",
         _run,
         "time and memory against other implementations",
-        "Run benchmarks of the folder bench/ of the repository, which an editable installation sees.",
+        "Run the suite in the folder bench/ of the repository, which an editable installation sees: tables and plots go"
+        " to bench/results/. pip install -e '.[bench]' installs the peers.",
         _EXAMPLES,
         extra=False,
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="without one, list them")
-    parser.add_argument("arguments", nargs="*", metavar="ARG", help="handed to the benchmark")
+    text = "options of the suite; or the name of a single benchmark and its options"
+    parser.add_argument("arguments", nargs="*", metavar="ARG", help=text)
+    parser.prefix_chars = "\0"  # options are the benchmark's: here all are arguments
+    parser.set_defaults(print_help=parser.print_help)
 
 
 def _run(options: argparse.Namespace) -> int:
     folder = Path(fastpixcon.__file__).resolve().parents[1] / "bench"
+    suite = folder / "suite.py"
+    if not suite.exists():
+        raise TrainingError(f"bench: no {suite}; the benchmarks are in the repository: clone it, pip install -e .")
     found = {path.stem.removeprefix("bench_"): path for path in sorted(folder.glob("bench_*.py"))}
-    if not found:
-        raise TrainingError(f"bench: no {folder}; the benchmarks are in the repository: clone it, pip install -e .")
-    if options.name is None:
-        for name, path in found.items():
-            print(f"{name:<16}  {path.read_text().split(chr(10), 1)[0].strip(chr(34))}")
+    name, *rest = options.arguments or ["suite"]
+    if name in ("-h", "--help"):
+        options.print_help()
+        raise SystemExit(0)
+    if name == "list":
+        for known, path in found.items():
+            print(f"{known:<16}  {path.read_text().split(chr(10), 1)[0].strip(chr(34))}")
         return 0
-    if options.name not in found:
-        raise TrainingError(f"bench: got {options.name!r}, want one of {', '.join(found)}")
-    return subprocess.run([sys.executable, str(found[options.name]), *options.arguments], check=False).returncode
+    if name.startswith("-"):
+        name, rest = "suite", options.arguments
+    if name != "suite" and name not in found:
+        raise TrainingError(f"bench: got {name!r}, want one of {', '.join(['suite', 'list', *found])}")
+    command = [sys.executable, str(found.get(name, suite)), *(x for x in rest if x != "--")]
+    return subprocess.run(command, check=False).returncode

@@ -92,8 +92,8 @@ def test_config_lists_shows_and_checks(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_bench_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench"]) == 0
-    assert re.search(r"^info_nce +\w", capsys.readouterr().out, flags=re.MULTILINE)
+    assert cli.main(["bench", "list"]) == 0
+    assert re.search(r"^mining +\w", capsys.readouterr().out, flags=re.MULTILINE)
 
 
 def test_tensorboard_has_scalars_and_pictures(finished_run: Path) -> None:

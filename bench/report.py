@@ -1,0 +1,203 @@
+"""results.json as Markdown: ratios and memory of every cell, what did not run and why, and where the library loses."""
+
+from pathlib import Path
+from typing import Any
+
+import laws
+import machine
+import peers
+import workers
+import workloads
+from workloads import Cell
+
+OURS = peers.OURS
+OWN_FAILURES = (workers.WRONG, workers.FAILED)
+FASTEST_FROM, SMALLEST_FROM = 1024, 4096  # anchors from which no peer may be faster, or use less memory
+SHORT = {workers.MEMORY: "memory", workers.TIME: "time", workers.WRONG: "wrong", workers.FAILED: "failed"}
+LEFT_OUT = (workers.ABSENT, workers.NO_FORMULA)
+Entry = dict[str, Any]
+
+
+def duration(seconds: float) -> str:
+    if seconds >= 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+def size(count: float) -> str:
+    mib = count / 2**20
+    return f"{mib:,.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def entries(results: dict[str, Any], workload: str | None = None) -> list[tuple[Cell, Entry]]:
+    """By workload, dtype, and size."""
+    found = [(Cell(**entry["cell"]), entry) for entry in results["cells"].values()]
+    order = list(workloads.WORKLOADS)
+    dtypes = ["float32", "bfloat16", "float16"]
+    found.sort(key=lambda x: (order.index(x[0].workload), dtypes.index(x[0].dtype), x[0].series, x[0].pairs, x[0].m))
+    return [x for x in found if workload in (None, x[0].workload)]
+
+
+def problem(cell: Cell) -> list[str]:
+    kind = f"{cell.classes}" + (", long-tailed" if cell.labels != "balanced" else "")
+    kind = "-" if cell.workload in ("two_views", "pairs") else kind
+    return [f"{cell.n:,}", f"{cell.m:,}" if cell.m else "-", str(cell.dim), cell.dtype, kind, str(cell.threads)]
+
+
+PROBLEM = ["N", "M", "D", "dtype", "classes", "threads"]
+
+
+def shown_peers(found: list[tuple[Cell, Entry]]) -> list[str]:
+    """Those that tried at least one of the cells."""
+    tried = {n for _, entry in found for n, answer in entry["peers"].items() if answer["status"] not in LEFT_OUT}
+    return [name for name in peers.PEERS if name in tried and name != OURS]
+
+
+def answer_text(answer: Entry | None, of: str, ours: Entry) -> str:
+    """A peer's ratio to ours, itself where ours has none, or why there is none."""
+    if answer is None or answer["status"] in LEFT_OUT:
+        return "-"
+    if answer["status"] != workers.OK:
+        return SHORT[answer["status"]]
+    value = answer[of]
+    own = ours.get(of) if ours["status"] == workers.OK else None
+    text = duration(value) if of == "median" else size(value)
+    if not own:
+        return text
+    return f"{value / own:.2f} x" if value < 10 * own else f"{value / own:.0f} x"
+
+
+def times(results: dict[str, Any], found: list[tuple[Cell, Entry]]) -> list[str]:
+    names = shown_peers(found)
+    rows = []
+    for cell, entry in found:
+        ours = entry["peers"][OURS]
+        speed = ["-", "-"]
+        if ours["status"] == workers.OK and cell.workload in workloads.ROW_WORKLOADS:
+            run = results["runs"][entry["run"]]
+            rate = cell.flop / ours["median"] / 1e12
+            roof = machine.peak_tflops(run, cell.dtype) * cell.threads / run["threads"]
+            speed = [f"{rate:.3g}", f"{rate / roof:.2f}"]
+        own = duration(ours["median"]) if ours["status"] == workers.OK else SHORT.get(ours["status"], "-")
+        others = [answer_text(entry["peers"].get(name), "median", ours) for name in names]
+        rows.append([*problem(cell), own, *speed, *others])
+    return table([*PROBLEM, OURS, "TFLOP/s", "of the roof", *names], rows)
+
+
+def memories(found: list[tuple[Cell, Entry]]) -> list[str]:
+    names = shown_peers(found)
+    rows = []
+    for cell, entry in found:
+        ours = entry["peers"][OURS]
+        own = size(ours["memory"]) if ours["status"] == workers.OK else SHORT.get(ours["status"], "-")
+        others = [answer_text(entry["peers"].get(name), "memory", ours) for name in names]
+        rows.append([*problem(cell), own, *others])
+    return table([*PROBLEM, OURS, *names], rows)
+
+
+def losses(results: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Points where a peer is faster, and where one uses less memory."""
+    faster, smaller = [], []
+    for cell, entry in entries(results):
+        ours = entry["peers"][OURS]
+        if ours["status"] != workers.OK:
+            continue
+        where = f"{cell.workload}: {', '.join(f'{a} {b}' for a, b in zip(PROBLEM, problem(cell), strict=True))}"
+        for name, answer in entry["peers"].items():
+            if name == OURS or answer["status"] != workers.OK:
+                continue
+            for of, least, into in (("median", FASTEST_FROM, faster), ("memory", SMALLEST_FROM, smaller)):
+                if cell.n >= least and answer[of] < ours[of]:
+                    values = [duration(x[of]) if of == "median" else size(x[of]) for x in (answer, ours)]
+                    into.append(f"- {where}: {name} {values[0]}, {OURS} {values[1]}")
+    return faster, smaller
+
+
+def reasons(results: dict[str, Any]) -> list[str]:
+    """What did not run, and why: each peer and reason once."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for cell, entry in entries(results):
+        for name, answer in entry["peers"].items():
+            if answer["status"] != workers.OK:
+                key = (name, answer["status"], answer.get("reason") or "")
+                found.setdefault(key, []).append(cell.workload)
+    rows = [
+        [name, ", ".join(dict.fromkeys(where)), status, reason.replace("|", "/")]
+        for (name, status, reason), where in found.items()
+    ]
+    order = {name: number for number, name in enumerate(peers.PEERS)}
+    rows.sort(key=lambda row: order.get(row[0], len(order)))
+    return table(["peer", "workloads", "", "reason"], rows)
+
+
+def environment(run: dict[str, Any]) -> list[str]:
+    packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
+    roofs = [f"matmul {run['matmul_tflops']:.3f} TFLOP/s in float32", f"memory {run['bandwidth_gbs']:.0f} GB/s"]
+    roofs += [
+        f"registers {run[key]:.3f} TFLOP/s in {dtype}"
+        for dtype in ("float32", "bfloat16")
+        if (key := f"{dtype}_peak_tflops") in run
+    ]
+    return [
+        f"- {run['date']}, commit {run['commit']}, fastpixcon {run['fastpixcon']}",
+        f"- {run.get('gpu', run['cpu'])}, {run['threads']} of {run['cores']} cores, {run['isa']},"
+        f" {run['memory_gib']} GiB; load by others {run['load']}",
+        f"- {', '.join(roofs)}, on all threads",
+        f"- Python {run['python']}, {packages}",
+    ]
+
+
+def markdown(results: dict[str, Any], plots: list[str]) -> str:
+    lines = [
+        "# Benchmark",
+        "",
+        "Written by `fastpixcon bench`; `results.json` beside it has every number. Forward and backward; a peer is",
+        "timed after its gradients agreed with float64's on that very problem. Times are medians of rounds in which",
+        f"peers take turns, each in its own process; a peer's column is its time or memory over that of {OURS}.",
+        "Memory is what a call adds at its peak, without inputs and gradients. In place of a number: *memory*,",
+        "*time*: over the limit; *wrong*: refused; -: it can't express the problem, or is not here. The roof is what",
+        "registers alone multiply, or a matmul where that is not known.",
+        "",
+        *(f"![{Path(name).stem}]({name})" for name in plots),
+        "",
+        "## Where a peer is ahead",
+        "",
+    ]
+    faster, smaller = losses(results)
+    lines += [f"Faster, from N = {FASTEST_FROM:,}: {len(faster) or 'none'}.", "", *faster, *([""] if faster else [])]
+    lines += [f"In less memory, from N = {SMALLEST_FROM:,}: {len(smaller) or 'none'}."]
+    lines += ["", *smaller] if smaller else []
+    for workload, text in workloads.WORKLOADS.items():
+        found = entries(results, workload)
+        if found:
+            lines += ["", f"## {workload}: {text}", "", "Time:", "", *times(results, found)]
+            lines += ["", "Memory:", "", *memories(found)]
+    lines += ["", *laws.markdown(results)]
+    lines += ["", "## What did not run", "", *reasons(results)]
+    lines += ["", "## Peers", ""]
+    lines += [f"- {p.name}: {p.title}" for p in peers.PEERS.values()]
+    lines += ["", "## Environment", ""]
+    used = sorted({entry["run"] for entry in results["cells"].values()})
+    for number in used:
+        lines += [*environment(results["runs"][number]), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write(results: dict[str, Any], folder: Path) -> str:
+    """README.md and plots into ``folder``; returns what to print."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import plots
+
+        names = plots.draw(results, folder)
+    except ImportError as error:
+        names = []
+        print(f"no plots: {error}")
+    path = folder / "README.md"
+    path.write_text(markdown(results, names))
+    faster, smaller = losses(results)
+    return f"{path}: {len(results['cells'])} cells; a peer is faster at {len(faster)}, in less memory at {len(smaller)}"

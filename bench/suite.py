@@ -1,0 +1,257 @@
+"""Every workload against every peer that this machine has: fastpixcon bench.
+
+    fastpixcon bench --quick                    # three minutes
+    fastpixcon bench                            # an hour at most on two cores, into bench/results/
+    fastpixcon bench --workloads self pairs --peers eager linear_cross_entropy --out /tmp/results
+    fastpixcon bench --report                   # tables and plots anew from results.json
+
+Forward and backward of each peer run in a process of their own. A peer is timed on a problem only after its gradients
+agreed there with float64's; then peers take turns. Memory is what a call adds at its peak, without inputs and
+gradients. Cells that results.json has are kept; --fresh measures them again. Larger sizes of a peer that was too slow
+or too large are left out.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import machine
+import peers as all_peers
+import report
+import torch
+import workers
+import workloads
+from workloads import Cell
+
+SCHEMA = 1
+OURS = all_peers.OURS
+OWN = 15  # times a peer's limit of seconds a call is the library's own
+TRUTH_SECONDS = 1800.0
+
+
+class Suite:
+    """Measures cells, and keeps what it has found in ``results``."""
+
+    def __init__(self, results: dict[str, Any], names: Sequence[str], options: argparse.Namespace) -> None:
+        self.results, self.names, self.options = results, names, options
+        self.peers = __import__(options.module).PEERS
+        chosen = [self.peers[name] for name in names if self.peers[name].reason(options.device) is None]
+        workers.PRELOADED += {p.preload for p in chosen if p.preload} - set(workers.PRELOADED)
+        self.truths = tempfile.TemporaryDirectory()
+        self.known_truths: dict[str, Path] = {}
+
+    def wants(self, cell: Cell) -> bool:
+        return not set(self.names) <= set(self.known(cell))
+
+    def known(self, cell: Cell) -> dict[str, Any]:
+        found: dict[str, Any] = self.results["cells"].get(cell.key, {}).get("peers", {})
+        return found
+
+    def measure(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        """What each peer gave: status, and reason or seconds, memory and errors."""
+        answers: dict[str, dict[str, Any]] = {}
+        open_workers: dict[str, workers.Worker] = {}
+        rounds: dict[str, list[float]] = {}
+        try:
+            for name in (x for x in self.peers if x in self.names or x in self.known(cell)):
+                limit = self.options.time_limit * (OWN if name == OURS else 1)
+                try:
+                    self.refuse_early(name, cell)
+                    worker = self.start(name, cell)
+                    open_workers[name] = worker
+                    answer = workers.run_peer(worker, self.peers[name].compiles, limit)
+                    if answer["seconds"] > limit:
+                        raise workers.NoResultError(workers.TIME)
+                    answers[name] = {"status": workers.OK, **answer}
+                    rounds[name] = []
+                except workers.NoResultError as error:
+                    answers[name] = {"status": error.status, "reason": error.reason}
+                    if name in open_workers:
+                        open_workers.pop(name).close()
+            seconds = {name: answers[name].pop("seconds") for name in rounds}
+            turns = {n: w for n, w in open_workers.items() if seconds[n] <= self.options.time_limit}
+            if sum(seconds[name] for name in turns) <= self.options.cell_seconds:
+                until = time.monotonic() + self.options.cell_seconds
+                patience = {name: 10 * seconds[name] + 10 for name in turns}
+                for name, value in workers.take_turns(turns, self.options.repeats, until, patience):
+                    if isinstance(value, float):
+                        rounds[name].append(value)
+                    else:
+                        answers[name] = {"status": value.status, "reason": value.reason}
+            for name, values in rounds.items():
+                if answers[name]["status"] == workers.OK:  # where rounds would take too long, the call before them
+                    values = values or [seconds[name]]
+                    answers[name] |= {"median": statistics.median(values), "seconds": values}
+        finally:
+            for worker in open_workers.values():
+                worker.close()
+        return answers
+
+    def refuse_early(self, name: str, cell: Cell) -> None:
+        """Raises where the answer is known without a process, from the machine or from a smaller size."""
+        reason = self.peers[name].reason(self.options.device)
+        if reason is None and self.peers[name].slow and self.options.leave_out_slow:
+            reason = "compiles too long for --quick"
+        if reason is not None:
+            raise workers.NoResultError(workers.ABSENT, reason)
+        if cell.workload in workloads.MAP_WORKLOADS:
+            return
+        smaller = [
+            (other, entry["peers"][name])
+            for entry in self.results["cells"].values()
+            if (other := Cell(**entry["cell"])).series == cell.series and other.pairs < cell.pairs
+            and name in entry["peers"]
+        ]  # fmt: skip
+        limit = self.options.time_limit * (OWN if name == OURS else 1)
+        for other, answer in sorted(smaller, key=lambda pair: pair[0].pairs, reverse=True):
+            size = f"N = {other.n:,}" + (f", M = {other.m:,}" if other.m else "")
+            if answer["status"] in (workers.MEMORY, workers.TIME):
+                raise workers.NoResultError(answer["status"], answer["reason"] or f"at {size} already")
+            if answer["status"] == workers.OK:
+                expected = answer["median"] * cell.pairs / other.pairs
+                if expected > limit:
+                    raise workers.NoResultError(workers.TIME, f"by {size} it would take {expected:.0f} s")
+                break
+
+    def start(self, name: str, cell: Cell) -> workers.Worker:
+        path = str(self.truth(cell)) if cell.workload in workloads.ROW_WORKLOADS else None
+        limits = workers.Limits(self.options.memory_limit, self.options.time_limit)
+        device = self.options.device
+        return workers.Worker(workers.serve, cell, name, self.options.module, path, device, limits)
+
+    def truth(self, cell: Cell) -> Path:
+        """The same for every dtype and number of threads; made when a peer first needs it."""
+        cell = replace(cell, dtype="float32", threads=self.options.threads)
+        path = self.known_truths.get(cell.key)
+        if path is None:
+            path = Path(self.truths.name) / f"{len(self.known_truths)}.pt"
+            with workers.open_worker(workers.write_truth, cell, str(path)) as worker:
+                worker.ask(TRUTH_SECONDS)
+            self.known_truths[cell.key] = path
+        return path
+
+
+def cells_of(options: argparse.Namespace) -> list[Cell]:
+    chosen = {"full": workloads.full, "quick": workloads.quick, "smallest": workloads.smallest}[options.size]()
+    cells = [replace(cell, threads=options.threads) for cell in chosen if cell.workload in options.workloads]
+    if options.size == "full" and "self" in options.workloads:  # how time falls with threads
+        fewer = [2**k for k in range(options.threads.bit_length()) if 2**k < options.threads]
+        cells += [Cell("self", 8192, threads=threads) for threads in fewer]
+    return cells
+
+
+def load(path: Path, fresh: bool) -> dict[str, Any]:
+    results: dict[str, Any] = {"schema": SCHEMA, "runs": [], "cells": {}}
+    if path.exists() and not fresh:
+        found = json.loads(path.read_text())
+        if found.get("schema") == SCHEMA:
+            return found
+        print(f"{path}: of another version of the suite, measured anew", file=sys.stderr)
+    return results
+
+
+def save(results: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(results, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def line(cell: Cell, answers: dict[str, dict[str, Any]]) -> str:
+    """A cell in a line."""
+    title = f"{cell.workload} N={cell.n}" + (f" M={cell.m}" if cell.m else "")
+    title += f" D={cell.dim} {cell.dtype} K={cell.classes}" + (" long-tailed" if cell.labels != "balanced" else "")
+    found = [
+        f"{name} {report.duration(answer['median'])}"
+        if answer["status"] == workers.OK
+        else f"{name}: {answer['status']}"
+        for name, answer in answers.items()
+        if answer["status"] not in (workers.ABSENT, workers.NO_FORMULA)
+    ]
+    return f"{title}, {cell.threads} threads: {', '.join(found)}"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="fastpixcon bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    quick = parser.add_mutually_exclusive_group()
+    quick.add_argument("--quick", dest="size", action="store_const", const="quick", help="small sizes, three minutes")
+    quick.add_argument("--smallest", dest="size", action="store_const", const="smallest", help="to test the suite")
+    names = list(workloads.WORKLOADS)
+    parser.add_argument("--workloads", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--peers", nargs="+", metavar="NAME", help=f"beside {OURS}: {', '.join(all_peers.PEERS)}")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--minutes", type=float, help="no cell begins later, run again to go on; default 60, quick 3")
+    parser.add_argument("--repeats", type=int, help="rounds at most, default 7; quick 3")
+    parser.add_argument(
+        "--time-limit", type=float, help=f"seconds a call of a peer, default 20, quick 5; {OURS}: x {OWN}"
+    )
+    parser.add_argument("--cell-seconds", type=float, help="of rounds on a cell, default 20, quick 4")
+    parser.add_argument("--memory-limit", type=float, metavar="GIB", help="of a call, default 0.7 of what is free")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, help="folder, default bench/results, quick runs/bench-quick")
+    parser.add_argument("--fresh", action="store_true", help="measure again what results.json has")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write tables and plots")
+    parser.add_argument("--module", default="peers", help=argparse.SUPPRESS)  # with PEERS: tests have wrong ones
+    options = parser.parse_args(arguments)
+    options.size = options.size or "full"
+    small = options.size != "full"
+    options.repeats = options.repeats or (3 if small else 7)
+    options.minutes = options.minutes or (3.0 if small else 60.0)
+    options.time_limit = options.time_limit or (5.0 if small else 20.0)
+    options.cell_seconds = options.cell_seconds or (4.0 if small else 20.0)
+    root = machine.BENCH.parent
+    options.out = options.out or (root / "runs" / "bench-quick" if small else machine.BENCH / "results")
+    gib = options.memory_limit
+    options.memory_limit = int(gib * 2**30 if gib else 0.7 * machine.available_memory())
+    known = __import__(options.module).PEERS
+    wrong = [name for name in options.peers or [] if name not in known]
+    if wrong:
+        parser.error(f"--peers: got {', '.join(wrong)}, want some of {', '.join(known)}")
+    options.leave_out_slow = small and options.peers is None
+    options.peers = [OURS, *(name for name in known if name != OURS and name in (options.peers or known))]
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    path = options.out / "results.json"
+    results = load(path, options.fresh)
+    suite = Suite(results, options.peers, options)
+    cells = [] if options.report else [cell for cell in cells_of(options) if suite.wants(cell)]
+    if cells:
+        results["runs"].append(machine.describe(options.device, options.threads))
+    until = time.monotonic() + 60 * options.minutes
+    for number, cell in enumerate(cells, 1):
+        start = time.monotonic()
+        if start > until:
+            print(f"the time is up, {len(cells) - number + 1} cells are left: run it again to go on")
+            break
+        answers = suite.measure(cell)
+        took = time.monotonic() - start
+        results["cells"][cell.key] = {
+            "cell": asdict(cell), "run": len(results["runs"]) - 1, "took": round(took, 1), "peers": answers,
+        }  # fmt: skip
+        save(results, path)
+        print(f"[{number}/{len(cells)}, {took:.0f} s] {line(cell, answers)}", flush=True)
+    if not results["cells"]:
+        print(f"{path}: nothing measured yet", file=sys.stderr)
+        return 2
+    print(report.write(results, options.out))
+    failed = [key for key, entry in results["cells"].items() if entry["peers"][OURS]["status"] in report.OWN_FAILURES]
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""fastpixcon bench: its truth, its peers on every workload, what it refuses, its results and reports."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import laws
+import peers
+import pytest
+import report
+import suite
+import torch
+import truth
+import workers
+import workloads
+from workloads import Cell
+
+SLOW_TO_COMPILE = ("compiled", "compiled_chunks", "keops")
+ROW_CELLS = [cell for cell in workloads.smallest() if cell.workload in workloads.ROW_WORKLOADS]
+STATUSES = {workers.OK, workers.MEMORY, workers.TIME, workers.WRONG, workers.FAILED, workers.ABSENT, workers.NO_FORMULA}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """The suite at its smallest sizes, with every peer that need not compile."""
+    out = tmp_path_factory.mktemp("bench")
+    fast = [name for name in peers.PEERS if name not in SLOW_TO_COMPILE]
+    arguments = [
+        "--smallest",
+        "--minutes",
+        "9",
+        "--threads",
+        "1",
+        "--time-limit",
+        "30",
+        "--repeats",
+        "2",
+        "--out",
+        str(out),
+    ]
+    assert suite.main([*arguments, "--peers", *fast]) == 0
+    return json.loads((out / "results.json").read_text()), out
+
+
+def test_every_peer_is_measured_or_says_why_not(measured: tuple[dict[str, Any], Path]) -> None:
+    results, _ = measured
+    assert {entry["cell"]["workload"] for entry in results["cells"].values()} == set(workloads.WORKLOADS)
+    for key, entry in results["cells"].items():
+        for name, answer in entry["peers"].items():
+            where = f"{key}: {name}: {answer}"
+            assert answer["status"] in STATUSES - {workers.WRONG, workers.FAILED}, where
+            if answer["status"] == workers.OK and entry["cell"]["workload"] != "select":
+                assert answer["gradient_error"] < 1e-5, where
+            if answer["status"] in (workers.ABSENT, workers.NO_FORMULA):
+                assert answer["reason"], where
+        assert entry["peers"]["fastpixcon"]["status"] == workers.OK, key
+        assert entry["peers"]["eager"]["status"] == workers.OK, key
+
+
+def test_the_schema(measured: tuple[dict[str, Any], Path]) -> None:
+    results, _ = measured
+    assert results["schema"] == suite.SCHEMA
+    (run,) = results["runs"]
+    assert {"date", "commit", "cpu", "cores", "threads", "packages", "matmul_tflops", "bandwidth_gbs"} <= set(run)
+    assert run["packages"]["torch"] == torch.__version__.partition("+")[0] or run["packages"]["torch"]
+    for key, entry in results["cells"].items():
+        assert Cell(**entry["cell"]).key == key
+        assert entry["run"] == 0
+        for answer in entry["peers"].values():
+            if answer["status"] == workers.OK:
+                assert answer["memory"] >= 0
+                assert 1 <= len(answer["seconds"]) <= 2
+                assert min(answer["seconds"]) <= answer["median"] <= max(answer["seconds"])
+
+
+def test_the_report_has_every_cell_and_reason(measured: tuple[dict[str, Any], Path]) -> None:
+    results, out = measured
+    text = (out / "README.md").read_text()
+    for cell, entry in report.entries(results):
+        section = re.search(rf"## {cell.workload}: .*?(?=\n## )", text, re.DOTALL)
+        assert section is not None
+        row = f"| {' | '.join(report.problem(cell))} |"
+        assert section[0].count(row) == 2, row  # time and memory
+        for name, answer in entry["peers"].items():
+            if answer["status"] == workers.NO_FORMULA:
+                assert f"{answer['reason']} |" in text
+            elif answer["status"] == workers.OK and name != peers.OURS:
+                assert name in section[0]
+    assert "## Where a peer is ahead" in text
+    assert (out / "ratios.png").stat().st_size > 1000
+
+
+def test_what_is_known_is_not_measured_again(
+    measured: tuple[dict[str, Any], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, out = measured
+    arguments = ["--smallest", "--threads", "1", "--out", str(out), "--peers", "eager", "lean"]
+    assert suite.main(arguments) == 0
+    assert "[1/" not in capsys.readouterr().out
+    assert json.loads((out / "results.json").read_text()) == results
+    assert suite.main([*arguments, "--fresh", "--workloads", "select"]) == 0
+    fresh = json.loads((out / "results.json").read_text())
+    assert list(fresh["cells"]) == [key for key in results["cells"] if key.startswith("select")]
+
+
+def test_wrong_slow_large_and_failing_peers_are_refused(tmp_path: Path) -> None:
+    arguments = ["--smallest", "--workloads", "supcon", "--threads", "1", "--repeats", "1", "--module", "wrong_peers"]
+    arguments += ["--time-limit", "1", "--memory-limit", "4", "--out", str(tmp_path)]
+    names = ["gradient", "loss", "nan", "large", "raises"]
+    assert suite.main([*arguments, "--peers", "eager", *names]) == 0
+    (entry,) = json.loads((tmp_path / "results.json").read_text())["cells"].values()
+    answers = entry["peers"]
+    assert answers["eager"]["status"] == workers.OK
+    for name in ("gradient", "loss", "nan"):
+        assert answers[name]["status"] == workers.WRONG
+        assert "seconds" not in answers[name]
+    assert "wrong gradient: relative error" in answers["gradient"]["reason"]
+    assert "wrong loss: relative error 1.0e-02" in answers["loss"]["reason"] or "gradient" in answers["loss"]["reason"]
+    assert answers["large"]["status"] == workers.MEMORY
+    assert answers["raises"] == {"status": workers.FAILED, "reason": "KeyError: 'no such thing'"}
+
+
+@pytest.mark.parametrize("cell", ROW_CELLS, ids=lambda cell: cell.workload)
+def test_the_truth_is_that_of_autograd_in_float64(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all rows at once, by blocks, and of drawn rows."""
+    problem = workloads.rows(cell)
+    x, c = (None if t is None else t.detach().double() for t in (problem.anchors, problem.contrast))
+    x.requires_grad_()
+    if c is not None and problem.contrast.requires_grad:
+        c.requires_grad_()
+    exact = problem._replace(anchors=x, contrast=c)
+    loss = peers.eager(exact)()
+    loss.backward()
+    gradients = [leaf.grad for leaf in exact.leaves]
+    for exact_pairs, elements in ((2**28, 2**23), (2**28, 1000), (0, 2**23)):
+        monkeypatch.setattr(truth, "EXACT", exact_pairs)
+        monkeypatch.setattr(truth, "BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(truth, "ROWS", 50)
+        found = truth.of_rows(problem)
+        assert len(found.gradients[0][0]) == (50 if exact_pairs == 0 else cell.n)
+        assert max(truth.errors(found, float(loss.detach()), gradients)) < (1e-5 if exact_pairs == 0 else 1e-12)
+
+
+def test_a_wrong_selection_is_noticed() -> None:
+    problem = workloads.problem(workloads.smallest()[-1])
+    index, label = peers.ours(problem)()
+    assert truth.selection_error(problem, index, label) is None
+    assert "other labels" in (truth.selection_error(problem, index, label.roll(1)) or "")
+    assert "hard and easy" in (truth.selection_error(problem, index[1:], label[1:]) or "")
+    outside = problem.embeddings.detach().clone()
+    right = truth.Truth(1.0, [(index[:5], outside.permute(0, 2, 3, 1).flatten(0, 2)[index[:5]].double())])
+    assert truth.errors(right, 1.0, [outside])[1] > 1  # what a gradient map has elsewhere counts
+
+
+def test_larger_sizes_of_what_was_too_slow_are_left_out() -> None:
+    options = suite.parse(["--time-limit", "10", "--threads", "1"])
+    small, large = (Cell("self", n, threads=1) for n in (1024, 4096))
+    known = {"eager": {"status": workers.OK, "median": 1.0}, "lean": {"status": workers.MEMORY, "reason": ""}}
+    results = {"cells": {small.key: {"cell": vars(small), "peers": known}}}
+    runner = suite.Suite(results, ["eager", "lean"], options)
+    for name, reason in (("eager", "by N = 1,024 it would take 16 s"), ("lean", "at N = 1,024 already")):
+        with pytest.raises(workers.NoResultError) as error:
+            runner.refuse_early(name, large)
+        assert error.value.reason == reason
+    runner.refuse_early("lean", replace(large, dtype="bfloat16"))  # another series
+
+
+def test_exponents_are_those_of_the_numbers() -> None:
+    results: dict[str, Any] = {"runs": [], "cells": {}}
+    for n in (1024, 4096, 8192, 16384):
+        cell = Cell("self", n, threads=2)
+        answer = {"status": workers.OK, "median": 1e-9 * n**2 if n >= 4096 else 1.0, "memory": 12 * n}
+        results["cells"][cell.key] = {"cell": vars(cell), "run": 0, "peers": {"fastpixcon": answer}}
+    found = {(law.of, law.along): law for law in laws.laws(results)}
+    assert found["median", "n"].exponent == pytest.approx(2)
+    assert found["memory", "n"].exponent == pytest.approx(1)
+    assert (found["median", "n"].points, found["median", "n"].low) == (3, 4096)
+
+
+def test_points_where_a_peer_is_ahead_are_listed() -> None:
+    ours = {"status": workers.OK, "median": 2.0, "memory": 2**21}
+    ahead = {"status": workers.OK, "median": 1.0, "memory": 2**20}
+    cells = {
+        cell.key: {"cell": vars(cell), "run": 0, "peers": {"fastpixcon": ours, "eager": ahead}}
+        for cell in (Cell("self", 512), Cell("self", 2048), Cell("self", 4096))
+    }
+    faster, smaller = report.losses({"cells": cells, "runs": []})
+    assert [re.search(r"N ([\d,]+), M", line)[1] for line in faster] == ["2,048", "4,096"]
+    assert [re.search(r"N ([\d,]+), M", line)[1] for line in smaller] == ["4,096"]
+    assert "eager 1 s, fastpixcon 2 s" in faster[0]

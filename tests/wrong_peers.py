@@ -1,0 +1,34 @@
+"""Peers as they must not be: for tests of the suite, in the place of bench/peers.py."""
+
+import time
+from typing import Any
+
+import peers
+from peers import OURS, Peer
+from peers import PEERS as REAL
+
+PEERS = {name: REAL[name] for name in (OURS, "eager")}
+
+
+def _spoilt(how: str) -> Peer:
+    def make(problem: Any) -> Any:
+        right = peers.eager(problem)
+
+        def loss() -> Any:
+            value = right()
+            if how == "gradient":  # the right loss, one row's gradient missing
+                problem.anchors.register_hook(lambda g: g.index_fill(0, g.new_zeros(1).long(), 0))
+            if how == "slow":
+                time.sleep(60)
+            if how == "large":
+                value = value + value.new_zeros(2**34).sum()  # 64 GiB
+            if how == "raises":
+                raise KeyError("no such thing")
+            return value * 1.01 if how == "loss" else value * float("nan") if how == "nan" else value
+
+        return loss
+
+    return Peer(how, how, make)
+
+
+PEERS |= {how: _spoilt(how) for how in ("gradient", "loss", "nan", "slow", "large", "raises")}
