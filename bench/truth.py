@@ -1,7 +1,8 @@
 """What a right result is: losses and gradients in float64 by blocks of rows, and the rule by which peers are refused.
 
 Nothing of [N, M] is stored. Up to EXACT pairs all is float64; beyond, products are float32 and sums float64, and the
-gradient is that of ROWS rows, drawn at random, so that the truth costs less than what is checked.
+gradient is that of ROWS rows, drawn at random, so that the truth costs little more than a forward. Rows are sorted by
+label: positives of a block of rows lie in a window of columns, and only there masks are needed.
 """
 
 from typing import NamedTuple
@@ -11,9 +12,9 @@ import torch.nn.functional as F
 import workloads
 from torch import Tensor
 
-EXACT = 2**28  # pairs: 16,384 rows against each other
-ROWS = 4096
-BLOCK_ELEMENTS = 2**23  # of one block of logits
+EXACT = 2**24  # pairs: 4,096 rows against each other
+ROWS = 1024
+BLOCK_ELEMENTS = 2**21  # of one block of logits
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}  # of the gradient in relative norm, and of the loss
 
 
@@ -26,74 +27,82 @@ class _Statistics(NamedTuple):
     """Of each anchor, [N, 1]: enough to make dL/ds of any pair."""
 
     log_sum: Tensor
-    weight: Tensor  # sum of the positives' pulls
+    weight: Tensor  # mean of the positives' pulls
     positives: Tensor  # |P_i|, 0 where the anchor does not count
 
 
 class _Pairs:
-    """Logits and dL/ds of any block of pairs."""
+    """Logits and dL/ds of any block of pairs, of unit rows sorted by label."""
 
     def __init__(self, problem: workloads.Rows, dtype: torch.dtype) -> None:
-        self.a = F.normalize(problem.anchors.detach().double(), dim=1).to(dtype)  # [N, D]
         self.own = problem.contrast is None
-        self.c = self.a if problem.contrast is None else problem.contrast.detach().double()
-        if problem.contrast is not None and problem.contrast.requires_grad:
-            self.c = F.normalize(self.c, dim=1)
-        self.c = self.c.to(dtype)  # [M, D]
-        self.y = problem.labels
-        self.yc = problem.labels if problem.contrast_labels is None else problem.contrast_labels
         self.negatives_only = problem.denominator == "negatives"
+        unit = F.normalize(problem.anchors.detach().double(), dim=1).to(dtype)
+        self.a, self.y, self.place = _sorted(unit, problem.labels)
+        self.c, self.yc, self.place_c = self.a, self.y, self.place
+        if problem.contrast is not None and problem.contrast_labels is not None:
+            unit = problem.contrast.detach().double()
+            unit = F.normalize(unit, dim=1) if problem.contrast.requires_grad else unit
+            self.c, self.yc, self.place_c = _sorted(unit.to(dtype), problem.contrast_labels)
         self.losses = 0.0
-        n, m = len(self.a), len(self.c)
-        self.step = max(1, BLOCK_ELEMENTS // m)
-        parts = [self._block(torch.arange(i, min(i + self.step, n))) for i in range(0, n, self.step)]
+        self.step = max(1, BLOCK_ELEMENTS // len(self.c))
+        parts = [self._forward(i) for i in torch.arange(len(self.a)).split(self.step)]
         self.statistics = _Statistics(*(torch.cat(x) for x in zip(*parts, strict=True)))
         self.count = max(1, int((self.statistics.positives > 0).sum()))
 
-    def logits(self, i: Tensor, j: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """s, positives and what is in the denominator's sum, [I, J]; j None: all."""
-        c, yc = (self.c, self.yc) if j is None else (self.c[j], self.yc[j])
-        s = self.a[i] @ c.T / workloads.TEMPERATURE
-        same = self.y[i, None] == yc
-        positive = same.clone()
-        if self.own:
-            positive &= i[:, None] != (torch.arange(len(self.c)) if j is None else j)
-        return s, positive, ~same if self.negatives_only else ~same | positive
+    def masks(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """Positives, and what is in the denominator's sum, [I, J]."""
+        same = self.y[i, None] == self.yc[j]
+        positive = same & (i[:, None] != j) if self.own else same
+        return positive, ~same if self.negatives_only else ~same | positive
 
-    def _block(self, i: Tensor) -> _Statistics:
-        s, positive, summed = self.logits(i, None)
-        log_sum = s.masked_fill(~summed, -torch.inf).logsumexp(dim=1, keepdim=True)
+    def _forward(self, i: Tensor) -> _Statistics:
+        """Of consecutive anchors i; with the shift 1 / temperature no exponential of unit rows overflows."""
+        shift = 1 / workloads.TEMPERATURE
+        s = (self.a[i] * shift) @ self.c.T  # [I, M]
+        first, last = self.y[i[0]], self.y[i[-1]]
+        low, high = int(torch.searchsorted(self.yc, first)), int(torch.searchsorted(self.yc, last, right=True))
+        positive, summed = self.masks(i, torch.arange(low, high))  # [I, window]
+        s_window = s[:, low:high].to(torch.float64, copy=True)
+        e = s.sub_(shift).exp_()
+        e[:, low:high].masked_fill_(~summed, 0)
+        log_sum = e.sum(dim=1, keepdim=True, dtype=torch.float64).log() + shift
         positives = positive.sum(dim=1, keepdim=True)
-        here, at = positive.nonzero(as_tuple=True)  # the positives only, as there are few
-        margin = log_sum[here, 0].double() - s[here, at].double()
-        losses, pull = (F.softplus(margin), margin.sigmoid()) if self.negatives_only else (margin, None)
-        mean = torch.zeros(len(i), dtype=torch.float64).index_add_(0, here, losses) / positives[:, 0].clamp(min=1)
-        self.losses += float(mean.sum())
-        weight = torch.zeros(len(i), dtype=torch.float64)
-        if pull is not None:
-            weight.index_add_(0, here, pull)
-        weight = (weight if pull is not None else positives[:, 0].double()) / positives[:, 0].clamp(min=1)
-        return _Statistics(log_sum.double(), weight[:, None], positives)
+        margin = log_sum - s_window
+        losses, pull = (F.softplus(margin), margin.sigmoid()) if self.negatives_only else (margin, positive.double())
+        each = 1 / positives.clamp(min=1).double()
+        self.losses += float((losses.masked_fill(~positive, 0) * each).sum())
+        return _Statistics(log_sum, pull.masked_fill(~positive, 0).sum(dim=1, keepdim=True) * each, positives)
 
-    def d_logits(self, i: Tensor, j: Tensor | None) -> Tensor:
+    def d_logits(self, i: Tensor, j: Tensor) -> Tensor:
         """[I, J] of the mean loss."""
-        s, positive, summed = self.logits(i, j)
+        s = self.a[i] @ self.c[j].T / workloads.TEMPERATURE
+        positive, summed = self.masks(i, j)
         log_sum, weight, positives = (x[i] for x in self.statistics)
-        pulled = torch.sigmoid(log_sum - s) if self.negatives_only else torch.ones_like(s)
-        pushed = weight * torch.exp(s - log_sum).masked_fill(~summed, 0)
-        return (pushed - pulled.masked_fill(~positive, 0) / positives.clamp(min=1)) / self.count
+        margin = (log_sum - s).to(s.dtype)
+        d_s = (weight.to(s.dtype) * torch.exp(-margin)).masked_fill_(~summed, 0)
+        pull = margin.sigmoid_() if self.negatives_only else torch.ones_like(s)
+        return d_s.sub_(pull.masked_fill_(~positive, 0).div_(positives.clamp(min=1))).div_(self.count)
 
     def of_anchors(self, index: Tensor) -> Tensor:
         """dL/da [R, D] through the anchors' own logits."""
-        parts = [self.d_logits(i, None) @ self.c.double() for i in index.split(self.step)]
+        every = torch.arange(len(self.c))
+        parts = [(self.d_logits(i, every) @ self.c).double() for i in self.place[index].split(self.step)]
         return torch.cat(parts) / workloads.TEMPERATURE
 
     def of_contrast(self, index: Tensor) -> Tensor:
         """dL/dc [R, D] through all anchors' logits."""
-        d_c = torch.zeros(len(index), self.a.shape[1], dtype=torch.float64)
-        for i in torch.arange(len(self.a)).split(max(1, BLOCK_ELEMENTS // len(index))):
-            d_c += self.d_logits(i, index).T @ self.a[i].double()
+        j = self.place_c[index]
+        d_c = torch.zeros(len(j), self.a.shape[1], dtype=torch.float64)
+        for i in torch.arange(len(self.a)).split(max(1, BLOCK_ELEMENTS // len(j))):
+            d_c += self.d_logits(i, j).T @ self.a[i]
         return d_c / workloads.TEMPERATURE
+
+
+def _sorted(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and labels by label, and the place of each row there."""
+    order = labels.argsort(stable=True)
+    return rows[order].contiguous(), labels[order].contiguous(), order.argsort()
 
 
 def _through_norm(d_unit: Tensor, raw: Tensor) -> Tensor:

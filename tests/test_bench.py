@@ -134,7 +134,7 @@ def test_the_truth_is_that_of_autograd_in_float64(cell: Cell, monkeypatch: pytes
     loss = peers.eager(exact)()
     loss.backward()
     gradients = [leaf.grad for leaf in exact.leaves]
-    for exact_pairs, elements in ((2**28, 2**23), (2**28, 1000), (0, 2**23)):
+    for exact_pairs, elements in ((2**24, 2**23), (2**24, 1000), (0, 2**23)):
         monkeypatch.setattr(truth, "EXACT", exact_pairs)
         monkeypatch.setattr(truth, "BLOCK_ELEMENTS", elements)
         monkeypatch.setattr(truth, "ROWS", 50)
