@@ -272,7 +272,7 @@ def info_nce_project_kernel(
         tl.store(along_ptr + offs_n, along, mask=here)
     if RAW:
         inv_norm = tl.load(inv_norm_ptr + offs_n, mask=here, other=0.0)
-        d = tl.where(d == 0.0, d, d - along[:, None] * rows) * inv_norm[:, None]
+        d = tl.where(d == 0.0, d, (d - along[:, None] * rows) * inv_norm[:, None])
     to = offs_n
     if SORTED == 0:
         to = tl.load(source_ptr + offs_n, mask=here, other=0)
