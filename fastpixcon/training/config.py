@@ -171,6 +171,7 @@ class Config:
     memory: Memory | None = None  # wanted by arms with memory
     mining: Mining = Mining()
     evaluation: Evaluation = Evaluation()
+    class_weights: tuple[Positive, ...] = ()  # of the cross-entropy, one a class; (): all 1
     compile: bool = False  # torch.compile of the network
     channels_last: bool = True  # memory format of images and features
     tensorboard: bool = True  # event files beside the checkpoints

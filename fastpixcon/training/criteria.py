@@ -5,23 +5,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastpixcon import MemoryBank, Mining, PixelContrastLoss
+from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Config, Contrast
 from fastpixcon.training.data import IGNORE
 from fastpixcon.training.evaluation import upsample
 from fastpixcon.training.processes import Processes
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Cross-entropy [B, K, h, w], [B, H, W] -> []: the sum over labelled pixels, per ``counted`` of them, [] (by
-    default those of ``labels``); 0 if there is none."""
-    total = F.cross_entropy(upsample(logits, labels.shape[-2:]), labels, ignore_index=IGNORE, reduction="sum")
-    counted = labelled(labels) if counted is None else counted
-    return total / counted.clamp(min=1)
+def segmentation_loss(
+    logits: Tensor, labels: Tensor, counted: Tensor | None = None, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy [B, K, h, w], [B, H, W] -> []: the sum over labelled pixels, each times the weight of its class
+    [K], per ``counted``, [] (by default the sum of those weights); 0 if there is none."""
+    total = F.cross_entropy(
+        upsample(logits, labels.shape[-2:]), labels, class_weights, ignore_index=IGNORE, reduction="sum"
+    )
+    counted = labelled(labels, class_weights) if counted is None else counted
+    return total / (counted.clamp(min=1) if class_weights is None else counted.where(counted > 0, 1))
 
 
-def labelled(labels: Tensor) -> Tensor:
-    """How many pixels count, [] float32."""
-    return (labels != IGNORE).sum().float()
+def labelled(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """How many pixels count, [] float32; with weights [K], the sum of theirs."""
+    if class_weights is None:
+        return (labels != IGNORE).sum().float()
+    return class_weights[labels[labels != IGNORE]].sum()
+
+
+def weights_of(config: Config, classes: int, device: torch.device) -> Tensor | None:
+    """Of the classes in the cross-entropy, [K] float32."""
+    if not config.class_weights:
+        return None
+    if len(config.class_weights) != classes:
+        raise TrainingError(f"class_weights: got {len(config.class_weights)} numbers, want one for each of {classes}")
+    return torch.tensor(config.class_weights, device=device)
 
 
 def contrast_loss(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastpixcon.training import TrainingError, checkpoint
 from fastpixcon.training.config import Config
-from fastpixcon.training.criteria import contrast_loss, contrast_weight, labelled, segmentation_loss
+from fastpixcon.training.criteria import contrast_loss, contrast_weight, labelled, segmentation_loss, weights_of
 from fastpixcon.training.data import DataSet
 from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader
 from fastpixcon.training.evaluation import Batch, evaluate, predict
@@ -75,6 +75,7 @@ class Arm:
         self.model: ContrastNetwork = build_model(config.model, len(data.classes))
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model.to(device).to(memory_format=self.layout)
+        self.class_weights = weights_of(config, len(data.classes), device)
         self.contrast = contrast_loss(config, name, len(data.classes), device, runtime.processes)
         self.optimizer = make_optimizer(self.model, schedule)
         self.mean = mean_weights(self.model, schedule.ema)
@@ -208,7 +209,7 @@ class Arm:
         labels = labels.to(runtime.device, non_blocking=True)  # [B, H, W]
         set_rate(self.optimizer, rate_factor(self.done, self.iterations, schedule))
         # Per labelled pixel of the whole batch, wherever its images are.
-        counted = runtime.processes.sum(labelled(labels)) / runtime.processes.size
+        counted = runtime.processes.sum(labelled(labels, self.class_weights)) / runtime.processes.size
         parts = list(zip(images.chunk(schedule.accumulate), labels.chunk(schedule.accumulate), strict=True))
         for i, (part, part_labels) in enumerate(parts):
             with self._gradients_stay(i < len(parts) - 1):
@@ -239,10 +240,11 @@ class Arm:
         # Memory is measured once an epoch, in its last iteration: it is past the warm-up first of all.
         memory = (self.done + 1) % self.epoch_length == 0
         with self.meter.part("cross_entropy", memory):
-            cross_entropy = segmentation_loss(heads["logits"], labels, counted)
+            how = (labels, counted, self.class_weights)
+            cross_entropy = segmentation_loss(heads["logits"], *how)
             total = cross_entropy
             if "auxiliary" in heads:
-                total = total + self.config.schedule.auxiliary * segmentation_loss(heads["auxiliary"], labels, counted)
+                total = total + self.config.schedule.auxiliary * segmentation_loss(heads["auxiliary"], *how)
             self.scaler.scale(total).backward()
         contrast = None
         weight = contrast_weight(self.config.contrast, self.done)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from tiny_run import python
 
-from fastpixcon.training import config
-from fastpixcon.training.criteria import contrast_weight, segmentation_loss
+from fastpixcon.training import TrainingError, config
+from fastpixcon.training.criteria import contrast_weight, labelled, segmentation_loss, weights_of
 from fastpixcon.training.job import pick_precision
 from fastpixcon.training.models import build_model
 from fastpixcon.training.optimisation import make_optimizer, rate_factor, set_rate
@@ -64,6 +64,24 @@ def test_segmentation_loss_is_the_mean_over_labelled_pixels() -> None:
     labels[0, :5] = 255
     up = F.interpolate(logits, (8, 8), mode="bilinear")
     torch.testing.assert_close(segmentation_loss(logits, labels), F.cross_entropy(up, labels, ignore_index=255))
+
+
+def test_class_weights_are_those_of_cross_entropy() -> None:
+    logits, labels, weights = torch.randn(4, 3, 4, 4), torch.randint(0, 3, (4, 8, 8)), torch.tensor([0.1, 2.0, 30.0])
+    labels[0] = 255
+    up = F.interpolate(logits, (8, 8), mode="bilinear")
+    expected = F.cross_entropy(up, labels, weights, ignore_index=255)
+    torch.testing.assert_close(segmentation_loss(logits, labels, None, weights), expected)
+    counted = labelled(labels, weights)
+    parts = [segmentation_loss(*x, counted, weights) for x in zip(logits.chunk(2), labels.chunk(2), strict=True)]
+    torch.testing.assert_close(parts[0] + parts[1], expected)
+    assert segmentation_loss(logits[:1], labels[:1], None, weights) == 0
+
+
+def test_class_weights_are_as_many_as_classes() -> None:
+    three = replace(config.load("digits"), class_weights=(1.0, 2.0, 3.0))
+    with pytest.raises(TrainingError, match="class_weights: got 3 numbers, want one for each of 11"):
+        weights_of(three, 11, torch.device("cpu"))
 
 
 def test_segmentation_loss_without_labels_is_zero() -> None:
