@@ -138,6 +138,23 @@ def test_supcon_of_pytorch_metric_learning(N: int, tau: float, backend: Backend)
     close_with_gradient(fpc.SupConLoss(tau)(x, y), theirs, [x])
 
 
+def test_the_formula_of_supcontrast(backend: Backend) -> None:
+    """github.com/HobbitLong/SupContrast: features [B, V, D] of V views an image, all of them anchors; with labels, and
+    without, where an image's views are its positives (SimCLR)."""
+    B, V, tau, base_tau = 20, 3, 0.1, 0.07
+    views = torch.randn(B, V, 24, device=backend.device).requires_grad_()
+    for labels in (torch.arange(B, device=backend.device) % 7, torch.arange(B, device=backend.device)):
+        same = (labels[:, None] == labels).float().repeat(V, V)  # [V B, V B], views one after the other
+        other = 1 - torch.eye(V * B, device=backend.device)
+        rows = normalize(views, dim=2).transpose(0, 1).reshape(V * B, -1)
+        logits = rows @ rows.T / tau
+        log_prob = logits - (logits.exp() * other).sum(dim=1, keepdim=True).log()
+        theirs = -(tau / base_tau) * ((same * other * log_prob).sum(dim=1) / (same * other).sum(dim=1)).mean()
+        flat = views.transpose(0, 1).reshape(V * B, -1)
+        ours = info_nce(flat, labels.repeat(V), temperature=tau, base_temperature=base_tau, denominator="all")
+        close_with_gradient(ours, theirs, [views])
+
+
 @pytest.mark.parametrize("tau", [0.07, 0.5])
 @pytest.mark.parametrize("N", [4, 60, 120])
 def test_ntxent_of_pytorch_metric_learning(N: int, tau: float, backend: Backend) -> None:
