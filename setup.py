@@ -88,6 +88,11 @@ def extension() -> dict[str, object]:
                     raise
                 say(f"building without the C++ extension: {error}")
                 self.extensions = []
+                # A wheel without it is one for every machine, which bdist_wheel has decided before.
+                self.distribution.ext_modules = []
+                wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
+                if wheel is not None:
+                    wheel.root_is_pure = True
 
     # No -march here: instruction sets are chosen at run time (csrc/cpu/isa.h).
     flags = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastpixcon.ops.backends import choose
 
-__all__ = ["Bank", "Miner", "contrast_loss", "how_to"]
+__all__ = ["Bank", "Miner", "contrast_loss", "how_to", "not_finite"]
 
 
 class Bank(Protocol):
@@ -288,3 +288,10 @@ def contrast_loss(
     """The loss of every anchor over all contrast sets, [N], and how many positives it has, [N]. Unit rows."""
     rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
     return _ContrastLoss.apply(anchors, contrast, temperature, labels, contrast_labels, rows, row_labels, seed, how)
+
+
+def not_finite(rows: Tensor, labels: Tensor) -> Tensor:
+    """[N] zeros, NaN where one of the unit rows that take part is not finite. NaN is neither above nor below a
+    threshold: mining keeps no pair of such a row, and a loss without it would look fine."""
+    nothing = rows.detach().sum(dim=1, dtype=torch.promote_types(rows.dtype, torch.float32)) * 0
+    return torch.where(labels != -1, nothing, 0)

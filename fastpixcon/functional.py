@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastpixcon import distributed
-from fastpixcon.contrast import Bank, Miner, contrast_loss, how_to
+from fastpixcon.contrast import Bank, Miner, contrast_loss, how_to, not_finite
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import choose
 
@@ -385,6 +385,10 @@ def _info_nce(
             loss, num_positives = distributed.ranks_loss(
                 anchors, anchor_labels, temperature_, bank=bank, seed=pair_seed, how=how, ranks=ranks
             )
+        if mining is not None:
+            loss = loss + not_finite(anchors, anchor_labels)
+            if contrast is not None and contrast_labels is not None:
+                loss = loss + not_finite(contrast, contrast_labels).sum()
     if scale is not None:
         loss = loss * scale
     if reduction == "none":

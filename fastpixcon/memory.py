@@ -17,7 +17,8 @@ class MemoryBank(nn.Module):
     >>> contrast = PixelContrastLoss(memory=MemoryBank(num_classes=19, dim=256))
 
     A batch adds, of every class in every image, a few random pixels to the ring of pixels and the mean embedding to the
-    ring of regions. A full ring overwrites its oldest rows. Empty places take no part.
+    ring of regions. A full ring overwrites its oldest rows. Empty places take no part, and rows that are not finite do
+    not get in.
 
     Under DistributedDataParallel give the loss its process_group, and all ranks have the same bank; without, each would
     have its own, but buffers inside the wrapped module are those of rank 0 again at the next forward.
@@ -108,20 +109,22 @@ class MemoryBank(nn.Module):
 
         Args:
             pixels, regions: [.., D] unit rows, rounded to the dtype of the bank.
-            pixel_labels, region_labels: [..] int32, the class of each row; -1 leaves it out.
+            pixel_labels, region_labels: [..] int32, the class of each row; -1 leaves it out, and so does a row that is
+                not finite: it would stay for thousands of steps.
 
         Raises:
             TypeError, ValueError: naming the argument.
         """
+        pixels, regions = (x.reshape(-1, self.dim) for x in (pixels, regions))
         functional.memory_enqueue_(
             self.rows,
             self.labels,
             self.written,
             self.pixel_size,
-            pixels.reshape(-1, self.dim),
-            pixel_labels.reshape(-1),
-            regions.reshape(-1, self.dim),
-            region_labels.reshape(-1),
+            pixels,
+            _finite_only(pixels, pixel_labels.reshape(-1)),
+            regions,
+            _finite_only(regions, region_labels.reshape(-1)),
         )
 
     @torch.no_grad()
@@ -149,9 +152,12 @@ class MemoryBank(nn.Module):
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         if state != self.get_extra_state():
+            got = "no sizes of rings"
+            if isinstance(state, dict) and state.keys() == self.get_extra_state().keys():
+                got = f"rings of {state['pixel_size']} pixels and {state['region_size']} regions a class"
             raise ValueError(
-                f"memory bank: got rings of {state['pixel_size']} pixels and {state['region_size']} regions a class,"
-                f" want {self.pixel_size} and {self.region_size}; a bank can't be resized"
+                f"memory bank: got {got}, want rings of {self.pixel_size} pixels and {self.region_size} regions;"
+                " a bank can't be resized"
             )
 
     def extra_repr(self) -> str:
@@ -159,3 +165,8 @@ class MemoryBank(nn.Module):
             f"num_classes={self.num_classes}, dim={self.dim}, pixel_size={self.pixel_size},"
             f" region_size={self.region_size}, pixels_per_image={self.pixels_per_image}, dtype={self.rows.dtype}"
         )
+
+
+def _finite_only(rows: Tensor, labels: Tensor) -> Tensor:
+    """``labels``, -1 where a row is not finite. Of another number than the rows they are refused after this."""
+    return torch.where(rows.isfinite().all(dim=1), labels, -1) if len(rows) == len(labels) else labels

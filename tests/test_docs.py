@@ -82,6 +82,16 @@ def test_files_that_a_page_mentions_exist(page: Path) -> None:
         assert not {m for m in links if not (ROOT / m).exists()}
 
 
+def test_every_fault_has_a_test() -> None:
+    rows = [line for line in (DOCS / "faults.md").read_text().splitlines() if line.startswith("| ")]
+    named = {row: re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row) for row in rows if "| test |" not in row}
+    assert len(named) > 20
+    for row, tests in named.items():
+        assert tests, row
+        for file, name in tests:
+            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file} has no {name}"
+
+
 def test_names_of_the_contributors_page_exist() -> None:
     text = re.sub(r"^```.*?^```$", "", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE | re.DOTALL)
     sources = "\n".join((ROOT / name).read_text() for name in tree() if Path(name).suffix in SUFFIXES)

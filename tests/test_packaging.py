@@ -13,14 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILT = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
 
 
-def install(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Installs a copy of the sources into ``folder/site``."""
-    copy = folder / "source"
+def copy_sources(copy: Path) -> None:
     copy.mkdir()
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, copy)
     for name in ("fastpixcon", "kernels", "csrc"):
         shutil.copytree(ROOT / name, copy / name, ignore=BUILT)
+
+
+def install(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Installs a copy of the sources into ``folder/site``."""
+    copy = folder / "source"
+    copy_sources(copy)
     pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-v"]
     env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment}
     command = [*pip, "--target", str(folder / "site"), str(copy)]

@@ -19,13 +19,13 @@
 
 #include "common/checks.h"
 #include "cpu/huge_pages.h"
+#include "cpu/inverse_norm.h"
 
 namespace fastpixcon::cpu {
 namespace {
 
-constexpr double kMinNorm = 1e-12;  // below it a row has no direction
-constexpr int64_t kLine = 64;       // bytes of a cache line
-constexpr int64_t kLanes = 8;       // partial sums, so that the compiler may use vectors
+constexpr int64_t kLine = 64;  // bytes of a cache line
+constexpr int64_t kLanes = 8;  // partial sums, so that the compiler may use vectors
 
 #define FASTPIXCON_DISPATCH(TYPE, NAME, ...)                                                                \
   AT_DISPATCH_SWITCH(TYPE, NAME,                                                                            \
@@ -110,8 +110,7 @@ void normalize_(scalar_t* rows, float* inv_norm, const int64_t* index, int64_t N
         inv_norm[n] = 0;
         continue;
       }
-      const double norm = std::sqrt(dot<double>(row, row, D));
-      const double inverse = norm >= kMinNorm ? 1 / norm : 0;
+      const double inverse = inverse_norm(std::sqrt(dot<double>(row, row, D)));
       for (int64_t d = 0; d < D; ++d) row[d] = static_cast<scalar_t>(static_cast<float>(row[d] * inverse));
       inv_norm[n] = static_cast<float>(inverse);
     }

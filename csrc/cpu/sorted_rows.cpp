@@ -10,11 +10,11 @@
 #include <numeric>
 
 #include "cpu/huge_pages.h"
+#include "cpu/inverse_norm.h"
 
 namespace fastpixcon::cpu {
 namespace {
 
-constexpr double kMinNorm = 1e-12;  // below it a row has no direction
 constexpr int64_t kLeftOut = -1;
 
 template <class label_t>
@@ -54,8 +54,7 @@ void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, bool bf16, Sort
         for (int64_t k = 0; k < D; ++k) row[k] = static_cast<float>(from[k]);
         continue;
       }
-      const double norm = std::sqrt(sum_of_squares(from, D));
-      const double inverse = norm >= kMinNorm ? 1 / norm : std::isnan(norm) ? norm : 0;
+      const double inverse = inverse_norm(std::sqrt(sum_of_squares(from, D)));
       set.inv_norm[i] = inverse;
       for (int64_t k = 0; k < D; ++k)
         row[k] = inverse == 0 ? 0.0f : static_cast<float>(static_cast<double>(from[k]) * inverse);

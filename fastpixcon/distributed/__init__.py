@@ -11,7 +11,7 @@ from fastpixcon.distributed.ranks import ACROSS, Ranks, ranks_of
 __all__ = ["ACROSS", "Ranks", "gather_memory_rows", "ranks_loss", "ranks_of", "total"]
 
 
-@torch.compiler.disable
+@torch._disable_dynamo  # as torch.compiler.disable, which imports Dynamo at once, for seconds
 def gather_memory_rows(
     rows: tuple[Tensor, Tensor, Tensor, Tensor], process_group: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

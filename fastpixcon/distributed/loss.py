@@ -102,7 +102,7 @@ def _batch(
     return LocalBatch(anchors, labels, gathered, gathered_labels, temperature, mined, seed, how)
 
 
-@torch.compiler.disable
+@torch._disable_dynamo  # as torch.compiler.disable, which imports Dynamo at once, for seconds
 def ranks_loss(
     anchors: Tensor,
     labels: Tensor,
@@ -151,7 +151,7 @@ class _Total(torch.autograd.Function):
         return ctx.ranks.all_reduce_(d_value.clone(), "the gradient of the loss"), None, None
 
 
-@torch.compiler.disable
+@torch._disable_dynamo  # as torch.compiler.disable, which imports Dynamo at once, for seconds
 def total(value: Tensor, count: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """``value []`` and ``count []`` of all ranks."""
     return _Total.apply(value, count, ranks)

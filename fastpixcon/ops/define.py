@@ -5,11 +5,12 @@ contract of an operator (``ops/<operator>.py``) calls :func:`define` once; the i
 by name: the Python backends in ``<package>/<operator>.py``, the native one in ``csrc``.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,8 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
         implementation = _python_implementation(package, name) if package else None
         if backend == "triton" and implementation is not None and not INTERPRETING:
             # torch.compile looks into it: the graph has its kernels and PyTorch's operators instead of it
-            torch.library.triton_op(qualified, implementation, mutates_args=mutated(schema), schema=schema)
+            with _no_search_for_kernels():
+                torch.library.triton_op(qualified, implementation, mutates_args=mutated(schema), schema=schema)
         else:
             torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
             if implementation is not None:
@@ -72,6 +74,21 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
 def mutated(schema: str) -> list[str]:
     """The arguments that a schema marks as changed in place, ``Tensor(a!) name``."""
     return re.findall(r"Tensor\(\w!\) (\w+)", schema)
+
+
+@contextlib.contextmanager
+def _no_search_for_kernels() -> Iterator[None]:
+    """``triton_op`` looks for kernels in the source of a function, and imports Triton, Inductor and Dynamo to do so,
+    for seconds. It finds none in a function that imports them when it is first called."""
+    module: Any = torch._library.triton
+    search = getattr(module, "get_inner_triton_kernels", None)  # not in every version of torch
+    if search is not None:
+        module.get_inner_triton_kernels = lambda fn: []
+    try:
+        yield
+    finally:
+        if search is not None:
+            module.get_inner_triton_kernels = search
 
 
 def _register_autograd(qualified: str, namespace: str, autograd: Autograd) -> None:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from fastpixcon.reference.contrast_positives import positive_sums
 from fastpixcon.reference.contrast_sums import Pairs, accumulated, batch_pairs
+from fastpixcon.reference.info_nce import taking_part
 
 
 def d_logits(
@@ -50,8 +51,8 @@ def contrast_gradient(
         columns = (column_d_loss, column_log_sum, column_weight, column_count)
         g = g + d_logits(Pairs(*(x.T for x in these)), temperature, *columns, denominator).T
     tau = temperature.to(g)
-    a = accumulated(anchors)
-    c = a if contrast is None else accumulated(contrast)
+    a = accumulated(taking_part(anchors, anchor_labels))
+    c = a if contrast is None else accumulated(taking_part(contrast, contrast_labels))
     d_anchors = (g + g.T) @ a / tau if contrast is None else g @ c / tau
     nothing = g.new_empty(0)
     return (

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastpixcon.reference.info_nce import check_temperature
+from fastpixcon.reference.info_nce import check_temperature, taking_part
 from fastpixcon.reference.select_anchors import hash32, mix32
 
 BATCH_STREAM, BANK_STREAM = 0x6A7C, 0x6B4E  # draws of pairs with rows of the batch, of the bank
@@ -73,7 +73,8 @@ def pairs(
     stream: int,
     first_anchor: int,
 ) -> Pairs:
-    cosine = accumulated(anchors) @ accumulated(contrast).T
+    a, c = taking_part(anchors, anchor_labels), taking_part(contrast, contrast_labels)
+    cosine = accumulated(a) @ accumulated(c).T
     same = anchor_labels[:, None] == contrast_labels
     here = (anchor_labels != -1)[:, None] & (contrast_labels != -1) & ~itself
     positives, negatives = here & same, here & ~same

@@ -10,9 +10,15 @@ from torch.nn.functional import softplus
 from fastpixcon.reference.gather_normalize import normalize, normalize_backward
 
 
-def prepare(x: Tensor, rows: str) -> tuple[Tensor, Tensor]:
+def taking_part(x: Tensor, labels: Tensor | None) -> Tensor:
+    """``x [N, D]`` with zeros where a row is left out, which may hold anything: 0 times NaN is NaN."""
+    return x if labels is None else x.where((labels != -1)[:, None], 0)
+
+
+def prepare(x: Tensor, labels: Tensor | None, rows: str) -> tuple[Tensor, Tensor]:
     """Rows to compute with, float32 or float64 [N, D], and their inverse norms [N]."""
     accumulate = torch.float64 if x.dtype == torch.float64 else torch.float32
+    x = taking_part(x, labels)
     if rows != "raw":
         return x.to(accumulate), torch.ones(x.shape[0], dtype=accumulate, device=x.device)
     unit, inv_norm = normalize(x)
@@ -48,8 +54,8 @@ def info_nce(
     is_sorted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     check_temperature(temperature)
-    a, _ = prepare(anchors, rows)  # [N, D]
-    c = a if contrast is None else prepare(contrast, rows)[0]  # [M, D]
+    a, _ = prepare(anchors, anchor_labels, rows)  # [N, D]
+    c = a if contrast is None else prepare(contrast, contrast_labels, rows)[0]  # [M, D]
     s = a @ c.T / temperature.to(a)  # [N, M]
     positives, negatives = pairs(anchor_labels, contrast_labels)
     num_positives = positives.sum(dim=1)  # [N]
@@ -83,8 +89,8 @@ def info_nce_backward(
     is_sorted: bool,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    a, a_inv_norm = prepare(anchors, rows)  # [N, D]
-    c, c_inv_norm = (a, a_inv_norm) if contrast is None else prepare(contrast, rows)  # [M, D]
+    a, a_inv_norm = prepare(anchors, anchor_labels, rows)  # [N, D]
+    c, c_inv_norm = (a, a_inv_norm) if contrast is None else prepare(contrast, contrast_labels, rows)  # [M, D]
     tau = temperature.to(a)
     s = a @ c.T / tau  # [N, M]
     positives, negatives = pairs(anchor_labels, contrast_labels)

@@ -159,7 +159,19 @@ class Arm:
         checkpoint.save(path or self.checkpoint_path, state)
 
     def _restore(self, path: Path) -> None:
-        state, processes = checkpoint.load(path), self.runtime.processes
+        state = checkpoint.load(path)
+        try:
+            self._restore_from(state, path)
+        except TrainingError:
+            raise
+        except Exception as error:  # what does not fit shows in many ways
+            raise TrainingError(
+                f"{path}: not of this config, of {self.config.model.name} with {len(self.data.classes)} classes, or of"
+                f" another version of this program: {type(error).__name__}: {error}"
+            ) from error
+
+    def _restore_from(self, state: dict[str, Any], path: Path) -> None:
+        processes = self.runtime.processes
         if len(state["random"]) != processes.size:
             raise TrainingError(
                 f"{path}: written by {len(state['random'])} processes, want as many to go on, got {processes.size}"
@@ -171,7 +183,7 @@ class Arm:
             self.mean.load_state_dict(state["mean"])
         if self.contrast and path != self.warm_path:
             self.contrast.load_state_dict(state["contrast"])
-        self.done, self.evaluated = state["done"], state["evaluated"]
+        self.done, self.evaluated = int(state["done"]), int(state["evaluated"])
         self.history = History(**state["history"])
         self.meter.load_state(state["meter"])
         torch.set_num_threads(state["threads"])  # sums over threads depend on their number

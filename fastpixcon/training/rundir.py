@@ -23,6 +23,8 @@ def create(wanted: Path) -> Path:
                 return candidate
             number += 1
             candidate = wanted.with_name(f"{wanted.name}-{number}")
+        except OSError as error:
+            raise TrainingError(f"--out: got {wanted}, which can't be made: {error.strerror}") from None
 
 
 def latest(wanted: Path) -> Path:
@@ -60,7 +62,11 @@ def read_config(folder: Path) -> Config:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise TrainingError(f"--resume: {folder} has no {CONFIG_FILE}, so no run started there")
-    return parse(json.loads(path.read_text()), where=str(path))
+    try:
+        tree = json.loads(path.read_text())
+    except ValueError as error:
+        raise TrainingError(f"{path}: no config of a run: {error}") from None
+    return parse(tree, where=str(path))
 
 
 def check_unchanged(stored: Config, wanted: Config) -> None:

@@ -36,7 +36,12 @@ def read(path: Path) -> dict[str, Any]:
     file = path / "results.json" if path.is_dir() else path
     if not file.is_file():
         raise TrainingError(f"{file}: no such file, want the directory of a finished run or its results.json")
-    results: dict[str, Any] = json.loads(file.read_text())
+    try:
+        results: Any = json.loads(file.read_text())
+    except ValueError as error:
+        raise TrainingError(f"{file}: no results of a run: {error}") from None
+    if not isinstance(results, dict) or not {"config", "arms"} <= results.keys():
+        raise TrainingError(f"{file}: no results of a run: want config and arms in it")
     return results
 
 

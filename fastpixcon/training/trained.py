@@ -64,6 +64,26 @@ def save_again(path: Path, trained: Trained, dtype: torch.dtype | None = None) -
     )
 
 
+_PARTS = {
+    "config": dict,
+    "arm": str,
+    "classes": list,
+    "palette": list,
+    "results": dict,
+    "model": dict,
+    "projection": dict,
+}
+
+
+def check_trained(state: dict[str, Any], file: Path) -> None:
+    """Raises ``TrainingError`` if ``save_trained`` has not written that."""
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(state.get(name), kind)]
+    if wrong:
+        raise TrainingError(
+            f"{file}: no trained network of this program, or of another version: no {', '.join(wrong)} in it"
+        )
+
+
 def load_trained(path: Path) -> Trained:
     """From the file, or the folder of a run's arm. Nothing in a file is executed."""
     file = path / MODEL_FILE if path.is_dir() else path
@@ -76,14 +96,13 @@ def load_trained(path: Path) -> Trained:
             f"{file}: no such file, want a {MODEL_FILE}, the folder of a run's arm or a name of the zoo"
         )
     state = checkpoint.load(file)
-    if not isinstance(state, dict) or not {"config", "arm", "classes", "palette", "model"} <= state.keys():
-        raise TrainingError(f"{file}: no trained network of this program")
+    check_trained(state, file)
     config = parse(state["config"], where=str(file))
     model = build_model(replace(config.model, pretrained=False, checkpoint=""), len(state["classes"]))
     weights = {**state["model"], **{f"projection.{k}": v for k, v in state["projection"].items()}}
     try:
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except Exception as error:  # keys, shapes and things that are no tensors
         raise TrainingError(f"{file}: not the weights of {config.model.name}: {error}") from None
     palette = [(r, g, b) for r, g, b in state["palette"]]
     return Trained(config, state["arm"], state["classes"], palette, state["results"], model)

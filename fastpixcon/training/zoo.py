@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from fastpixcon.training import TrainingError, checkpoint
+from fastpixcon.training.trained import check_trained
 
 FOLDER = Path(str(resources.files(__package__) / "zoo_models"))
 
@@ -26,6 +27,7 @@ def entries() -> list[Entry]:
     found = []
     for path in sorted(FOLDER.glob("*.pt")):
         state = checkpoint.load(path)
+        check_trained(state, path)
         config, content = state["config"], path.read_bytes()
         found.append(
             Entry(

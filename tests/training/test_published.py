@@ -243,7 +243,10 @@ def test_files_that_hold_no_weights(tmp_path: Path) -> None:
     for state, message in (
         ({"best": 3}, "want tensors by name"),
         ({"x.weight": torch.ones(1)}, r"got tensors x.weight; deeplabv3plus_efficientnet_lite0 wants one of model.pt"),
-        ({"state_dict": config.load}, "holds no weights that can be read safely"),
+        (
+            {"state_dict": config.load},
+            "no weights that can be read safely: it holds fastpixcon.training.config.load, want",
+        ),
     ):
         with pytest.raises(TrainingError, match=message):
             loaded(MODEL.name, state, tmp_path)

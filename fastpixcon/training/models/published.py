@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastpixcon.training import TrainingError
+from fastpixcon.training.checkpoint import unread
 from fastpixcon.training.models import segformer
 from fastpixcon.training.models.contrast import ContrastNetwork
 
@@ -193,7 +194,7 @@ def read(path: str) -> State:
         else:
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different one for every kind of damage
-        raise TrainingError(f"model.checkpoint {path}: holds no weights that can be read safely: {error}") from None
+        raise TrainingError(f"model.checkpoint {path}: no weights that can be read safely: {unread(error)}") from None
     for key in ("state_dict", "model"):
         if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
             stored = stored[key]
