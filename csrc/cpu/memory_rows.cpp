@@ -17,15 +17,15 @@
 
 #include "common/checks.h"
 #include "common/hash.h"
+#include "cpu/inverse_norm.h"
 #include "cpu/nearest_labels.h"
 
 namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
-constexpr double kMinNorm = 1e-12;  // below it a row has no direction
-constexpr int64_t kPixels = 256;    // of a block
-constexpr int64_t kStripes = 4;     // of an image, whose sums are apart; as many for any number of threads
+constexpr int64_t kPixels = 256;  // of a block
+constexpr int64_t kStripes = 4;   // of an image, whose sums are apart; as many for any number of threads
 
 struct Sizes {
   int64_t B, D, h, w, K, P;
@@ -111,10 +111,7 @@ void inverse_norms(const Block<scalar_t>& block, int64_t D, double* inverse) {
       }
     }
   }
-  for (int64_t p = 0; p < block.count; ++p) {
-    const double norm = std::sqrt(squares[p]);
-    inverse[p] = norm >= kMinNorm ? 1 / norm : std::isnan(norm) ? norm : 0;
-  }
+  for (int64_t p = 0; p < block.count; ++p) inverse[p] = inverse_norm(std::sqrt(squares[p]));
 }
 
 // sums [K][D] += unit embeddings by class. Labels come in runs.
@@ -206,7 +203,7 @@ void normalize_regions(const float* sums, const Sizes& size, scalar_t* regions) 
         for (int64_t s = 0; s < kStripes; ++s) total[d] += sums[((b * kStripes + s) * size.K + c) * size.D + d];
         squares += total[d] * total[d];
       }
-      const double norm = std::sqrt(squares), inverse = norm >= kMinNorm ? 1 / norm : std::isnan(norm) ? norm : 0;
+      const double inverse = inverse_norm(std::sqrt(squares));
       scalar_t* row = regions + segment * size.D;
       for (int64_t d = 0; d < size.D; ++d)
         row[d] = inverse == 0 ? scalar_t(0) : static_cast<scalar_t>(static_cast<float>(total[d] * inverse));

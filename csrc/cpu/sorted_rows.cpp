@@ -10,11 +10,11 @@
 #include <numeric>
 
 #include "cpu/huge_pages.h"
+#include "cpu/inverse_norm.h"
 
 namespace fastpixcon::cpu {
 namespace {
 
-constexpr double kMinNorm = 1e-12;  // below it a row has no direction
 constexpr int64_t kLeftOut = -1;
 
 template <class label_t>
@@ -54,8 +54,7 @@ void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, bool bf16, Sort
         for (int64_t k = 0; k < D; ++k) row[k] = static_cast<float>(from[k]);
         continue;
       }
-      const double norm = std::sqrt(sum_of_squares(from, D));
-      const double inverse = norm >= kMinNorm ? 1 / norm : std::isnan(norm) ? norm : 0;
+      const double inverse = inverse_norm(std::sqrt(sum_of_squares(from, D)));
       set.inv_norm[i] = inverse;
       for (int64_t k = 0; k < D; ++k)
         row[k] = inverse == 0 ? 0.0f : static_cast<float>(static_cast<double>(from[k]) * inverse);
@@ -119,6 +118,7 @@ at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const flo
 
 std::vector<int32_t> places(const SortedRows& set, const SortedRows& among, int64_t M, int64_t diagonal) {
   std::vector<int32_t> place(M, -1), out(set.n, -1);
+  diagonal = std::clamp(diagonal, -(int64_t{1} << 62), M);  // beyond, no sum overflows and nobody is among them
   for (int64_t j = 0; j < among.n; ++j) place[among.source[j]] = static_cast<int32_t>(j);
   for (int64_t i = 0; i < set.n; ++i) {
     const int64_t j = set.source[i] + diagonal;
