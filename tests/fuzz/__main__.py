@@ -1,4 +1,4 @@
-"""``python -m fuzz [--seconds 60] [--seed 0] [--target info_nce] [--isa avx2]``: every target, on every instruction set
+"""``python -m fuzz [info_nce] [--seconds 60] [--seed 0] [--isa avx2]``: every target, on every instruction set
 that this processor has or can emulate, each in a process of its own, whose end says what became of it."""
 
 import argparse
@@ -20,7 +20,8 @@ def fuzz(arguments: argparse.Namespace, isa: str) -> int:
     from fuzz import targets
 
     torch.use_deterministic_algorithms(True, warn_only=True)  # memory that nothing was written to is NaN
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    print(f"{isa:>20} {sys.modules['fastpixcon._C'].__file__}", flush=True)
     names = [arguments.target] if arguments.target else list(targets.CASES)
     failures, modes = 0, Counter[str]()
     began = time.perf_counter()
@@ -29,14 +30,14 @@ def fuzz(arguments: argparse.Namespace, isa: str) -> int:
         until = began + arguments.seconds * (number + 1) / len(names)
         while done < arguments.runs if arguments.runs else time.perf_counter() < until:
             report = arguments.out / f"{operator}-{isa}-{seed}.txt"
-            report.write_text(f"cd tests && python -m fuzz {operator} {seed} --runs 1 --isa {isa}\n")
+            report.write_text(f"cd tests && python -m fuzz {operator} --seed {seed} --runs 1 --isa {isa}\n")
             given = targets.make(operator, seed)
             report.write_text(f"{report.read_text()}{given}\n")  # stays there if the process doesn't
             try:
                 targets.check(given)
-            except AssertionError as error:
+            except Exception as error:  # also what the reference makes of it
                 failures += 1
-                report.write_text(f"{report.read_text()}{error}\n")
+                report.write_text(f"{report.read_text()}{type(error).__name__}: {error}\n")
                 if given.arguments is not None:
                     torch.save(given.arguments, report.with_suffix(".pt"))
                 print(report.read_text(), flush=True)
@@ -52,7 +53,7 @@ def fuzz(arguments: argparse.Namespace, isa: str) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("target", nargs="?", help="an operator; all without it")
-    parser.add_argument("seed", nargs="?", type=int, default=0, help="of the first input")
+    parser.add_argument("--seed", type=int, default=0, help="of every target's first input, from where on it counts")
     parser.add_argument("--seconds", type=float, default=60.0, help="all targets together, on each instruction set")
     parser.add_argument("--runs", type=int, help="inputs a target, instead of seconds")
     parser.add_argument("--isa", help="only this one")
