@@ -1,6 +1,8 @@
 # make train [DATA=folder] [ARGS=...]   train with the pixel contrast loss and without, and compare
 # make test  [ARGS=...]                 run every test
 # make gpu-check [ARGS=...]             everything that only a GPU can show, in ten minutes, into runs/gpu-check.md
+# make sanitize [ARGS=--seconds=60]     random input under AddressSanitizer, UndefinedBehaviorSanitizer, ThreadSanitizer
+# make soak  [ARGS=...]                 10,000 training steps: is memory flat
 # make docs  [ARGS=...]                 the documentation, into build/docs
 # make bench [ARGS=--quick]             every workload against every peer, into bench/results; an hour
 # make lint, make format, make clean
@@ -16,7 +18,7 @@ NVCC := $(shell $(if $(CUDA_HOME),$(CUDA_HOME)/bin/)nvcc --version 2>/dev/null |
 COMPILER := $(shell command -v $(or $(filter-out c++ g++,$(CXX)),c++) 2>/dev/null)
 export FASTPIXCON_BUILD ?= $(if $(COMPILER),$(if $(NVCC),cuda,cpu),auto)
 
-.PHONY: train test gpu-check docs lint format bench setup clean
+.PHONY: train test gpu-check sanitize sanitize-memory sanitize-threads soak docs lint format bench setup clean
 
 # Waiting threads that spin take the core from whoever else works on the machine, at ten times the price.
 train: export OMP_WAIT_POLICY ?= passive
@@ -37,6 +39,33 @@ test: setup
 
 gpu-check: setup
 	$(BIN)/python bench/gpu_check.py $(ARGS)
+
+# Python is not instrumented: its process loads the sanitizer first, and libstdc++ with it, whose exceptions it wraps.
+# What Python never frees is no leak of ours (make soak looks for those). PYTHONPATH comes before the editable installation.
+FUZZ = cd tests && set -x; PYTHONPATH=$(CURDIR)/$(1)/lib OMP_NUM_THREADS=3
+LIBRARY = $(shell $(or $(CXX),c++) -print-file-name=$(1))
+ASAN = detect_leaks=0:allocator_may_return_null=1:halt_on_error=1:abort_on_error=1
+UBSAN = halt_on_error=1:print_stacktrace=1:abort_on_error=1
+# Of what torch and Python do by themselves nothing is known, so nothing is said: no suppressions.
+TSAN = halt_on_error=1:abort_on_error=1:ignore_noninstrumented_modules=1
+
+sanitize: sanitize-memory sanitize-threads
+
+sanitize-memory: .venv/installed
+	FASTPIXCON_BUILD=cpu FASTPIXCON_SANITIZE=address,undefined $(BIN)/python -W ignore setup.py --quiet build
+	$(call FUZZ,build/sanitize-address-undefined) ASAN_OPTIONS=$(ASAN) UBSAN_OPTIONS=$(UBSAN) \
+	LD_PRELOAD="$(call LIBRARY,libasan.so) $(call LIBRARY,libubsan.so) $(call LIBRARY,libstdc++.so)" \
+	../$(BIN)/python -m fuzz $(ARGS)
+
+# Without address randomisation: older libtsan refuse some of its layouts.
+sanitize-threads: .venv/installed
+	FASTPIXCON_BUILD=cpu FASTPIXCON_SANITIZE=thread $(BIN)/python -W ignore setup.py --quiet build
+	$(call FUZZ,build/sanitize-thread) TSAN_OPTIONS=$(TSAN) \
+	LD_PRELOAD="$(call LIBRARY,libtsan.so) $(call LIBRARY,libstdc++.so)" \
+	setarch -R ../$(BIN)/python -m fuzz $(ARGS)
+
+soak: setup
+	$(BIN)/python bench/soak.py $(ARGS)
 
 # Needs neither the extension nor a GPU.
 docs: .venv/installed

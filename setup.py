@@ -5,6 +5,9 @@ FASTPIXCON_BUILD=auto  build what torch, a C++ compiler and nvcc are here for, e
                  cpu   build it without CUDA; a failure is fatal
                  cuda  build it with CUDA, whether a GPU is here or not; a failure is fatal
 TORCH_CUDA_ARCH_LIST and MAX_JOBS are honoured.
+
+FASTPIXCON_SANITIZE=address,undefined  build only the CPU sources, with what finds faults in them (make sanitize), into
+                    thread             build/sanitize-*/lib beside a copy of the package, never in place
 """
 
 import os
@@ -20,6 +23,12 @@ MODE = os.environ.get("FASTPIXCON_BUILD", "auto")
 MODES = ("auto", "0", "cpu", "cuda")
 if MODE not in MODES:
     raise SystemExit(f"FASTPIXCON_BUILD: got {MODE!r}, want one of {', '.join(MODES)}")
+SANITIZE = os.environ.get("FASTPIXCON_SANITIZE", "")
+SANITIZERS = ("address,undefined", "thread")
+if SANITIZE not in ("", *SANITIZERS):
+    raise SystemExit(f"FASTPIXCON_SANITIZE: got {SANITIZE!r}, want one of {' | '.join(SANITIZERS)}")
+if SANITIZE and MODE != "cpu":
+    raise SystemExit(f"FASTPIXCON_SANITIZE: got FASTPIXCON_BUILD={MODE}, want cpu: the sanitizers are the compiler's")
 ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 HERE = Path(__file__).parent
 
@@ -80,6 +89,11 @@ def extension() -> dict[str, object]:
     has_cuda = why is None
 
     class Build(BuildExtension):
+        def finalize_options(self) -> None:
+            super().finalize_options()
+            if SANITIZE and self.inplace:
+                raise SystemExit("FASTPIXCON_SANITIZE: got --inplace, want build, which leaves _C as it is")
+
         def build_extensions(self) -> None:
             try:
                 super().build_extensions()
@@ -97,6 +111,15 @@ def extension() -> dict[str, object]:
     # No -march here: instruction sets are chosen at run time (csrc/cpu/isa.h).
     flags = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
+    link_args = list(openmp)
+    if SANITIZE:
+        # A conversion of NaN to an integer is no part of "undefined".
+        flags[0] = "-O1"
+        flags += ["-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
+        flags += ["-fsanitize=float-cast-overflow"] if "undefined" in SANITIZE else []
+        link_args.append(f"-fsanitize={SANITIZE}")
+        if SANITIZE == "thread":
+            link_args.append("-Wl,--wrap=GOMP_parallel")  # csrc/sanitize/thread.cpp
     compile_args = {"cxx": flags + openmp}
     macros = []
     if has_cuda:
@@ -108,16 +131,21 @@ def extension() -> dict[str, object]:
             "-static-global-template-stub=false",
             "-device-entity-has-hidden-visibility=false",
         ]
+    more_sources = ["csrc/cuda/host/*.cpp", "csrc/cuda/*.cu"] if has_cuda else []
+    if SANITIZE == "thread":
+        more_sources.append("csrc/sanitize/thread.cpp")
     module = (CUDAExtension if has_cuda else CppExtension)(
         "fastpixcon._C",
-        sources("csrc/*.cpp", "csrc/cpu/*.cpp", *(["csrc/cuda/host/*.cpp", "csrc/cuda/*.cu"] if has_cuda else [])),
+        sources("csrc/*.cpp", "csrc/cpu/*.cpp", *more_sources),
         include_dirs=[str(HERE / "csrc")],
         depends=sources("csrc/**/*.h", "csrc/**/*.cuh"),
         define_macros=macros,
         extra_compile_args=compile_args,
-        extra_link_args=openmp,
+        extra_link_args=link_args,
     )
-    return {"ext_modules": [module], "cmdclass": {"build_ext": Build}}
+    folder = f"build/sanitize-{SANITIZE.replace(',', '-')}"
+    options = {"build": {"build_base": folder, "build_lib": f"{folder}/lib"}} if SANITIZE else {}
+    return {"ext_modules": [module], "cmdclass": {"build_ext": Build}, "options": options}
 
 
 setup(packages=[*find_packages(include=["fastpixcon*"]), "fastpixcon.kernels"], **extension())

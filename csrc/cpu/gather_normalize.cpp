@@ -74,6 +74,7 @@ void gather(const at::Tensor& embeddings, const std::vector<Anchor>& anchors, sc
   const scalar_t* map = embeddings.const_data_ptr<scalar_t>();
 
   constexpr int64_t kAnchors = 128;  // per task
+  if (D == 0) return;
   const int64_t block = stride_d == 1 ? D : kLine / static_cast<int64_t>(sizeof(scalar_t));
   const int64_t blocks = (D + block - 1) / block;
   const int64_t N = static_cast<int64_t>(anchors.size());
@@ -230,7 +231,7 @@ void scatter_channels_last(const Gradients& gradients, const scalar_t* d_rows, c
 at::Tensor gather_normalize_backward(const at::Tensor& d_rows_, const at::Tensor& rows_, const at::Tensor& inv_norm_,
                                      const at::Tensor& index_, at::IntArrayRef size, bool channels_last) {
   check_gather_normalize_backward(d_rows_, rows_, inv_norm_, index_, size);
-  const int64_t N = index_.size(0), B = size[0], D = size[1], plane = size[2] * size[3];
+  const int64_t B = size[0], D = size[1], plane = size[2] * size[3];
   const at::Tensor rows = rows_.contiguous(), d_rows = d_rows_.to(rows.scalar_type()).contiguous();
   const at::Tensor inv_norm = inv_norm_.contiguous(), index = index_.contiguous();
   const auto anchors = anchors_by_pixel(index, B * plane);

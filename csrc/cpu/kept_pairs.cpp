@@ -1,5 +1,6 @@
 #include "cpu/kept_pairs.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace fastpixcon::cpu {
@@ -7,8 +8,10 @@ namespace {
 
 constexpr size_t kOverhang = 64;  // read a vector past the end
 
-// share * 2^24: what the upper 24 bits of a hash are below with that probability.
-int32_t limit_of(float share) { return static_cast<int32_t>(std::ceil(share * 16777216.0f)); }
+// share * 2^24: what the upper 24 bits of a hash are below with that probability; 0 for NaN.
+int32_t limit_of(float share) {
+  return share > 0 ? static_cast<int32_t>(std::ceil(std::min(share, 1.0f) * 16777216.0f)) : 0;
+}
 
 }  // namespace
 
@@ -31,7 +34,7 @@ KeptPairs::KeptPairs(const at::Tensor& mined_in, int64_t seed, uint32_t stream, 
     most_[i] = row[N + from];
     negative_limit_[i] = limit_of(row[2 * N + from]);
     positive_limit_[i] = limit_of(row[3 * N + from]);
-    key_[i] = hash32(key, first_anchor + from);
+    key_[i] = hash32(key, static_cast<int64_t>(static_cast<uint64_t>(first_anchor) + from));  // modulo 2^64
     number_[i] = static_cast<int32_t>(from);
   }
   if (contrast_source == nullptr) return;

@@ -59,6 +59,9 @@ void memory_enqueue_(const Tensor& bank, const Tensor& bank_labels, const Tensor
   check_memory_enqueue(bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels);
   TORCH_CHECK_VALUE(written.is_contiguous(), "written: got strides ", written.strides(), ", want a contiguous tensor");
   int64_t* counts = written.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < written.numel(); ++i)  // places in memory are made of them
+    TORCH_CHECK_VALUE(counts[i] >= 0 && counts[i] < (int64_t{1} << 62), "written: got ", counts[i],
+                      ", want counts in [0, 2^62)");
   enqueue(bank, bank_labels, 0, pixel_size, counts, pixels, pixel_labels);
   enqueue(bank, bank_labels, pixel_size, bank.size(1) - pixel_size, counts + bank.size(0), regions, region_labels);
 }

@@ -118,6 +118,7 @@ at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const flo
 
 std::vector<int32_t> places(const SortedRows& set, const SortedRows& among, int64_t M, int64_t diagonal) {
   std::vector<int32_t> place(M, -1), out(set.n, -1);
+  diagonal = std::clamp(diagonal, -(int64_t{1} << 62), M);  // beyond, no sum overflows and nobody is among them
   for (int64_t j = 0; j < among.n; ++j) place[among.source[j]] = static_cast<int32_t>(j);
   for (int64_t i = 0; i < set.n; ++i) {
     const int64_t j = set.source[i] + diagonal;

@@ -31,5 +31,7 @@ def memory_enqueue_(
     region_labels: Tensor,
 ) -> None:
     P = pixel_size
+    if written.device.type == "cpu" and bool(((written < 0) | (written >= 2**62)).any()):
+        raise ValueError(f"written: got {written.tolist()}, want counts in [0, 2^62)")
     enqueue_ring(bank[:, :P], bank_labels[:, :P], written[0], pixels, pixel_labels)
     enqueue_ring(bank[:, P:], bank_labels[:, P:], written[1], regions, region_labels)
