@@ -26,6 +26,9 @@ ONE_IN = {
     "test_pixel_contrast_survives": 15,
     "test_every_backend_selects_the_same_pixels": 15,
     "test_sizes_that_are_no_multiple_of_each_other": 5,
+    "test_a_row_that_is_not_finite_shows_in_the_loss": 6,
+    "test_a_row_left_out_may_hold_anything": 6,
+    "test_a_contrast_row_that_is_not_finite_shows_in_the_loss": 6,
     **dict.fromkeys((f"test_{operator}" for operator in define.OPERATORS), 3),
 }
 # And nothing of what is about schedules, which an interpreter has not, about schemas, which executed kernels share, or

@@ -5,17 +5,18 @@ contract of an operator (``ops/<operator>.py``) calls :func:`define` once; the i
 by name: the Python backends in ``<package>/<operator>.py``, the native one in ``csrc``.
 """
 
-import contextlib
 import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._library.triton import set_wrap_triton_enabled
 from torch._ops import OpOverload
+from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 from fastpixcon.ops import extension
 
@@ -51,9 +52,7 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
         package = PYTHON_PACKAGES.get(backend)
         implementation = _python_implementation(package, name) if package else None
         if backend == "triton" and implementation is not None and not INTERPRETING:
-            # torch.compile looks into it: the graph has its kernels and PyTorch's operators instead of it
-            with _no_search_for_kernels():
-                torch.library.triton_op(qualified, implementation, mutates_args=mutated(schema), schema=schema)
+            _triton_op(qualified, implementation, schema)
         else:
             torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
             if implementation is not None:
@@ -76,19 +75,28 @@ def mutated(schema: str) -> list[str]:
     return re.findall(r"Tensor\(\w!\) (\w+)", schema)
 
 
-@contextlib.contextmanager
-def _no_search_for_kernels() -> Iterator[None]:
-    """``triton_op`` looks for kernels in the source of a function, and imports Triton, Inductor and Dynamo to do so,
-    for seconds. It finds none in a function that imports them when it is first called."""
-    module: Any = torch._library.triton
-    search = getattr(module, "get_inner_triton_kernels", None)  # not in every version of torch
-    if search is not None:
-        module.get_inner_triton_kernels = lambda fn: []
-    try:
-        yield
-    finally:
-        if search is not None:
-            module.get_inner_triton_kernels = search
+def _triton_op(qualified: str, implementation: Callable[..., Any], schema: str) -> None:
+    """What ``torch.library.triton_op`` does: torch.compile looks into the operator, so that the graph has its kernels
+    and PyTorch's operators instead of it.
+
+    That of torch 2.12 takes a schema and does not use it; that of 2.14 searches sources for kernels, for which it
+    imports Triton, Inductor and Dynamo, for seconds.
+    """
+
+    def eager(*arguments: Any) -> Any:
+        with set_wrap_triton_enabled(False):  # kernels are launched, not recorded
+            return implementation(*arguments)
+
+    def decomposed(mode: Any, operator: Any, types: Any, arguments: Any, keywords: Any) -> Any:
+        from torch.export._trace import custom_triton_ops_decomposition_disabled
+
+        if custom_triton_ops_decomposition_disabled():  # an exported program keeps the operator
+            return mode.__torch_dispatch__(operator, types, arguments, keywords)
+        with mode:
+            return implementation(*arguments, **keywords)
+
+    made = torch.library.custom_op(qualified, eager, mutates_args=mutated(schema), schema=schema)
+    made.register_torch_dispatch(FunctionalTensorMode, decomposed)
 
 
 def _register_autograd(qualified: str, namespace: str, autograd: Autograd) -> None:
