@@ -10,6 +10,7 @@ fitted.
 import argparse
 import sys
 import time
+from array import array
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,7 @@ def soak(steps: int, seed: int = 0) -> Soak:
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     at: list[int] = []
     resident: list[int] = []
-    losses = [0.0] * steps  # all of it now
+    losses = array("d", [0.0]) * steps  # numbers in a list would be objects, and grow
     began = time.perf_counter()
     for step in range(steps):
         images, labels = batch(step, random)
@@ -100,7 +101,7 @@ def soak(steps: int, seed: int = 0) -> Soak:
         if (step + 1) % max(1, steps // 100) == 0:
             at.append(step + 1)
             resident.append(status("VmRSS"))
-    return Soak(at, resident, losses, time.perf_counter() - began)
+    return Soak(at, resident, losses.tolist(), time.perf_counter() - began)
 
 
 def main() -> int:

@@ -97,9 +97,8 @@ def test_a_row_that_is_not_finite_shows_in_the_loss(bad: float) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("isa", ["avx2", "amx_emulated"])
-def test_the_command_runs_every_target_and_says_so(isa: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fuzz", "--runs", "1", "--isa", isa, "--out", str(tmp_path)]
+def test_the_command_runs_every_target_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fuzz", "--runs", "1", "--isa", "amx_emulated", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     if "not on this processor" not in done.stdout:

@@ -56,7 +56,7 @@ def shape(x: Tensor, random: Random) -> Any:
     if way == 2:
         return x.select(axis, 0) if x.shape[axis] else x
     if way == 3:
-        return x.narrow(axis, 0, random.randint(0, x.shape[axis]))
+        return x.narrow(axis, 0, random.choice((0, min(1, x.shape[axis]), random.randint(0, x.shape[axis]))))
     if way == 4:
         return torch.cat([x, x[:1]]) if axis == 0 else x.repeat_interleave(2, dim=axis)
     if way == 5:
