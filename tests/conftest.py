@@ -29,7 +29,7 @@ ONE_IN = {
     "test_labels_of_any_integer_type": 5,
     "test_autocast_casts_rows": 2,
     "test_replays": 3,
-    "test_synchronisation": 3,
+    "test_synchronisation": 4,
     "test_a_row_that_is_not_finite_shows_in_the_loss": 6,
     "test_a_row_left_out_may_hold_anything": 6,
     "test_a_contrast_row_that_is_not_finite_shows_in_the_loss": 6,
