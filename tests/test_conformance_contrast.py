@@ -149,8 +149,9 @@ def test_mining_thresholds(case: MiningCase, operators: Backend, threads: Callab
         finite = exact_threshold.isfinite()
         # A kernel may say -inf for the lowest bin: all of them.
         same = (threshold == exact_threshold) | ((threshold == -torch.inf) & (exact_threshold < -1 + bin_width))
+        beyond = (exact_threshold - 1).clamp(min=0)  # rows of half precision are a little longer than one
         inside = (threshold <= exact_threshold + case.rounding) & (
-            threshold >= exact_threshold - bin_width - case.rounding
+            threshold >= exact_threshold - bin_width - beyond - case.rounding
         )
         assert torch.where(finite, inside | same, same).all(), (threshold - exact_threshold)[finite]
         if kind in ("none", "hardest"):

@@ -19,8 +19,8 @@ negatives of an anchor, over all sets:
     "random"     each with probability keep / n
 
 and the same with the smallest cosine for positives. The reference sorts. The kernels count cosines in ``BINS`` bins
-over [-1, 1] and take the whole bin of the last pair: their threshold is less strict than the exact one, by one bin at
-most.
+over [-1, 1], whose outermost also have what rounding puts beyond, and take the whole bin of the last pair: their
+threshold is less strict than the exact one, by one bin at most.
 """
 
 import torch
