@@ -135,7 +135,8 @@ class MemoryBank(nn.Module):
         self.written.zero_()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Refuses rings of other sizes, which can't be loaded without losing rows or their order."""
+        """Refuses rings of other sizes, which can't be loaded without losing rows or their order, and counts that can't
+        be, of which places in memory are made."""
         rows = state_dict.get(f"{prefix}rows")
         if isinstance(rows, Tensor) and rows.shape != self.rows.shape:
             K, S, D = rows.shape if rows.dim() == 3 else (rows.shape, "?", "?")
@@ -144,6 +145,9 @@ class MemoryBank(nn.Module):
                 f" {self.num_classes} classes, {self.pixel_size} + {self.region_size} places and {self.dim} features;"
                 " a bank can't be resized: construct it with the saved sizes, or leave its entries out of the state"
             )
+        written = state_dict.get(f"{prefix}written")
+        if isinstance(written, Tensor) and bool(((written < 0) | (written >= 2**62)).any()):
+            raise ValueError(f"{prefix}written: got {written.tolist()}, want counts in [0, 2^62)")
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def get_extra_state(self) -> dict[str, int]:

@@ -167,12 +167,9 @@ def test_docstrings_name_every_argument(name: str) -> None:
 def pictures() -> ModuleType:
     for library in ("matplotlib", "triton"):
         pytest.importorskip(library, reason=f"{library} is not installed")
-    spec = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        return importlib.import_module("pictures")
 
 
 @pytest.mark.parametrize(("blocks", "size"), [(1, 1), (6, 1), (43, 4), (44, 4), (17, 3)])

@@ -234,6 +234,18 @@ def test_a_state_of_a_bank_of_another_version_is_refused() -> None:
             memory.load_state_dict({**memory.state_dict(), "_extra_state": extra})
 
 
+@pytest.mark.parametrize("wrong", [-1, -(2**63), 2**63 - 1])
+def test_a_state_of_a_bank_with_counts_that_cannot_be_is_refused(wrong: int) -> None:
+    """On a GPU nothing looks at them again."""
+    memory = bank()
+    before, state = copy.deepcopy(memory.state_dict()), copy.deepcopy(memory.state_dict())
+    state["written"][1, 0] = wrong
+    with pytest.raises(ValueError, match=r"written: got .*, want counts in \[0, 2\^62\)"):
+        memory.load_state_dict(state)
+    assert torch.equal(memory.rows, before["rows"])
+    assert torch.equal(memory.written, before["written"])
+
+
 def calls(tree: ast.AST) -> list[ast.Call]:
     return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
 

@@ -43,7 +43,10 @@ def threads_are_watched(folder: Path, *arguments: str, include: Path) -> subproc
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64" or platform.system() != "Linux", reason="as the sanitizers' builds")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or platform.system() != "Linux",
+    reason="the sanitizers' builds are for Linux on x86-64",
+)
 @pytest.mark.skipif(shutil.which("g++") is None or shutil.which("setarch") is None, reason="no g++, no setarch")
 def test_tickets_order_what_blocks_own_and_a_weaker_order_is_noticed(tmp_path: Path) -> None:
     good = threads_are_watched(tmp_path, include=ROOT / "csrc")

@@ -21,14 +21,15 @@ def segmentation_loss(
         upsample(logits, labels.shape[-2:]), labels, class_weights, ignore_index=IGNORE, reduction="sum"
     )
     counted = labelled(labels, class_weights) if counted is None else counted
-    return total / (counted.clamp(min=1) if class_weights is None else counted.where(counted > 0, 1))
+    return total / counted.where(counted > 0, 1)
 
 
 def labelled(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """How many pixels count, [] float32; with weights [K], the sum of theirs."""
+    counts = labels != IGNORE
     if class_weights is None:
-        return (labels != IGNORE).sum().float()
-    return class_weights[labels[labels != IGNORE]].sum()
+        return counts.sum().float()
+    return class_weights[labels.where(counts, 0)].where(counts, 0).sum()
 
 
 def weights_of(config: Config, classes: int, device: torch.device) -> Tensor | None:

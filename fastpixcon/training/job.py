@@ -14,6 +14,7 @@ from rich.console import Console
 import fastpixcon
 from fastpixcon.training import TrainingError, report, rundir
 from fastpixcon.training.config import Config, to_tree
+from fastpixcon.training.criteria import weights_of
 from fastpixcon.training.data import DataSet, open_dataset
 from fastpixcon.training.engine import Arm, Runtime
 from fastpixcon.training.figures import draw_all
@@ -34,6 +35,7 @@ def prepare(config: Config, processes: Processes | None = None) -> tuple[Config,
     precision = pick_precision(config.precision, device)
     check_model_name(config.model)
     data = open_dataset(config.data)
+    weights_of(config, len(data.classes), device)  # raises
     batch, parts = config.schedule.batch, processes.size * config.schedule.accumulate
     if batch > len(data.train):
         raise TrainingError(f"schedule.batch: got {batch}, want at most {len(data.train)}, the images to train on")

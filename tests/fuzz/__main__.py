@@ -20,6 +20,7 @@ def fuzz(arguments: argparse.Namespace, isa: str) -> int:
     from fuzz import targets
 
     torch.use_deterministic_algorithms(True, warn_only=True)  # memory that nothing was written to is NaN
+    # A property of a module that torch replaces by a class, which mypy does not see.
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     print(f"{isa:>20} {sys.modules['fastpixcon._C'].__file__}", flush=True)
     names = [arguments.target] if arguments.target else list(targets.CASES)

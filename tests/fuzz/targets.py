@@ -43,6 +43,7 @@ CHECKS: dict[str, Callable[..., None]] = {
 }
 # The reference says what becomes of any values. Of thresholds and sums over what are no unit rows a result is a result.
 PIXELS = ("select_anchors", "gather_normalize", "memory_rows", "memory_enqueue_")
+# How torch's schemas, its checks and ours refuse arguments; anything else is a finding.
 REFUSALS = (ValueError, TypeError, RuntimeError, IndexError, NotImplementedError, MemoryError)
 
 
