@@ -80,6 +80,7 @@ class Model:
     name: Name  # a key of models.MODELS
     pretrained: bool  # ImageNet weights for the encoder, from a package where one has them, else from checkpoint
     decoder_channels: Count = 256  # of DeepLabV3+; other networks have the widths of their papers
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of DeepLabV3+'s pyramid; short schedules want less
     embedding_channels: Count = 256  # D
     checkpoint: str = ""  # path of ImageNet or published weights, or of a model.pt; "": none
 

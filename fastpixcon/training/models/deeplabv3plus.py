@@ -19,6 +19,7 @@ def deeplabv3plus_efficientnet_lite0(config: Model, classes: int) -> ContrastNet
         encoder_weights=None,
         decoder_channels=config.decoder_channels,
         decoder_atrous_rates=_ATROUS_RATES,
+        decoder_aspp_dropout=config.dropout,
         classes=classes,
     )
     if config.pretrained and not config.checkpoint:
