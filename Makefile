@@ -12,6 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+OTHER_CPP := $(shell find bench tests -name '*.cpp' -o -name '*.cu')
 # Where there is a compiler, a failing build is an error, not an installation without the extension; pip's torch is built
 # with CUDA 13.
 NVCC := $(shell $(if $(CUDA_HOME),$(CUDA_HOME)/bin/)nvcc --version 2>/dev/null | grep -o 'release 13')
@@ -74,13 +75,13 @@ docs: .venv/installed
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(BIN)/clang-format --dry-run -Werror $(CPP) $(OTHER_CPP)
 	$(BIN)/mypy
 
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CPP)
+	$(BIN)/clang-format -i $(CPP) $(OTHER_CPP)
 
 bench: setup
 	$(PIP) --no-build-isolation --editable ".[bench]"

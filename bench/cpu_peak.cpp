@@ -18,8 +18,8 @@
 __attribute__((target("avx512f"))) static void floats(long n) { LOOP("vfmadd231ps"); }
 __attribute__((target("avx512f"))) static void bfloat16s(long n) { LOOP("vdpbf16ps"); }
 
-#define THREE(a, b, c)                                                                                   \
-  "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #a "\n vfmadd231ps %%ymm14, %%ymm15, %%ymm" #b                  \
+#define THREE(a, b, c)                                                                 \
+  "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #a "\n vfmadd231ps %%ymm14, %%ymm15, %%ymm" #b \
   "\n vfmadd231ps %%ymm14, %%ymm15, %%ymm" #c "\n"
 
 // As many multiply-adds as in the others: twice twelve registers.

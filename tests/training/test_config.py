@@ -38,7 +38,8 @@ def test_errors_name_the_key_the_value_and_what_is_wanted(override: str, message
 
 
 def test_crop_is_a_side_or_height_and_width() -> None:
-    assert config.load("camvid").data.augmentation.crop == 192
+    square = config.load("camvid", ["data.augmentation.crop=192"])
+    assert square.data.augmentation.crop == 192
     wide = config.load("camvid", ["data.augmentation.crop=[360, 480]"])
     assert wide.data.augmentation.crop == (360, 480)
     assert config.parse(config.to_tree(wide)) == wide
