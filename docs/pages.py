@@ -1,14 +1,17 @@
-"""Writes the pages that are made of the code and of what the benchmarks left: the command line, the benchmarks."""
+"""Writes the pages that are made of the code and of what was measured: the command line, the benchmarks, CamVid."""
 
 import argparse
 import re
 import shutil
 from pathlib import Path
+from statistics import mean
 
 from fastpixcon.cli import parser
+from fastpixcon.training import seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
+CAMVID = ROOT / "bench" / "camvid"
 
 
 def command_line() -> str:
@@ -41,9 +44,24 @@ def included(text: str, folder: str) -> str:
     return "".join(parts)
 
 
+def camvid() -> str:
+    """mIoU of every arm and seed, and the IoU of every class in the mean over seeds."""
+    runs = [seeds.read(file) for file in sorted(CAMVID.glob("seed-*.json"))]
+    lines = [seeds.markdown(seeds.compare(runs)), "", "Of every class, in % and in the mean over seeds:", ""]
+    arms = list(runs[0]["arms"])
+    lines += ["| class | " + " | ".join(arms) + " |", "| --- |" + " ---: |" * len(arms)]
+    for k, name in enumerate(runs[0]["classes"]):
+        means = [mean(100 * run["arms"][arm]["iou"][k] for run in runs) for arm in arms]
+        lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in means) + " |")
+    made = sorted({run["environment"]["commit"] for run in runs})
+    lines += ["", f"Commit {', '.join(made)}; {runs[0]['environment']['processor']}, one thread a run."]
+    return "\n".join(lines) + "\n"
+
+
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "command-line.md").write_text(command_line())
     contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("(ARCHITECTURE.md)", "(architecture.md)")
     (folder / "contributing.md").write_text(contributing)
     (folder / "benchmarks.md").write_text(benchmarks(folder))
+    (folder / "camvid.md").write_text(camvid())
