@@ -17,6 +17,7 @@ from fastpixcon.training.config import Config
 from fastpixcon.training.data import IGNORE, DataSet
 from fastpixcon.training.data.loading import val_loader
 from fastpixcon.training.figures.shown import Shown, spread
+from fastpixcon.training.figures.style import rows_and_columns
 from fastpixcon.training.pictures import legend
 
 Pixel = tuple[int, int, int]  # image of val, y, x
@@ -24,15 +25,19 @@ Pixel = tuple[int, int, int]  # image of val, y, x
 
 def tsne(config: Config, data: DataSet, shown: Sequence[Shown], device: torch.device) -> Figure:
     """One panel a network, of the same validation pixels."""
-    figure, axes = plt.subplots(1, len(shown), figsize=(7 * len(shown), 7.4), squeeze=False, layout="constrained")
+    rows, columns = rows_and_columns(len(shown))
+    size = (7 * columns, 7 * rows + 0.4)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(shown) :]:
+        axis.axis("off")
     palette = np.array(data.palette) / 255
-    for axis, network in zip(axes[0], shown, strict=True):
-        rows, labels = _pixel_rows(network, data, config, device)
-        perplexity = min(30.0, (len(rows) - 1) / 3)
-        points = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=config.seed).fit_transform(rows)
+    for axis, network in zip(axes.flat, shown, strict=False):
+        units, labels = _pixel_rows(network, data, config, device)  # [n, D], [n]
+        perplexity = min(30.0, (len(units) - 1) / 3)
+        points = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=config.seed).fit_transform(units)
         axis.scatter(*points.T, c=palette[labels], s=11, linewidths=0.2, edgecolors="#00000060")
-        several = 1 < len(set(labels.tolist())) < len(rows)
-        silhouette = silhouette_score(rows, labels, metric="cosine") if several else float("nan")
+        several = 1 < len(set(labels.tolist())) < len(units)
+        silhouette = silhouette_score(units, labels, metric="cosine") if several else float("nan")
         which = "projected embeddings" if network.contrasts else "decoder features, as its head is untrained"
         axis.set_title(f"{network.name}\n{which}; silhouette {silhouette:.2f}", weight="bold")
         axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")

@@ -1,5 +1,6 @@
 """What all figures share."""
 
+import math
 from typing import Any
 
 import matplotlib
@@ -26,3 +27,9 @@ _COLOURS = {
 
 def arm_colour(name: str) -> str:
     return _COLOURS.get(name, "#555555")
+
+
+def rows_and_columns(panels: int) -> tuple[int, int]:
+    """Three panels fit beside each other; four are two rows of two."""
+    rows = math.ceil(panels / 3)
+    return rows, math.ceil(panels / rows)
