@@ -21,16 +21,13 @@ def add(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
     from fastpixcon.training import zoo
 
-    table = Table("name", "data", "network", "arm", "mIoU %", "MiB", "SHA-256")
-    for entry in zoo.entries():
-        table.add_row(
-            entry.name, entry.data, entry.network, entry.arm, f"{100 * entry.miou:.2f}", f"{entry.bytes / 2**20:.1f}",
-            entry.sha256[:16],
-        )  # fmt: skip
-    Console().print(table if table.rows else "no trained networks in this installation")
+    entries = zoo.entries()
+    for entry in entries:
+        print(f"{entry.name}: {entry.data}, mIoU {100 * entry.miou:.2f} %, {entry.bytes / 2**20:.1f} MiB")
+        print(f"  {entry.network}, {entry.arm}")
+        print(f"  SHA-256 {entry.sha256}")
+    if not entries:
+        print("no trained networks in this installation")
     return 0
