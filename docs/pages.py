@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 
 from fastpixcon.cli import parser
-from fastpixcon.training import seeds
+from fastpixcon.training import config, seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -58,6 +58,21 @@ def camvid() -> str:
     return "\n".join(lines) + "\n"
 
 
+def variants() -> str:
+    """Contrast with one setting changed, beside the study's own: `bench/camvid/variants` has their results."""
+    runs = {run["config"]["seed"]: run for run in map(seeds.read, sorted(CAMVID.glob("seed-*.json")))}
+    for run in runs.values():
+        run["arms"] = {arm: run["arms"][arm] for arm in ("ce", "ce+contrast")}
+    for file in sorted((CAMVID / "variants").glob("*.json")):
+        made = seeds.read(file)
+        study, changed = config.load("camvid"), config.parse(made["config"])
+        keys = [key for key in config.differences(study, changed) if key.startswith("contrast.")]
+        values = config.to_tree(changed)["contrast"]
+        name = ", ".join(f"{key.partition('.')[2]} {values[key.partition('.')[2]]}" for key in keys)
+        runs[changed.seed]["arms"][name] = made["arms"]["ce+contrast"]
+    return seeds.markdown(seeds.compare(list(runs.values()))) + "\n"
+
+
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "command-line.md").write_text(command_line())
@@ -65,3 +80,4 @@ def write(folder: Path) -> None:
     (folder / "contributing.md").write_text(contributing)
     (folder / "benchmarks.md").write_text(benchmarks(folder))
     (folder / "camvid.md").write_text(camvid())
+    (folder / "camvid-variants.md").write_text(variants())

@@ -8,11 +8,28 @@ from fastpixcon.training import config, seeds
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "bench" / "camvid").glob("seed-*.json"))
+VARIANTS = ROOT / "bench" / "camvid" / "variants"
 
 
 def test_the_readme_has_the_table_of_the_files() -> None:
     table = seeds.markdown(seeds.compare([seeds.read(file) for file in FILES]))
     assert table in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_has_the_gains_with_fewer_views() -> None:
+    arms = [seeds.read(file)["arms"]["ce"] for file in FILES]
+    fewer = [seeds.read(VARIANTS / f"max_views-20-{file.name}")["arms"]["ce+contrast"] for file in FILES]
+    gains = [100 * (new["miou"] - old["miou"]) for new, old in zip(fewer, arms, strict=True)]
+    assert ", ".join(f"{gain:+.2f}" for gain in gains) in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("file", sorted(VARIANTS.glob("*.json")), ids=lambda file: file.stem)
+def test_a_variant_has_one_other_setting(file: Path) -> None:
+    ran = config.parse(seeds.read(file)["config"])
+    study = config.parse(seeds.read(ROOT / "bench" / "camvid" / f"seed-{ran.seed}.json")["config"])
+    (key,) = set(config.differences(ran, study)) - {"arms"}
+    name = key.removeprefix("contrast.")
+    assert file.stem == f"{name}-{config.to_tree(ran)['contrast'][name]}-seed-{ran.seed}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
