@@ -40,7 +40,7 @@ def table(results: dict[str, Any]) -> Table:
     result = Table(title=f"{results['config']['name']}, seed {results['config']['seed']}: validation after training")
     result.add_column()
     for name in arms:
-        result.add_column(name, justify="right", overflow="fold")
+        result.add_column(name.replace("+", " +"), justify="right", overflow="fold")  # wraps between its parts
 
     def iou_row(label: str, value: Callable[[dict[str, Any]], float | None], style: str = "") -> None:
         first, *others = [value(arm) for arm in arms.values()]

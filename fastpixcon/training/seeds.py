@@ -91,11 +91,13 @@ def _rows(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
 
 def table(arms: Sequence[Arm]) -> Table:
     head, rows = _rows(arms)
-    result = Table(title="mIoU, %", caption="gain: on the first arm, mean over seeds; p: paired t-test, two-sided")
+    result = Table(
+        padding=0, title="mIoU, %", caption="gain: on the first arm, mean over seeds; p: paired t-test, two-sided"
+    )
     for i, name in enumerate(head):
-        result.add_column(name, justify="right" if i else "left")
-    for row in rows:
-        result.add_row(*row)
+        result.add_column(name, justify="right" if i else "left", overflow="fold", min_width=None if i else 9)
+    for name, *cells in rows:
+        result.add_row(name.replace("+", " +"), *cells)  # wraps between its parts
     return result
 
 
