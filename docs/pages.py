@@ -59,17 +59,16 @@ def camvid() -> str:
 
 
 def variants() -> str:
-    """Contrast with one setting changed, beside the study's own: `bench/camvid/variants` has their results."""
+    """Contrast with one setting changed, beside the study's own: ``bench/camvid/variants`` has their results."""
     runs = {run["config"]["seed"]: run for run in map(seeds.read, sorted(CAMVID.glob("seed-*.json")))}
     for run in runs.values():
         run["arms"] = {arm: run["arms"][arm] for arm in ("ce", "ce+contrast")}
     for file in sorted((CAMVID / "variants").glob("*.json")):
         made = seeds.read(file)
-        study, changed = config.load("camvid"), config.parse(made["config"])
-        keys = [key for key in config.differences(study, changed) if key.startswith("contrast.")]
-        values = config.to_tree(changed)["contrast"]
-        name = ", ".join(f"{key.partition('.')[2]} {values[key.partition('.')[2]]}" for key in keys)
-        runs[changed.seed]["arms"][name] = made["arms"]["ce+contrast"]
+        run = runs[made["config"]["seed"]]
+        (key,) = set(config.differences(config.parse(made["config"]), config.parse(run["config"]))) - {"arms"}
+        name = key.removeprefix("contrast.")
+        run["arms"][f"{name} {made['config']['contrast'][name]}"] = made["arms"]["ce+contrast"]
     return seeds.markdown(seeds.compare(list(runs.values()))) + "\n"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fastpixcon import cli
 from fastpixcon.training import TrainingError, seeds
@@ -53,3 +54,15 @@ def test_the_verb_prints_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == "| ce | 60.00 | 62.00 | 61.00 | 61.00 | 1.00 | - | - | - |"
     assert lines[3] == "| better | 61.00 | 65.00 | 63.00 | 63.00 | 2.00 | +2.00 | +1.00 | 0.074 |"
+
+
+def test_names_of_arms_are_whole_in_80_columns() -> None:
+    miou = {0: 57.75, 1: 56.19, 2: 57.95}
+    names = ["ce", "ce+contrast", "ce+contrast+memory", "ce+contrast+memory+mining"]
+    table = seeds.table([seeds.Arm(name, miou, dict.fromkeys(miou, 0.0), 0.5) for name in names])
+    console = Console(width=80, record=True)
+    console.print(table)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert [text.count(part) for part in ("ce ", "+contrast", "+memory", "+mining", "0.500")] == [4, 3, 2, 1, 4]
+    assert "…" not in text

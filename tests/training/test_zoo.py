@@ -43,6 +43,7 @@ def test_a_network_is_of_a_run_of_the_study(entry: zoo.Entry) -> None:
     assert all(value.isfinite().all() for value in outputs.values())
 
 
+# CamVid is not ours to ship: a clean clone has none.
 @pytest.mark.skipif("FASTPIXCON_CAMVID" not in os.environ, reason="FASTPIXCON_CAMVID: the folder of CamVid")
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_eval_repeats_the_row(entry: zoo.Entry, tmp_path: Path) -> None:
