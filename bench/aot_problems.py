@@ -88,7 +88,7 @@ class Select:
             shape = (8, K, 128, 256) if logits else (8, 128, 256)
             predictions = torch.empty(shape, dtype=self.predictions)
             seed = torch.empty((), dtype=torch.int64)
-        return record(architecture, "select_anchors", labels, predictions, seed, K, 1024, 100, 255)
+        return record(architecture, "select_anchors", labels, predictions, seed, K, 1024, 100, 101, 255)
 
     def __str__(self) -> str:
         return f"select-{str(self.labels)[6:]}-{str(self.predictions)[6:]}-K{self.classes}"

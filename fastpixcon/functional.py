@@ -46,14 +46,16 @@ def select_anchors(
     num_classes: int | None = None,
     max_samples: int = 1024,
     max_views: int = 100,
+    min_pixels: int | None = None,
     ignore_index: int = 255,
     seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> SelectedAnchors:
     """Class-aware hard-anchor selection (Wang et al. 2021, segmentation-aware hard anchor sampling).
 
-    Of every class in every image with more than ``max_views`` pixels, about as many wrongly predicted
-    (hard) as rightly predicted (easy) pixels are drawn, ``min(max_views, max_samples // segments)`` in all.
+    Of every class in every image, a segment, about as many wrongly predicted (hard) as rightly predicted (easy)
+    pixels are drawn, ``min(max_views, max_samples // segments)`` in all, or all of a segment that has fewer. Segments
+    of fewer than ``min_pixels`` pixels do not count.
 
     Args:
         labels: [B, H, W], any integer dtype; brought to [h, w] by nearest, source index floor(i*H/h).
@@ -61,6 +63,8 @@ def select_anchors(
         num_classes: K; None: K of the logits, else 256.
         max_samples: length of the result.
         max_views: the most pixels drawn of one class in one image.
+        min_pixels: the smallest segment that takes part, in pixels of the map; None: max_views + 1, as published,
+            which leaves out small objects.
         ignore_index: label that does not count, nor does a negative one.
         seed: int or [] int64 tensor on the device of labels. The same seed selects the same pixels on
             every backend and device.
@@ -72,10 +76,13 @@ def select_anchors(
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
-    num_classes = checks.selection(labels, predictions, num_classes, max_samples, max_views, ignore_index)
+    num_classes = checks.selection(labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     op = choose("select_anchors", labels, backend)
-    return SelectedAnchors(*op(labels, predictions, seed, num_classes, max_samples, max_views, ignore_index))
+    min_pixels = max_views + 1 if min_pixels is None else min_pixels
+    return SelectedAnchors(
+        *op(labels, predictions, seed, num_classes, max_samples, max_views, min_pixels, ignore_index)
+    )
 
 
 def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
@@ -189,6 +196,7 @@ def pixel_contrast(
     base_temperature: float | None = 0.07,
     max_samples: int = 1024,
     max_views: int = 100,
+    min_pixels: int | None = None,
     ignore_index: int = 255,
     num_classes: int | None = None,
     denominator: str = "negatives",
@@ -206,7 +214,7 @@ def pixel_contrast(
         embeddings: [B, D, h, w] floating, of any norm and strides.
         labels: [B, H, W], any integer dtype.
         predictions: [B, h, w] integer, or logits [B, K, h, w].
-        num_classes, max_samples, max_views, ignore_index: as in :func:`select_anchors`.
+        num_classes, max_samples, max_views, min_pixels, ignore_index: as in :func:`select_anchors`.
         temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across: as in
             :func:`info_nce`.
         seed: int or [] int64 tensor on the device of labels, of the anchors and of the pairs that mining draws.
@@ -228,6 +236,7 @@ def pixel_contrast(
         num_classes=num_classes,
         max_samples=max_samples,
         max_views=max_views,
+        min_pixels=min_pixels,
         ignore_index=ignore_index,
         seed=seed,
         backend=backend,

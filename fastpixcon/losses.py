@@ -23,7 +23,9 @@ class PixelContrastLoss(nn.Module):
         temperature: a number > 0, or a [] tensor or parameter with gradient.
         base_temperature: the loss is scaled by temperature / base_temperature.
         max_samples: anchors in all; memory and time grow with it, never with its square in memory.
-        max_views: the most anchors of one class in one image; smaller segments are left out.
+        max_views: the most anchors of one class in one image.
+        min_pixels: the fewest pixels of a class in an image that it takes part with, counted on the map; None:
+            max_views + 1, as published, which leaves out small objects.
         ignore_index: label that does not count.
         num_classes: K; None: K of the logits, else 256.
         memory: a :class:`MemoryBank`: its rows are contrast rows besides. In training mode every call adds its batch to
@@ -49,6 +51,7 @@ class PixelContrastLoss(nn.Module):
         base_temperature: float | None = 0.07,
         max_samples: int = 1024,
         max_views: int = 100,
+        min_pixels: int | None = None,
         ignore_index: int = 255,
         num_classes: int | None = None,
         memory: MemoryBank | None = None,
@@ -75,6 +78,8 @@ class PixelContrastLoss(nn.Module):
         checks.temperature_scale(temperature, base_temperature)
         checks.positive_int("max_samples", max_samples)
         checks.positive_int("max_views", max_views)
+        if min_pixels is not None:
+            checks.positive_int("min_pixels", min_pixels)
         if num_classes is not None:
             checks.positive_int("num_classes", num_classes)
         checks.whole_number("ignore_index", ignore_index)
@@ -83,6 +88,7 @@ class PixelContrastLoss(nn.Module):
         self.base_temperature = base_temperature
         self.max_samples = max_samples
         self.max_views = max_views
+        self.min_pixels = min_pixels
         self.ignore_index = ignore_index
         self.num_classes = num_classes
         self.memory = memory
@@ -111,6 +117,7 @@ class PixelContrastLoss(nn.Module):
             base_temperature=self.base_temperature,
             max_samples=self.max_samples,
             max_views=self.max_views,
+            min_pixels=self.min_pixels,
             ignore_index=self.ignore_index,
             num_classes=self.num_classes,
             denominator=self.denominator,
@@ -128,7 +135,8 @@ class PixelContrastLoss(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"temperature={self.temperature}, base_temperature={self.base_temperature},"
-            f" max_samples={self.max_samples}, max_views={self.max_views}, ignore_index={self.ignore_index},"
+            f" max_samples={self.max_samples}, max_views={self.max_views}, min_pixels={self.min_pixels},"
+            f" ignore_index={self.ignore_index},"
             f" num_classes={self.num_classes}, denominator={self.denominator!r},"
             f" mining={self.mining}, contrast_with={self.contrast_with!r}"
             + ("" if self.ranks is None else f", across={self.ranks.across!r}, ranks={self.ranks.size}")

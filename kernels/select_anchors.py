@@ -64,12 +64,12 @@ def codes_kernel(
 
 
 @triton.jit
-def load_segments(counts_ptr, start, segments, max_views, CHOOSE: tl.constexpr):
+def load_segments(counts_ptr, start, segments, min_pixels, CHOOSE: tl.constexpr):
     number = start + tl.arange(0, CHOOSE)
     here = number < segments
     hard = tl.load(counts_ptr + 2 * number, mask=here, other=0)
     easy = tl.load(counts_ptr + 2 * number + 1, mask=here, other=0)
-    return number, here, hard, easy, here & (hard + easy > max_views)
+    return number, here, hard, easy, here & (hard + easy >= min_pixels)
 
 
 @triton.jit
@@ -92,14 +92,14 @@ def threshold(keep, count, slack):
 @triton.jit
 def choose_kernel(
     counts_ptr, seed_ptr, keep_ptr, threshold_ptr, begin_ptr, offset_ptr, index_ptr, label_ptr, total_ptr,
-    segments, max_samples, max_views, slack, CHOOSE: tl.constexpr,
+    segments, max_samples, max_views, min_pixels, slack, CHOOSE: tl.constexpr,
 ):  # fmt: skip
     seed = tl.load(seed_ptr)
     eligible_segments = 0
     for start in range(0, segments, CHOOSE):
-        number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, max_views, CHOOSE)
+        number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, min_pixels, CHOOSE)
         eligible_segments += tl.sum(eligible.to(tl.int32), axis=0)
-    views = tl.maximum(tl.minimum(max_samples // tl.maximum(eligible_segments, 1), max_views), 1)
+    most = tl.maximum(tl.minimum(max_samples // tl.maximum(eligible_segments, 1), max_views), 1)
 
     # More segments than samples: those of the max_samples smallest keys.
     low = tl.full([], -1, tl.int64)
@@ -109,7 +109,7 @@ def choose_kernel(
             middle = (low + high) // 2
             count = 0
             for start in range(0, segments, CHOOSE):
-                number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, max_views, CHOOSE)
+                number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, min_pixels, CHOOSE)
                 key = hash32(seed, number.to(tl.int64), SEGMENT_STREAM).to(tl.int64)
                 count += tl.sum((eligible & (key <= middle)).to(tl.int32), axis=0)
             low = tl.where(count < max_samples, middle, low)
@@ -118,16 +118,15 @@ def choose_kernel(
     written = 0
     begun = 0
     for start in range(0, segments, CHOOSE):
-        number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, max_views, CHOOSE)
+        number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, min_pixels, CHOOSE)
         kept = eligible & (hash32(seed, number.to(tl.int64), SEGMENT_STREAM).to(tl.int64) <= high)
+        views = tl.where(kept, tl.minimum(most, hard + easy), 0)
         many_hard = 2 * hard >= views
         many_easy = 2 * easy >= views
         keep_hard = tl.where(many_hard, tl.where(many_easy, views // 2, views - easy), hard)
-        keep_hard = tl.where(kept, keep_hard, 0)
-        keep_easy = tl.where(kept, views - keep_hard, 0)
-        one = kept.to(tl.int32)
-        tl.store(offset_ptr + number, written + (tl.cumsum(one, axis=0) - one) * views, mask=here)
-        written += tl.sum(one, axis=0) * views
+        keep_easy = views - keep_hard
+        tl.store(offset_ptr + number, written + tl.cumsum(views, axis=0) - views, mask=here)
+        written += tl.sum(views, axis=0)
         _, room_hard = room(keep_hard, slack)
         _, room_easy = room(keep_easy, slack)
         both = room_hard + room_easy
@@ -278,6 +277,7 @@ def select_anchors(
     num_classes: int,
     max_samples: int,
     max_views: int,
+    min_pixels: int,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, H, W = labels.shape
@@ -305,7 +305,7 @@ def select_anchors(
     )  # fmt: skip
     launch(
         choose_kernel, (1,), counts, seed, keep, below, begin, offset, index, label, total, segments, max_samples,
-        max_views, SLACK, CHOOSE=CHOOSE, num_warps=8,
+        min(max_views, max_samples), min_pixels, SLACK, CHOOSE=CHOOSE, num_warps=8,
     )  # fmt: skip
     launch(
         collect_kernel, (cdiv(pixels, BLOCK), B), codes, seed, keep, below, begin, counts, candidates, segments,

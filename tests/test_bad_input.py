@@ -55,6 +55,8 @@ WRONG_SELECTION: list[tuple[str, Any, type[Exception], str]] = [
     ("max_samples", 10.0, TypeError, "int > 0"),
     ("max_views", 0, ValueError, "int > 0"),
     ("max_views", "4", TypeError, "int > 0"),
+    ("min_pixels", 0, ValueError, "int > 0"),
+    ("min_pixels", 2.5, TypeError, "int > 0"),
     ("ignore_index", 2.5, TypeError, "int"),
     ("ignore_index", None, TypeError, "int"),
     ("num_classes", 0, ValueError, "int > 0"),

@@ -27,7 +27,7 @@ inline void check_same_device(const char* name, const at::Tensor& x, const at::T
 }
 
 inline void check_select_anchors(const at::Tensor& labels, const at::Tensor& predictions, const at::Tensor& seed,
-                                 int64_t num_classes, int64_t max_samples, int64_t max_views) {
+                                 int64_t num_classes, int64_t max_samples, int64_t max_views, int64_t min_pixels) {
   check_dim("labels", labels, 3);
   TORCH_CHECK_VALUE(predictions.dim() == 3 || predictions.dim() == 4, "predictions: got shape ", predictions.sizes(),
                     ", want [B, h, w] or [B, K, h, w]");
@@ -43,6 +43,7 @@ inline void check_select_anchors(const at::Tensor& labels, const at::Tensor& pre
                     predictions.size(1), " classes, want ", num_classes);
   TORCH_CHECK_VALUE(max_samples > 0, "max_samples: got ", max_samples, ", want an int > 0");
   TORCH_CHECK_VALUE(max_views > 0, "max_views: got ", max_views, ", want an int > 0");
+  TORCH_CHECK_VALUE(min_pixels > 0, "min_pixels: got ", min_pixels, ", want an int > 0");
   TORCH_CHECK_VALUE(predictions.size(-2) * predictions.size(-1) == 0 || labels.size(1) * labels.size(2) > 0,
                     "labels: got shape ", labels.sizes(), ", want at least one pixel an image");
 }

@@ -38,6 +38,7 @@ struct Segment {
   int64_t label;
   int64_t image;
   int64_t keep[2];  // hard, easy
+  int64_t offset;   // where it writes
 };
 
 // A pixel's code is 0 if it does not count, else 1 + 2*class + easy; its group is image * codes + code.
@@ -132,11 +133,12 @@ void count(const at::Tensor& labels, const at::Tensor& predictions, int64_t igno
 }
 
 // The segments that take part, in order (class, image), and what each keeps.
-std::vector<Segment> choose_segments(const Selection& s, int64_t seed, int64_t max_samples, int64_t max_views) {
+std::vector<Segment> choose_segments(const Selection& s, int64_t seed, int64_t max_samples, int64_t max_views,
+                                     int64_t min_pixels) {
   const auto pixels = [&](int64_t image, int64_t label, int easy) { return s.counts[s.group(image, label, easy)]; };
   std::vector<int64_t> eligible;  // class * B + image
   for (int64_t number = 0; number < s.K * s.B; ++number) {
-    if (pixels(number % s.B, number / s.B, 0) + pixels(number % s.B, number / s.B, 1) > max_views) {
+    if (pixels(number % s.B, number / s.B, 0) + pixels(number % s.B, number / s.B, 1) >= min_pixels) {
       eligible.push_back(number);
     }
   }
@@ -152,12 +154,15 @@ std::vector<Segment> choose_segments(const Selection& s, int64_t seed, int64_t m
     std::sort(eligible.begin(), eligible.end());
   }
   std::vector<Segment> segments;
+  int64_t offset = 0;
   for (int64_t number : eligible) {
     const int64_t label = number / s.B, image = number % s.B;
     const int64_t hard = pixels(image, label, 0), easy = pixels(image, label, 1);
+    const int64_t views = std::min(V, hard + easy);
     int64_t keep = hard;
-    if (2 * hard >= V) keep = 2 * easy >= V ? V / 2 : V - easy;
-    segments.push_back({label, image, {keep, V - keep}});
+    if (2 * hard >= views) keep = 2 * easy >= views ? views / 2 : views - easy;
+    segments.push_back({label, image, {keep, views - keep}, offset});
+    offset += views;
   }
   return segments;
 }
@@ -243,8 +248,8 @@ std::vector<Candidate> candidates_by_group(const Selection& s, const std::vector
 std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& labels, const at::Tensor& predictions,
                                                               const at::Tensor& seed_, int64_t num_classes,
                                                               int64_t max_samples, int64_t max_views,
-                                                              int64_t ignore_index) {
-  check_select_anchors(labels, predictions, seed_, num_classes, max_samples, max_views);
+                                                              int64_t min_pixels, int64_t ignore_index) {
+  check_select_anchors(labels, predictions, seed_, num_classes, max_samples, max_views, min_pixels);
   const int64_t B = labels.size(0), h = predictions.size(-2), w = predictions.size(-1);
   const int64_t seed = *seed_.const_data_ptr<int64_t>();
 
@@ -258,29 +263,27 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
   if (B * h * w > 0) {
     Selection s(B, h, w, num_classes);
     count(labels, predictions, ignore_index, s);
-    const std::vector<Segment> segments = choose_segments(s, seed, max_samples, max_views);
+    const std::vector<Segment> segments = choose_segments(s, seed, max_samples, max_views, min_pixels);
     std::vector<int64_t> start;
     std::vector<Candidate> candidates = candidates_by_group(s, segments, seed, start);
     const auto smaller = [](const Candidate& a, const Candidate& b) {
       return std::tie(a.key, a.pixel) < std::tie(b.key, b.pixel);
     };
-    // Every segment keeps as many: that of number i writes from i * views on.
-    const int64_t views = segments.empty() ? 0 : segments[0].keep[0] + segments[0].keep[1];
     at::parallel_for(0, static_cast<int64_t>(segments.size()), 32, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const Segment& segment = segments[i];
-        int64_t* to = index_out + i * views;
+        int64_t* to = index_out + segment.offset;
         for (int easy : {0, 1}) {
           const int64_t g = s.group(segment.image, segment.label, easy), k = segment.keep[easy];
           const auto first = candidates.begin() + start[g], last = candidates.begin() + start[g + 1];
           if (k < last - first) std::nth_element(first, first + k, last, smaller);
           for (int64_t n = 0; n < k; ++n) *to++ = first[n].pixel;
         }
-        std::sort(to - views, to);
-        std::fill_n(label_out + i * views, views, static_cast<int32_t>(segment.label));
+        std::sort(index_out + segment.offset, to);
+        std::fill(label_out + segment.offset, label_out + (to - index_out), static_cast<int32_t>(segment.label));
       }
     });
-    written = static_cast<int64_t>(segments.size()) * views;
+    if (!segments.empty()) written = segments.back().offset + segments.back().keep[0] + segments.back().keep[1];
   }
   std::fill(index_out + written, index_out + max_samples, -1);
   std::fill(label_out + written, label_out + max_samples, -1);

@@ -109,17 +109,18 @@ __device__ uint32_t limit_of(int keep, int count) {
 
 __global__ void __launch_bounds__(kChooseThreads)
     choose(const int32_t* counts, const int64_t* seed, int32_t* keep, uint32_t* limit, int32_t* begin, int32_t* offset,
-           int64_t* index, int32_t* label, int32_t* total, int segments, int max_samples, int max_views) {
+           int64_t* index, int32_t* label, int32_t* total, int segments, int max_samples, int max_views,
+           int min_pixels) {
   __shared__ KeySelection<1> selection;
   __shared__ int64_t warps[kChooseThreads / kWarp];
   const auto pixels = [&](int segment, int easy) { return counts[2 * segment + easy]; };
-  const auto is_eligible = [&](int segment) { return pixels(segment, 0) + pixels(segment, 1) > max_views; };
+  const auto is_eligible = [&](int segment) { return pixels(segment, 0) + pixels(segment, 1) >= min_pixels; };
   const uint32_t key = hash_key(*seed, kSegmentStream);
 
   int64_t mine = 0, eligible;
   for (int s = threadIdx.x; s < segments; s += kChooseThreads) mine += is_eligible(s) ? 1 : 0;
   block_exclusive_sum<kChooseThreads>(mine, warps, eligible);
-  const int views = max(min(max_samples / max(static_cast<int>(eligible), 1), max_views), 1);
+  const int most = max(min(max_samples / max(static_cast<int>(eligible), 1), max_views), 1);
 
   const bool draws = eligible > max_samples;  // more segments than samples: those of the smallest keys
   if (draws) {
@@ -131,22 +132,22 @@ __global__ void __launch_bounds__(kChooseThreads)
     });
   }
 
-  // Of the segments before those that the threads have: rooms, and the number kept in the upper half.
+  // Of the segments before those that the threads have: rooms, and the pixels kept in the upper half.
   int64_t before = 0;
   for (int s0 = 0; s0 < segments; s0 += kChooseThreads) {
     const int s = s0 + threadIdx.x;
     const bool here = s < segments;
     const int hard = here ? pixels(s, 0) : 0, easy = here ? pixels(s, 1) : 0;
     const bool kept = here && is_eligible(s) && (!draws || hash32(key, s) <= selection.key[0]);
-    int keep_hard = 2 * int64_t{hard} < views ? hard : 2 * int64_t{easy} < views ? views - easy : views / 2;
-    keep_hard = kept ? keep_hard : 0;
-    const int keep_easy = kept ? views - keep_hard : 0;
+    const int views = kept ? min(most, hard + easy) : 0;
+    const int keep_hard = 2 * int64_t{hard} < views ? hard : 2 * int64_t{easy} < views ? views - easy : views / 2;
+    const int keep_easy = views - keep_hard;
     const int room_hard = room(keep_hard), rooms = room_hard + room(keep_easy);
     int64_t sum;
-    const int64_t at = before + block_exclusive_sum<kChooseThreads>((int64_t{kept} << 32) + rooms, warps, sum);
+    const int64_t at = before + block_exclusive_sum<kChooseThreads>((int64_t{views} << 32) + rooms, warps, sum);
     before += sum;
     if (!here) continue;
-    offset[s] = static_cast<int32_t>(at >> 32) * views;
+    offset[s] = static_cast<int32_t>(at >> 32);
     begin[2 * s] = static_cast<int32_t>(at);
     begin[2 * s + 1] = static_cast<int32_t>(at) + room_hard;
     keep[2 * s] = keep_hard;
@@ -154,7 +155,7 @@ __global__ void __launch_bounds__(kChooseThreads)
     limit[2 * s] = limit_of(keep_hard, hard);
     limit[2 * s + 1] = limit_of(keep_easy, easy);
   }
-  const int written = static_cast<int>(before >> 32) * views;
+  const int written = static_cast<int>(before >> 32);
   if (threadIdx.x == 0) {
     begin[2 * segments] = static_cast<int32_t>(before);
     *total = written;

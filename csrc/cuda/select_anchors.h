@@ -43,7 +43,7 @@ CodesKernel codes_kernel(Predictions predictions, Logits logits);
 // the room of a group for candidates begins; offset [segments]: where its anchors are written. Pads index and label.
 using ChooseKernel = void (*)(const int32_t* counts, const int64_t* seed, int32_t* keep, uint32_t* limit,
                               int32_t* begin, int32_t* offset, int64_t* index, int32_t* label, int32_t* total,
-                              int segments, int max_samples, int max_views);
+                              int segments, int max_samples, int max_views, int min_pixels);
 ChooseKernel choose_kernel();
 
 // codes [pixels] of all images; found [2 * segments]: zeroed; candidates: pixels of all images.

@@ -74,6 +74,7 @@ def selection(
     num_classes: int | None,
     max_samples: int,
     max_views: int,
+    min_pixels: int | None,
     ignore_index: int,
 ) -> int:
     """Checks the arguments of select_anchors; returns the number of classes."""
@@ -81,6 +82,8 @@ def selection(
     assert isinstance(labels, Tensor)
     positive_int("max_samples", max_samples)
     positive_int("max_views", max_views)
+    if min_pixels is not None:
+        positive_int("min_pixels", min_pixels)
     whole_number("ignore_index", ignore_index)
     if num_classes is not None:
         positive_int("num_classes", num_classes)

@@ -7,7 +7,8 @@
        label     [max_samples] int32, padded with -1
        count     [1] int32, the anchors before the padding
 
-A segment is the pixels of one class in one image; only segments of more than ``max_views`` pixels count.
+A segment is the pixels of one class in one image; only segments of ``min_pixels`` or more take part (as published:
+``max_views + 1``). Each gives V = ``max_samples // segments`` pixels, from 1 to ``max_views``, or all if it has fewer.
 Every backend selects the same pixels for the same seed: within a segment the k smallest (key, pixel) pairs
 with key = ``hash(seed, pixel index)``, see ``reference/select_anchors.py``.
 """
@@ -19,7 +20,7 @@ from fastpixcon.ops.define import define
 
 SCHEMA = (
     "(Tensor labels, Tensor predictions, Tensor seed, SymInt num_classes, int max_samples, int max_views,"
-    " int ignore_index) -> (Tensor index, Tensor label, Tensor count)"
+    " int min_pixels, int ignore_index) -> (Tensor index, Tensor label, Tensor count)"
 )
 
 
@@ -30,6 +31,7 @@ def fake(
     num_classes: int,
     max_samples: int,
     max_views: int,
+    min_pixels: int,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (

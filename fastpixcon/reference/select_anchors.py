@@ -60,6 +60,7 @@ def select_anchors(
     num_classes: int,
     max_samples: int,
     max_views: int,
+    min_pixels: int,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     device = labels.device
@@ -79,9 +80,11 @@ def select_anchors(
         return torch.zeros(K * B + 1, dtype=torch.int64, device=device).index_add_(0, segment, which.long())[:-1]
 
     num_hard, num_easy = per_segment(hard), per_segment(~hard)
-    eligible = num_hard + num_easy > max_views
+    size = num_hard + num_easy  # [K*B]
+    eligible = size >= min_pixels
     S = eligible.sum()
     V = (max_samples // S.clamp(min=1)).clamp(min=1, max=max_views)
+    V = size.clamp(max=V)  # [K*B]
 
     # More segments than samples: one pixel each of max_samples drawn segments.
     number = torch.arange(K * B, device=device)

@@ -52,6 +52,7 @@ class SelectCase(Case):
     classes: int = 5
     max_samples: int = 64
     max_views: int = 4
+    min_pixels: int | None = None  # None: max_views + 1
     label_dtype: torch.dtype = torch.int64
     predictions: torch.dtype = torch.int64  # an integer type: classes; a floating one: logits
     right: float = 0.5  # share of pixels predicted as labelled
@@ -81,7 +82,8 @@ class SelectCase(Case):
                 noise = noise.sign().masked_fill(noise.abs() > 1.5, torch.nan)
             predictions = with_layout((one_hot + noise).to(device, self.predictions), self.layout)
         seed = torch.tensor(self.seed, dtype=torch.int64, device=device)
-        sizes = (self.classes, self.max_samples, self.max_views, self.ignore_index)
+        least = self.max_views + 1 if self.min_pixels is None else self.min_pixels
+        sizes = (self.classes, self.max_samples, self.max_views, least, self.ignore_index)
         return [labels.to(self.label_dtype).to(device), predictions.to(device), seed, *sizes]
 
 
@@ -119,6 +121,11 @@ def select_cases() -> list[SelectCase]:
         SelectCase(max_samples=5000, max_views=100, size=(40, 33)),
         SelectCase(max_views=1),
         SelectCase(max_views=1000),  # nothing is eligible
+        SelectCase(max_views=1000, min_pixels=1, max_samples=1000),  # all pixels are chosen
+        SelectCase(max_views=37, min_pixels=33, max_samples=500),  # some segments give all they have, some are left out
+        SelectCase(classes=60, max_views=6, min_pixels=1),  # a few pixels each, and more segments than samples
+        SelectCase(classes=40, B=4, size=(30, 31), max_samples=900, max_views=23, min_pixels=10, right=0.8),
+        SelectCase(max_views=4, min_pixels=40),  # larger than max_views + 1
         SelectCase(ignored=1.0),
         SelectCase(classes=1),
         SelectCase(classes=40, B=4, size=(30, 31), max_samples=300),

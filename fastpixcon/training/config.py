@@ -117,6 +117,7 @@ class Contrast:
     base_temperature: Positive
     max_samples: Count  # anchors per batch and process
     max_views: Count  # anchors per class and image
+    min_pixels: Count | None = None  # of a class in an image, on the map, that takes part; none: max_views + 1
     pool: Count = 1  # side of the squares of embeddings that are averaged before the contrast
     denominator: Literal["negatives", "all"] = "negatives"
     across: Literal["gather", "ring"] = "gather"  # of several processes

@@ -65,6 +65,7 @@ def contrast_loss(
         base_temperature=contrast.base_temperature,
         max_samples=contrast.max_samples,
         max_views=contrast.max_views,
+        min_pixels=contrast.min_pixels,
         ignore_index=IGNORE,
         num_classes=classes,
         memory=bank,

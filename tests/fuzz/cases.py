@@ -119,8 +119,9 @@ def labelled(random: Random) -> dict[str, Any]:
 def select(random: Random) -> SelectCase:
     predictions = random.choice((torch.int64, torch.uint8, *DTYPES))
     return SelectCase(
-        max_samples=random.choice((1, 7, 64, 1000)), max_views=random.choice((1, 4, 100)), predictions=predictions,
-        right=random.random(), layout=random.choice(("contiguous", "channels_last", "strided")),
+        max_samples=random.choice((1, 7, 64, 1000)), max_views=random.choice((1, 4, 100)),
+        min_pixels=random.choice((None, 1, 3, 50)), predictions=predictions, right=random.random(),
+        layout=random.choice(("contiguous", "channels_last", "strided")),
         ties=predictions in DTYPES and random.random() < 0.3, **labelled(random),
     )  # fmt: skip
 

@@ -37,6 +37,7 @@ def oracle(
     num_classes: int,
     max_samples: int,
     max_views: int,
+    min_pixels: int | None = None,
     ignore_index: int,
     seed: int,
 ) -> tuple[list[int], list[int]]:
@@ -62,14 +63,16 @@ def oracle(
                     pixels = kind.setdefault((label, b), [])
                     if member:
                         pixels.append(b * h * w + y * w + x)
-    segments = sorted(s for s in hard if len(hard[s]) + len(easy[s]) > max_views)
-    views = min(max_views, max_samples // max(1, len(segments)))
+    least = max_views + 1 if min_pixels is None else min_pixels
+    segments = sorted(s for s in hard if len(hard[s]) + len(easy[s]) >= least)
+    most = min(max_views, max_samples // max(1, len(segments)))
     if len(segments) > max_samples:
-        views = 1
+        most = 1
         drawn = sorted(segments, key=lambda s: (hashed(seed, s[0] * B + s[1], 0x5E6D), s))
         segments = sorted(drawn[:max_samples])
     index, label = [], []
     for s in segments:
+        views = min(most, len(hard[s]) + len(easy[s]))
         if len(hard[s]) >= views / 2 and len(easy[s]) >= views / 2:
             keep = views // 2
         elif len(hard[s]) >= views / 2:
@@ -96,7 +99,9 @@ def row(values: list[int], dtype: torch.dtype = torch.int64) -> Tensor:
     return torch.tensor(values, dtype=dtype).view(1, 1, -1)
 
 
-def kept(backend: str, num_hard: int, num_easy: int, max_samples: int, max_views: int) -> tuple[int, int]:
+def kept(
+    backend: str, num_hard: int, num_easy: int, max_samples: int, max_views: int, min_pixels: int | None = None
+) -> tuple[int, int]:
     """How many hard and easy pixels the one segment keeps."""
     predictions = row([1] * num_hard + [0] * num_easy)
     selected = select_anchors(
@@ -105,6 +110,7 @@ def kept(backend: str, num_hard: int, num_easy: int, max_samples: int, max_views
         num_classes=2,
         max_samples=max_samples,
         max_views=max_views,
+        min_pixels=min_pixels,
         backend=backend,
     )
     index = selected.index[: int(selected.count)]
@@ -136,6 +142,24 @@ def test_keep_rule(
     backend: str, num_hard: int, num_easy: int, max_samples: int, max_views: int, wanted: tuple[int, int]
 ) -> None:
     assert kept(backend, num_hard, num_easy, max_samples, max_views) == wanted
+
+
+@pytest.mark.parametrize(
+    ("num_hard", "num_easy", "min_pixels", "wanted"),
+    [
+        (2, 3, 5, (2, 3)),  # fewer than max_views: all of them
+        (2, 3, 6, (0, 0)),
+        (5, 1, 5, (5, 1)),  # as many as max_views: all, whatever the halves
+        (6, 1, 5, (5, 1)),
+        (0, 1, 1, (0, 1)),
+        (9, 9, 18, (3, 3)),
+        (9, 9, 19, (0, 0)),
+    ],
+)
+def test_small_segments_give_what_they_have(
+    backend: str, num_hard: int, num_easy: int, min_pixels: int, wanted: tuple[int, int]
+) -> None:
+    assert kept(backend, num_hard, num_easy, 100, 6, min_pixels) == wanted
 
 
 def test_order_is_class_image_pixel(backend: str) -> None:
@@ -258,6 +282,7 @@ def test_oracle_on_random_input(backend: str, seed: int) -> None:
         "num_classes": K,
         "max_samples": (3, 17, 200)[seed % 3],
         "max_views": (1, 4, 9)[seed // 3 % 3],
+        "min_pixels": (None, 1, 3, 12)[seed % 4],
         "ignore_index": 200,
         "seed": (seed - 5) * 0x1234567_89ABCDEF % 2**63,
     }

@@ -74,8 +74,8 @@ int64_t most_candidates(int64_t segments, int64_t max_samples, int64_t max_views
 std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& labels, const at::Tensor& predictions,
                                                               const at::Tensor& seed, int64_t num_classes,
                                                               int64_t max_samples, int64_t max_views,
-                                                              int64_t ignore_index) {
-  check_select_anchors(labels, predictions, seed, num_classes, max_samples, max_views);
+                                                              int64_t min_pixels, int64_t ignore_index) {
+  check_select_anchors(labels, predictions, seed, num_classes, max_samples, max_views, min_pixels);
   const int64_t B = labels.size(0), H = labels.size(1), W = labels.size(2);
   const int64_t h = predictions.size(-2), w = predictions.size(-1), pixels = h * w;
   const int64_t segments = num_classes * B;
@@ -114,7 +114,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
   const at::Tensor limit = at::empty({2 * segments}, ints.dtype(at::kUInt32));
   const at::Tensor begin = at::empty({2 * segments + 1}, ints);
   launch(choose_kernel(), dim3(1), dim3(kChooseThreads), 0, counts, seed, keep, limit, begin, offset, index, label,
-         total, segments, max_samples, std::min(max_views, kMost));
+         total, segments, max_samples, std::min(max_views, kMost), std::min(min_pixels, kMost));
 
   const at::Tensor candidates = at::empty({candidates_size}, ints.dtype(at::kUInt32));
   launch(collect_kernel(), dim3(ceil_div<int64_t>(B * pixels, kCollectThreads * kCollectPixels)), dim3(kCollectThreads),
