@@ -59,16 +59,17 @@ def camvid() -> str:
 
 
 def variants() -> str:
-    """Contrast with one setting changed, beside the study's own: ``bench/camvid/variants`` has their results."""
+    """Contrast with other settings, beside the study's own: ``bench/camvid/variants`` has their results."""
     runs = {run["config"]["seed"]: run for run in map(seeds.read, sorted(CAMVID.glob("seed-*.json")))}
     for run in runs.values():
         run["arms"] = {arm: run["arms"][arm] for arm in ("ce", "ce+contrast")}
     for file in sorted((CAMVID / "variants").glob("*.json")):
         made = seeds.read(file)
         run = runs[made["config"]["seed"]]
-        (key,) = set(config.differences(config.parse(made["config"]), config.parse(run["config"]))) - {"arms"}
-        name = key.removeprefix("contrast.")
-        run["arms"][f"{name} {made['config']['contrast'][name]}"] = made["arms"]["ce+contrast"]
+        changed = set(config.differences(config.parse(made["config"]), config.parse(run["config"]))) - {"arms"}
+        names = sorted(key.removeprefix("contrast.") for key in changed)
+        variant = ", ".join(f"{name} {made['config']['contrast'][name]}" for name in names)
+        run["arms"][variant] = made["arms"]["ce+contrast"]
     return seeds.markdown(seeds.compare(list(runs.values()))) + "\n"
 
 

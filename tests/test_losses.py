@@ -32,6 +32,17 @@ def test_pixel_contrast_loss_is_the_function_with_its_seed(backend: Backend) -> 
     assert loss.seed == seed + 3
 
 
+def test_min_pixels_lets_small_segments_in(backend: Backend) -> None:
+    maps = images(backend.device)
+    maps[1][:, :12] = 255
+    maps[1][:, :3, :3] = 0  # all of class 0: four pixels of the map
+    options = {"max_samples": 24, "max_views": 6}
+    loss = fpc.PixelContrastLoss(**options, min_pixels=1).to(backend.device)
+    wanted = {least: pixel_contrast(*maps, seed=loss.seed, min_pixels=least, **options) for least in (None, 1)}
+    assert torch.equal(loss(*maps), wanted[1])
+    assert wanted[1] != wanted[None]
+
+
 def test_defaults_are_those_of_the_paper() -> None:
     loss = fpc.PixelContrastLoss()
     assert (loss.temperature, loss.base_temperature, loss.max_samples, loss.max_views) == (0.1, 0.07, 1024, 100)
