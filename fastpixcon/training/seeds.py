@@ -10,7 +10,10 @@ from typing import Any
 from rich.table import Table
 from scipy.stats import ttest_rel
 
-from fastpixcon.training import TrainingError
+from fastpixcon.training import TrainingError, config
+
+# Between runs that are compared.
+MAY_DIFFER = {"name", "seed", "arms", "tensorboard", "figures", "data.root", "data.workers"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,13 @@ def read(path: Path) -> dict[str, Any]:
 def compare(runs: Sequence[dict[str, Any]]) -> list[Arm]:
     """Every arm over all seeds; the first arm of the first run is what the others are compared with."""
     by_arm: dict[str, dict[int, float]] = {}
-    first = _without(runs[0]["config"])
+    first = config.parse(runs[0]["config"])
     for run in runs:
-        if _without(run["config"]) != first:
-            different = sorted(k for k in first if first[k] != _without(run["config"]).get(k))
-            raise TrainingError(f"runs: seed {run['config']['seed']} has another {', '.join(different)}, want the same")
-        seed = run["config"]["seed"]
+        ran = config.parse(run["config"])
+        seed = ran.seed
+        different = [key for key in config.differences(first, ran) if not MAY_DIFFER & {key, key.split(".")[0]}]
+        if different:
+            raise TrainingError(f"runs: seed {seed} has another {', '.join(different)}, want the same")
         for name, arm in run["arms"].items():
             if seed in by_arm.setdefault(name, {}):
                 raise TrainingError(f"runs: seed {seed} has {name} twice, want each seed once")
@@ -68,12 +72,6 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[Arm]:
             p = float(ttest_rel([miou[s] for s in both], [baseline[s] for s in both]).pvalue)
         arms.append(Arm(name, miou, {} if miou is baseline else gain, p))
     return arms
-
-
-def _without(config: dict[str, Any]) -> dict[str, Any]:
-    """What may not differ between runs that are compared."""
-    kept = {k: v for k, v in config.items() if k not in ("name", "seed", "arms", "tensorboard", "figures")}
-    return {**kept, "data": {k: v for k, v in config["data"].items() if k not in ("root", "workers")}}
 
 
 def _rows(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:

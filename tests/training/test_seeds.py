@@ -39,10 +39,16 @@ def test_an_arm_without_all_seeds_is_compared_where_it_can_be() -> None:
 def test_runs_of_other_settings_and_seeds_twice_are_refused() -> None:
     other = deepcopy(RUNS[1])
     other["config"]["schedule"]["epochs"] += 1
-    with pytest.raises(TrainingError, match="seed 1 has another schedule"):
+    with pytest.raises(TrainingError, match=r"seed 1 has another schedule\.epochs, want"):
         seeds.compare([RUNS[0], other])
     with pytest.raises(TrainingError, match="seed 0 has ce twice"):
         seeds.compare([RUNS[0], RUNS[0]])
+
+
+def test_a_key_that_an_older_version_did_not_write_has_its_default() -> None:
+    older = deepcopy(RUNS[1])
+    del older["config"]["contrast"]["min_pixels"]
+    assert seeds.compare([RUNS[0], older, RUNS[2]]) == seeds.compare(RUNS)
 
 
 def test_the_verb_prints_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
