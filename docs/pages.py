@@ -47,11 +47,13 @@ def included(text: str, folder: str) -> str:
 def camvid() -> str:
     """mIoU of every arm and seed, and the IoU of every class in the mean over seeds."""
     runs = [seeds.read(file) for file in sorted(CAMVID.glob("seed-*.json"))]
-    lines = [seeds.markdown(seeds.compare(runs)), "", "Of every class, in % and in the mean over seeds:", ""]
     arms = list(runs[0]["arms"])
+    whole = [run for run in runs if set(arms) <= run["arms"].keys()]
+    names = ", ".join(str(run["config"]["seed"]) for run in whole)
+    lines = [seeds.markdown(seeds.compare(runs)), "", f"Of every class, in % and in the mean over seeds {names}:", ""]
     lines += ["| class | " + " | ".join(arms) + " |", "| --- |" + " ---: |" * len(arms)]
     for k, name in enumerate(runs[0]["classes"]):
-        means = [mean(100 * run["arms"][arm]["iou"][k] for run in runs) for arm in arms]
+        means = [mean(100 * run["arms"][arm]["iou"][k] for run in whole) for arm in arms]
         lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in means) + " |")
     made = sorted({run["environment"]["commit"] for run in runs})
     lines += ["", f"Commit {', '.join(made)}; {runs[0]['environment']['processor']}, one thread a run."]
@@ -66,9 +68,10 @@ def variants() -> str:
     for file in sorted((CAMVID / "variants").glob("*.json")):
         made = seeds.read(file)
         run = runs[made["config"]["seed"]]
-        changed = set(config.differences(config.parse(made["config"]), config.parse(run["config"]))) - {"arms"}
+        ran = config.parse(made["config"])
+        changed = set(config.differences(ran, config.parse(run["config"]))) - {"arms"}
         names = sorted(key.removeprefix("contrast.") for key in changed)
-        variant = ", ".join(f"{name} {made['config']['contrast'][name]}" for name in names)
+        variant = ", ".join(f"{name} {getattr(ran.contrast, name)}" for name in names)
         run["arms"][variant] = made["arms"]["ce+contrast"]
     return seeds.markdown(seeds.compare(list(runs.values()))) + "\n"
 

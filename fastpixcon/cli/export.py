@@ -21,7 +21,7 @@ def add(verbs: Verbs) -> None:
     )
     add_model(parser, several=False)
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
-    parser.add_argument("--half", action="store_true", help="store the numbers as float16")
+    parser.add_argument("--half", action="store_true", help="filters and matrices in float16, half the size")
     parser.add_argument("--plain", action="store_true", help="the weights alone, a state dict without the head")
 
 
@@ -30,17 +30,13 @@ def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fastpixcon.training import checkpoint
-    from fastpixcon.training.trained import save_again
+    from fastpixcon.training.trained import save_again, stored
 
     (trained,) = open_models([options.model])
     dtype = torch.float16 if options.half else None
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.plain:
-        state = trained.model.plain_state_dict()
-        checkpoint.save(
-            options.out,
-            {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in state.items()},
-        )
+        checkpoint.save(options.out, stored(trained.model.plain_state_dict(), dtype))
     else:
         save_again(options.out, trained, dtype)
     size = options.out.stat().st_size / 2**20

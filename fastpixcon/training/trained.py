@@ -39,15 +39,17 @@ def save_trained(
     save_again(path, Trained(config, arm, list(data.classes), list(data.palette), results, model))
 
 
+def stored(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """What a file holds of a state dict: filters and matrices in ``dtype`` (None: as they are). Vectors, of which there
+    are few, stay as they are: variances may be too small for float16, and their errors shift whole channels."""
+    constants = ("mean", "std")  # of the images
+    kept = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    halved = {k for k, v in kept.items() if v.is_floating_point() and v.dim() > 1 and k not in constants}
+    return {k: v.to(dtype) if dtype and k in halved else v for k, v in kept.items()}
+
+
 def save_again(path: Path, trained: Trained, dtype: torch.dtype | None = None) -> None:
-    """As ``save_trained`` does; ``dtype``: of the numbers in the file."""
-
-    def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        kept = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-        constants = ("mean", "std")  # of the images: they shift all that follows
-        halved = {k for k, v in kept.items() if v.is_floating_point() and k not in constants}
-        return {k: v.to(dtype) if dtype and k in halved else v for k, v in kept.items()}
-
+    """As ``save_trained`` does; ``dtype``: of the filters and matrices in the file."""
     tree = to_tree(trained.config)
     tree["data"]["root"] = ""  # where the data lay is nobody else's business
     checkpoint.save(
@@ -58,8 +60,8 @@ def save_again(path: Path, trained: Trained, dtype: torch.dtype | None = None) -
             "classes": trained.classes,
             "palette": [list(colour) for colour in trained.palette],
             "results": trained.results,
-            "model": plain(trained.model.plain_state_dict()),
-            "projection": plain(trained.model.projection.state_dict()),
+            "model": stored(trained.model.plain_state_dict(), dtype),
+            "projection": stored(trained.model.projection.state_dict(), dtype),
         },
     )
 

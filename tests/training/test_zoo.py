@@ -36,7 +36,9 @@ def test_a_network_is_of_a_run_of_the_study(entry: zoo.Entry) -> None:
     trained = load_trained(zoo.path_of(entry.name))
     run = seeds.read(STUDY / f"seed-{trained.config.seed}.json")
     assert entry.miou == run["arms"][entry.arm]["miou"]
-    assert set(config.differences(trained.config, config.parse(run["config"]))) <= {"data.root", "arms"}
+    different = set(config.differences(trained.config, config.parse(run["config"]))) - {"data.root", "arms"}
+    # Cross-entropy alone does not depend on the contrast.
+    assert all(entry.arm == "ce" and key.startswith("contrast.") for key in different)
     with torch.no_grad():
         outputs = trained.model.eval()(torch.rand(1, 3, 64, 96))
     assert outputs["logits"].shape[1] == len(trained.classes) == 11
@@ -50,4 +52,4 @@ def test_eval_repeats_the_row(entry: zoo.Entry, tmp_path: Path) -> None:
     file = tmp_path / "scores.json"
     assert cli.main(["eval", entry.name, "--data", os.environ["FASTPIXCON_CAMVID"], "--json", str(file)]) == 0
     (score,) = json.loads(file.read_text()).values()
-    assert abs(score["miou"] - entry.miou) < 1e-4  # its numbers are float16
+    assert abs(score["miou"] - entry.miou) < 2e-4  # its filters are float16
