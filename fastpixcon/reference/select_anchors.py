@@ -80,11 +80,11 @@ def select_anchors(
         return torch.zeros(K * B + 1, dtype=torch.int64, device=device).index_add_(0, segment, which.long())[:-1]
 
     num_hard, num_easy = per_segment(hard), per_segment(~hard)
-    size = num_hard + num_easy  # [K*B]
-    eligible = size >= min_pixels
+    num_pixels = num_hard + num_easy  # [K*B]
+    eligible = num_pixels >= min_pixels
     S = eligible.sum()
-    V = (max_samples // S.clamp(min=1)).clamp(min=1, max=max_views)
-    V = size.clamp(max=V)  # [K*B]
+    most = (max_samples // S.clamp(min=1)).clamp(min=1, max=max_views)
+    V = num_pixels.clamp(max=most)  # [K*B]
 
     # More segments than samples: one pixel each of max_samples drawn segments.
     number = torch.arange(K * B, device=device)
