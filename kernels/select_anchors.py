@@ -305,7 +305,7 @@ def select_anchors(
     )  # fmt: skip
     launch(
         choose_kernel, (1,), counts, seed, keep, below, begin, offset, index, label, total, segments, max_samples,
-        min(max_views, max_samples), min_pixels, SLACK, CHOOSE=CHOOSE, num_warps=8,
+        min(max_views, max_samples), min_pixels, SLACK, CHOOSE=CHOOSE, num_warps=4,
     )  # fmt: skip
     launch(
         collect_kernel, (cdiv(pixels, BLOCK), B), codes, seed, keep, below, begin, counts, candidates, segments,

@@ -107,7 +107,7 @@ __device__ uint32_t limit_of(int keep, int count) {
 
 }  // namespace
 
-__global__ void __launch_bounds__(kChooseThreads)
+__global__ void __launch_bounds__(kChooseThreads, 1)
     choose(const int32_t* counts, const int64_t* seed, int32_t* keep, uint32_t* limit, int32_t* begin, int32_t* offset,
            int64_t* index, int32_t* label, int32_t* total, int segments, int max_samples, int max_views,
            int min_pixels) {
