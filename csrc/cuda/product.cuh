@@ -108,8 +108,9 @@ __device__ void multiply_h(float (&gradient)[kM][2 * Shape::kPairs][4], const ch
   constexpr Precision kProducts = is_half(kPrecision)              ? kPrecision
                                   : kPrecision == Precision::kTf32 ? Precision::kTf32
                                                                    : Precision::kTf32x4;
+  constexpr int kUnroll = kProducts == Precision::kTf32x4 ? 1 : kHBytes / 32;  // numbers in two halves fill registers
   const int lane = threadIdx.x % 32;
-#pragma unroll
+#pragma unroll kUnroll
   for (int step = 0; step < kHBytes / 32; ++step) {
     uint32_t a[kM][4];
 #pragma unroll

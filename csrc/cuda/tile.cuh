@@ -62,12 +62,20 @@ __device__ void multiply_add_all(float (&d)[kM][kAll][4], const uint32_t (&a)[kM
       split(b[n], b_high, b_low);
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
-        if constexpr (kPrecision != Precision::kTf32) {
-          multiply_add<kPrecision>(d[m][first + n], a_low[m], b_low);
-          multiply_add<kPrecision>(d[m][first + n], a_low[m], b_high);
-          multiply_add<kPrecision>(d[m][first + n], a_high[m], b_low);
+        float (&sum)[4] = d[m][first + n];
+        if constexpr (kPrecision == Precision::kTf32) {
+          multiply_add_tf32(sum, a_high[m], b_high);
+        } else {
+          // Tensor cores cut what they add up off, always towards zero, which would show in a long sum; float32 rounds
+          // (Ootomo and Yokota, 2022).
+          float few[4];
+          multiply_tf32(few, a_low[m], b_low);
+          multiply_add_tf32(few, a_low[m], b_high);
+          multiply_add_tf32(few, a_high[m], b_low);
+          multiply_add_tf32(few, a_high[m], b_high);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) sum[i] += few[i];
         }
-        multiply_add<kPrecision>(d[m][first + n], a_high[m], b_high);
       }
     }
   }
