@@ -2,7 +2,7 @@
 
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import LOG2_E, cast, dot, rounded_product, softplus_sigmoid
+from fastpixcon.kernels.common import LEAST_ROWS, LOG2_E, cast, dot, rounded_product, softplus_sigmoid
 from fastpixcon.kernels.info_nce_blocks import (
     left_out,
     load_keys,
@@ -176,7 +176,7 @@ def gradient_tile(
             h = tl.where((left_out(keys_i) == 0)[:, None] & (left_out(keys_j) == 0)[None, :], h, 0.0)
     if BLOCK_K == BLOCK_D:
         return dot(cast(h, y.dtype), y, d_x, PRECISION)
-    elif BLOCK_D < 512:
+    elif BLOCK_D < 512 or BLOCK_N // 2 < LEAST_ROWS:
         y = load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_D)
         return dot(h, y, d_x, PRECISION)
     else:  # half of the rows at a time, in a loop that keeps both halves from the registers

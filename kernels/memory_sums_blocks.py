@@ -8,7 +8,7 @@ anchors keep a whole GPU busy; partial sums of the splits are added in their ord
 import torch
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import cast, cdiv, dot, multiprocessors
+from fastpixcon.kernels.common import LEAST_ROWS, cast, cdiv, dot, multiprocessors
 from fastpixcon.kernels.launch_table import Launch
 from torch import Tensor
 
@@ -66,7 +66,7 @@ def add_rows(
     """total [BLOCK_M, BLOCK_D] + h [BLOCK_M, BLOCK_N] times the rows s0.. of y."""
     if BLOCK_K == BLOCK_D:
         return dot(cast(h, y.dtype), y, total, PRECISION)
-    elif BLOCK_D < 512:
+    elif BLOCK_D < 512 or BLOCK_N // 2 < LEAST_ROWS:
         return dot(h, load_tile(y_ptr, s0, S, stride_s, D, BLOCK_N, BLOCK_D), total, PRECISION)
     else:  # half of the rows at a time, in a loop that keeps both halves from the registers
         HALF: tl.constexpr = BLOCK_N // 2
