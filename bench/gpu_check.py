@@ -113,7 +113,7 @@ def sanitizer_step(tool: str, found: str | None) -> Step:
     command = [found or "", "--tool", tool, "--error-exitcode", "9", *own_step("small")]
     # every tensor an allocation of its own, so that what lies beyond it is not another one's
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    return Step(tool, f"compute-sanitizer {tool}", command, 45, 25, environment, skip)
+    return Step(tool, f"compute-sanitizer {tool}", command, 75, 25, environment, skip)
 
 
 def own_step(name: str) -> list[str]:
@@ -126,10 +126,10 @@ def all_steps(workers: int) -> list[Step]:
     return [
         pytest_step("tests", "Tests on the GPU", "cuda", workers, limit=240, least=120),
         *(sanitizer_step(tool, sanitizer) for tool in SANITIZER_TOOLS),
-        Step("synchronisation", "No synchronisation", own_step("synchronisation"), 40, 20),
+        Step("synchronisation", "No synchronisation", own_step("synchronisation"), 70, 20),
         Step("graphs", "CUDA graphs", own_step("graphs"), 40, 20),
         Step("compile", "torch.compile", own_step("compile"), 80, 40),
-        Step("accuracy", "Accuracy at large N", own_step("accuracy"), 60, 30),
+        Step("accuracy", "Accuracy at large N", own_step("accuracy"), 80, 30),
         Step("times", "Times and memory", own_step("times"), 150, 90, is_markdown=True),
         pytest_step("rest", "All other tests", "not cuda", workers, limit=300, least=60),
     ]

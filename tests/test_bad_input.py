@@ -193,13 +193,13 @@ print("went unnoticed")
 
 
 def test_a_label_beyond_the_classes_is_asserted_on_the_device(backend: Backend) -> None:
-    """In a process of its own, whose GPU context it ends."""
+    """In a process of its own, whose GPU context it ends. Only the reference may wait for the device before that."""
     if backend.device != "cuda":
         pytest.skip("a ValueError on the CPU")
     command = [sys.executable, "-c", BEYOND, backend.name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert done.stdout == "no host read\n"
+    assert done.stdout in ("no host read\n", *([""] if backend.name == "reference" else []))
     assert "assert" in done.stderr.lower()
 
 

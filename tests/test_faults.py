@@ -25,11 +25,11 @@ def rows(n: int, seed: int) -> Tensor:
     return torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
 
 
-def bank() -> fpc.MemoryBank:
-    memory = fpc.MemoryBank(K, D, 6, 6)
-    memory.enqueue_rows(
-        torch.nn.functional.normalize(rows(12, 7)), torch.arange(12).int() % K, torch.zeros(0, D), torch.zeros(0).int()
-    )
+def bank(device: str = "cpu") -> fpc.MemoryBank:
+    memory = fpc.MemoryBank(K, D, 6, 6).to(device)
+    pixels, regions = torch.nn.functional.normalize(rows(12, 7)), torch.zeros(0, D)
+    labels = torch.arange(12).int() % K
+    memory.enqueue_rows(*(x.to(device) for x in (pixels, labels, regions, labels[:0])))
     return memory
 
 
@@ -38,7 +38,7 @@ def options_of(sets: str, device: str) -> tuple[tuple[Tensor, ...], dict[str, An
     if sets == "separate":
         return (rows(M, 1).to(device), torch.arange(M, device=device) % K), {}
     more: dict[str, Any] = {"mining": fpc.Mining("hardest", "hardest", keep=(3, 5))} if sets == "mining" else {}
-    return (), more | ({"memory": bank().to(device)} if sets == "memory" else {})
+    return (), more | ({"memory": bank(device)} if sets == "memory" else {})
 
 
 def gradient(x: Tensor, y: Tensor, *contrast: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
@@ -175,7 +175,7 @@ def test_a_bank_takes_no_row_that_is_not_finite(value: float, complete_backend: 
     m = maps(device)
     memory = fpc.MemoryBank(K, D, 20, 5).to(device)
     memory.seed.zero_()
-    loss = fpc.PixelContrastLoss(memory=memory, max_samples=96, max_views=10)
+    loss = fpc.PixelContrastLoss(memory=memory, max_samples=96, max_views=10).to(device)
     spoilt = m["embeddings"].clone()
     spoilt[0, 2, :, 0] = value  # a column of class 0
     spoilt[1, 2] = value
@@ -190,16 +190,17 @@ def test_a_bank_takes_no_row_that_is_not_finite(value: float, complete_backend: 
 @pytest.mark.parametrize("nothing", ["no images", "no pixel of a class"])
 def test_nothing_to_learn_from(nothing: str, complete_backend: Backend) -> None:
     """With memory and mining: the loss is 0, has a gradient of the right shape, and the bank stays as it was."""
-    m = maps(complete_backend.device)
+    device = complete_backend.device
+    m = maps(device)
     if nothing == "no images":
         m = {name: x[:0] for name, x in m.items()}
     else:
         m["labels"].fill_(255)
     x = m["embeddings"].requires_grad_()
-    memory = bank().to(complete_backend.device)
+    memory = bank(device)
     before = copy.deepcopy(memory.rows)
     for options in ({}, {"memory": memory}, {"memory": memory, "mining": fpc.Mining()}):
-        loss = fpc.PixelContrastLoss(**options)(x, m["labels"], m["predictions"])
+        loss = fpc.PixelContrastLoss(**options).to(device)(x, m["labels"], m["predictions"])
         assert loss == 0
         (d_x,) = torch.autograd.grad(loss, x)
         assert d_x.shape == x.shape
