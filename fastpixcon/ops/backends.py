@@ -9,13 +9,15 @@ from torch._ops import OpOverload
 
 from fastpixcon.ops import define, extension
 
-# On GPUs CUDA C++ takes the irregular work, where it has histograms in shared memory and nothing to compile at the
-# first step; Triton takes the products, for which it knows the tensor cores of every architecture.
+# On GPUs CUDA C++ has nothing to compile at the first step, less to do before each launch, and the faster products of
+# float32 and with a memory; docs/gpu.md has the measurements.
 AUTO_ORDER = {
     "cpu": ("native", "reference"),
     "cuda": ("native", "triton", "reference"),
 }
 PRODUCTS = ("info_nce", "contrast_", "memory_sums", "memory_positives", "mining_")  # operators that multiply rows
+TILES = ("info_nce", "contrast_")  # those of all pairs, which Triton multiplies with Hopper's wgmma, CUDA C++ not
+MANY_ANCHORS = 8192  # more of half precision are Triton's
 CUDA_MAX_WIDTH = 512  # D of the native products on GPUs, whose gradient stays in registers
 TRITON_DEVICES = {"cuda", *(["cpu"] if define.INTERPRETING else [])}
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -73,11 +75,12 @@ def missing(name: str) -> str | None:
     return f"this version of fastpixcon has no operators for {name}"
 
 
-def auto_order(operator: str, device_type: str) -> tuple[str, ...]:
-    """The backends that "auto" tries, in order."""
-    if device_type == "cuda" and operator.startswith(PRODUCTS):
-        return ("triton", "native", "reference")
-    return AUTO_ORDER.get(device_type, ("reference",))
+def auto_order(operator: str, device_type: str, dtype: torch.dtype, rows: int) -> tuple[str, ...]:
+    """The backends that "auto" tries, in order, of so many anchors."""
+    order = AUTO_ORDER.get(device_type, ("reference",))
+    if device_type == "cuda" and operator.startswith(TILES) and dtype != torch.float32 and rows > MANY_ANCHORS:
+        return ("triton", *(name for name in order if name != "triton"))
+    return order
 
 
 def unsupported(
@@ -112,7 +115,7 @@ def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
         name = _default
     width = tensor.shape[-1] if tensor.dim() in (2, 3) else None  # of rows [N, D], of a bank [K, S, D]
     if name == "auto":
-        for candidate in auto_order(operator, tensor.device.type):
+        for candidate in auto_order(operator, tensor.device.type, tensor.dtype, tensor.shape[0]):
             if unsupported(candidate, operator, tensor.device, tensor.dtype, width) is None:
                 return define.OVERLOADS[candidate, operator]
     else:
