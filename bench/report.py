@@ -151,6 +151,43 @@ def environment(run: dict[str, Any]) -> list[str]:
     ]
 
 
+def best(answers: dict[str, Entry], of: str) -> str:
+    """The peer with the least time or memory, and how many times ours it is."""
+    there = {n: a[of] for n, a in answers.items() if n != OURS and a["status"] == workers.OK}
+    if not there:
+        return "-"
+    name = min(there, key=lambda peer: there[peer])
+    return f"{name} {answer_text(answers[name], of, answers[OURS])}"
+
+
+def summary(results: dict[str, Any]) -> str:
+    """What the README shows: the usual problems, each against its best peers and against eager PyTorch."""
+    rows = []
+    for cell, entry in entries(results):
+        answers, run = entry["peers"], results["runs"][entry["run"]]
+        usual = cell.dim == 256 and cell.labels == "balanced" and cell.classes == 19 and cell.threads == run["threads"]
+        if not usual or answers[OURS]["status"] != workers.OK:
+            continue
+        row = [cell.workload, f"{cell.n:,}", f"{cell.m:,}" if cell.m else "-", cell.dtype]
+        for of, text in (("median", duration), ("memory", size)):
+            eager = answer_text(answers.get("eager"), of, answers[OURS])
+            row += [text(answers[OURS][of]), best(answers, of), eager]
+        rows.append(row)
+    head = ["workload", "N", "M", "dtype", "time", "fastest peer", "eager", "memory", "least of a peer", "eager"]
+    used = sorted({entry["run"] for entry in results["cells"].values()})
+    return "\n".join([*table(head, rows), "", *(x for number in used for x in environment(results["runs"][number]))])
+
+
+BEGIN, END = "<!-- begin of what fastpixcon bench wrote -->", "<!-- end of what fastpixcon bench wrote -->"
+
+
+def with_summary(readme: str, results: dict[str, Any]) -> str:
+    """The README with the summary between its marks."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{summary(results)}\n\n{END}{after}"
+
+
 def markdown(results: dict[str, Any], plots: list[str]) -> str:
     lines = [
         "# Benchmark",

@@ -249,6 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{path}: nothing measured yet", file=sys.stderr)
         return 2
     print(report.write(results, options.out))
+    if options.out == machine.BENCH / "results":
+        readme = machine.BENCH.parent / "README.md"
+        readme.write_text(report.with_summary(readme.read_text(), results))
     failed = [key for key, entry in results["cells"].items() if entry["peers"][OURS]["status"] in report.OWN_FAILURES]
     return int(bool(failed))
 

@@ -17,6 +17,8 @@ import workers
 import workloads
 from workloads import Cell
 
+ROOT = Path(__file__).resolve().parents[1]
+
 SLOW_TO_COMPILE = ("compiled", "compiled_chunks", "keops")
 ROW_CELLS = [cell for cell in workloads.smallest() if cell.workload in workloads.ROW_WORKLOADS]
 STATUSES = {workers.OK, workers.MEMORY, workers.TIME, workers.WRONG, workers.FAILED, workers.ABSENT, workers.NO_FORMULA}
@@ -90,6 +92,13 @@ def test_the_report_has_every_cell_and_reason(measured: tuple[dict[str, Any], Pa
                 assert name in section[0]
     assert "## Where a peer is ahead" in text
     assert (out / "ratios.png").stat().st_size > 1000
+
+
+def test_the_readme_has_what_the_results_say() -> None:
+    """Written by fastpixcon bench --report, never by hand."""
+    readme, path = (ROOT / "README.md").read_text(), ROOT / "bench" / "results" / "results.json"
+    assert path.exists(), "bench/results is part of the repository"
+    assert report.with_summary(readme, json.loads(path.read_text())) == readme
 
 
 def test_what_is_known_is_not_measured_again(
