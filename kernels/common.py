@@ -18,9 +18,8 @@ MIN_NORM = tl.constexpr(1e-12)  # below it a row has no direction: it is zero an
 SEGMENT_STREAM = tl.constexpr(0x5E6D)  # draws of whole segments use another stream than draws of pixels
 MEMORY_STREAM = tl.constexpr(0x3E3D)  # draws of pixels for the memory bank
 
-# Of a product of float32; Triton 3.8 takes 8.
 _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
-LEAST_ROWS = tl.constexpr(8 if _VERSION >= (3, 8) else 16)
+LEAST_ROWS = tl.constexpr(8 if _VERSION >= (3, 8) else 16)  # that a product of float32 is summed over
 
 # Triton leaves tl.device_assert out of a kernel that is not launched with these; torch.compile never does.
 ASSERTIONS: dict[str, Any] = {} if INTERPRETING else {"debug": True, "sanitize_overflow": False}

@@ -16,7 +16,7 @@ AUTO_ORDER = {
     "cuda": ("native", "triton", "reference"),
 }
 PRODUCTS = ("info_nce", "contrast_", "memory_sums", "memory_positives", "mining_")  # operators that multiply rows
-TILES = ("info_nce", "contrast_")  # those of all pairs, which Triton multiplies with Hopper's wgmma, CUDA C++ not
+ALL_PAIRS = ("info_nce", "contrast_")  # what Triton multiplies with Hopper's wgmma, CUDA C++ not
 MANY_ANCHORS = 8192  # more of half precision are Triton's
 CUDA_MAX_WIDTH = 512  # D of the native products on GPUs, whose gradient stays in registers
 TRITON_DEVICES = {"cuda", *(["cpu"] if define.INTERPRETING else [])}
@@ -78,7 +78,7 @@ def missing(name: str) -> str | None:
 def auto_order(operator: str, device_type: str, dtype: torch.dtype, rows: int) -> tuple[str, ...]:
     """The backends that "auto" tries, in order, of so many anchors."""
     order = AUTO_ORDER.get(device_type, ("reference",))
-    if device_type == "cuda" and operator.startswith(TILES) and dtype != torch.float32 and rows > MANY_ANCHORS:
+    if device_type == "cuda" and operator.startswith(ALL_PAIRS) and dtype != torch.float32 and rows > MANY_ANCHORS:
         return ("triton", *(name for name in order if name != "triton"))
     return order
 
