@@ -196,17 +196,18 @@ class Arm:
         train = TrainSet(self.data.train, augmentation(config.data.augmentation), config.seed)
         share = (processes.rank, processes.size)
         order = EpochOrder(len(self.data.train), config.schedule.batch, config.seed, epoch, start, share)
+        on_gpu = self.runtime.device.type == "cuda"
         self.network.train()
         stop = False
-        for images, labels in train_loader(train, order, config.data.workers):
+        for images, labels in train_loader(train, order, config.data.workers, pinned=on_gpu):
             self._step(images, labels, losses)
             self.done += 1
-            losses.read_into(self.history, lazily=self.runtime.device.type == "cuda")
+            losses.read_into(self.history, lazily=on_gpu)
             self.runtime.on_iteration(self)
             if self.done == config.contrast.warmup and self.leaves_warm_state:
                 losses.read_into(self.history)
                 self.save(self.warm_path)
-            if self.runtime.device.type == "cpu" or self.done % _ASK_EVERY == 0:
+            if not on_gpu or self.done % _ASK_EVERY == 0:
                 stop = processes.any(self.runtime.stop_requested(), self.runtime.device)
             if stop or self.done == self.iterations:
                 break

@@ -19,7 +19,8 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     ]
     if schedule.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=schedule.learning_rate, momentum=schedule.momentum)
-    return torch.optim.AdamW(parameters, lr=schedule.learning_rate)
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
+    return torch.optim.AdamW(parameters, lr=schedule.learning_rate, fused=on_gpu or None)
 
 
 def rate_factor(done: int, iterations: int, schedule: Schedule) -> float:

@@ -113,8 +113,9 @@ class EpochOrder(Sampler[list[Key]]):
             yield [(self.epoch, index) for index in batch[self.rank :: self.processes]]
 
 
-def train_loader(data: TrainSet, order: EpochOrder, workers: int) -> DataLoader[Sample]:
-    return _Loader(data, batch_sampler=order, **_options(workers))
+def train_loader(data: TrainSet, order: EpochOrder, workers: int, pinned: bool = False) -> DataLoader[Sample]:
+    """``pinned``: in memory that a GPU copies from by itself; it waits for a copy from any other."""
+    return _Loader(data, batch_sampler=order, pin_memory=pinned, **_options(workers))
 
 
 def val_loader(split: Split, batch: int, workers: int, rank: int = 0, processes: int = 1) -> DataLoader[Sample]:
