@@ -109,7 +109,7 @@ class Suite:
         smaller = [
             (other, entry["peers"][name])
             for entry in self.results["cells"].values()
-            if (other := Cell(**entry["cell"])).series == cell.series and other.pairs < cell.pairs
+            if (other := Cell(**entry["cell"])).costs_like(cell) and other.pairs < cell.pairs
             and name in entry["peers"]
         ]  # fmt: skip
         limit = self.options.time_limit * (OWN if name == OURS else 1)

@@ -54,6 +54,10 @@ class Cell:
         """Cells that differ in size only."""
         return replace(self, n=0, m=0).key
 
+    def costs_like(self, other: "Cell") -> bool:
+        """As much a pair: whose labels they are makes no difference."""
+        return replace(self, classes=0, labels="").series == replace(other, classes=0, labels="").series
+
     @property
     def pairs(self) -> int:
         return self.n * (self.m if self.workload in ("pairs", "bank", "bank_supcon") else self.n)

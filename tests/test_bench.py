@@ -170,9 +170,10 @@ def test_larger_sizes_of_what_was_too_slow_are_left_out() -> None:
     results = {"cells": {small.key: {"cell": vars(small), "peers": known}}}
     runner = suite.Suite(results, ["eager", "lean"], options)
     for name, reason in (("eager", "by N = 1,024 it would take 16 s"), ("lean", "at N = 1,024 already")):
-        with pytest.raises(workers.NoResultError) as error:
-            runner.refuse_early(name, large)
-        assert error.value.reason == reason
+        for cell in (large, replace(large, classes=2, labels="long-tailed")):
+            with pytest.raises(workers.NoResultError) as error:
+                runner.refuse_early(name, cell)
+            assert error.value.reason == reason
     runner.refuse_early("lean", replace(large, dtype="bfloat16"))  # another series
 
 
