@@ -44,9 +44,9 @@ def included(text: str, folder: str) -> str:
     return "".join(parts)
 
 
-def camvid() -> str:
-    """mIoU of every arm and seed, and the IoU of every class in the mean over seeds."""
-    runs = [seeds.read(file) for file in sorted(CAMVID.glob("seed-*.json"))]
+def camvid(study: Path) -> str:
+    """mIoU of every arm and seed of a folder, and the IoU of every class in the mean over seeds."""
+    runs = [seeds.read(file) for file in sorted(study.glob("seed-*.json"))]
     arms = list(runs[0]["arms"])
     whole = [run for run in runs if set(arms) <= run["arms"].keys()]
     names = ", ".join(str(run["config"]["seed"]) for run in whole)
@@ -60,19 +60,20 @@ def camvid() -> str:
     return "\n".join(lines) + "\n"
 
 
-def variants() -> str:
-    """Contrast with other settings, beside the study's own: ``bench/camvid/variants`` has their results."""
-    runs = {run["config"]["seed"]: run for run in map(seeds.read, sorted(CAMVID.glob("seed-*.json")))}
+def variants(study: Path) -> str:
+    """Contrast with other settings, beside the study's own seeds: its folder ``variants`` has their results."""
+    made = [seeds.read(file) for file in sorted((study / "variants").glob("*.json"))]
+    runs = {run["config"]["seed"]: run for run in map(seeds.read, sorted(study.glob("seed-*.json")))}
+    runs = {seed: run for seed, run in runs.items() if seed in {other["config"]["seed"] for other in made}}
     for run in runs.values():
         run["arms"] = {arm: run["arms"][arm] for arm in ("ce", "ce+contrast")}
-    for file in sorted((CAMVID / "variants").glob("*.json")):
-        made = seeds.read(file)
-        run = runs[made["config"]["seed"]]
-        ran = config.parse(made["config"])
+    for other in made:
+        run = runs[other["config"]["seed"]]
+        ran = config.parse(other["config"])
         changed = set(config.differences(ran, config.parse(run["config"]))) - {"arms"}
         names = sorted(key.removeprefix("contrast.") for key in changed)
         variant = ", ".join(f"{name} {getattr(ran.contrast, name)}" for name in names)
-        run["arms"][variant] = made["arms"]["ce+contrast"]
+        run["arms"][variant] = other["arms"]["ce+contrast"]
     return seeds.markdown(seeds.compare(list(runs.values()))) + "\n"
 
 
@@ -82,5 +83,7 @@ def write(folder: Path) -> None:
     contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("(ARCHITECTURE.md)", "(architecture.md)")
     (folder / "contributing.md").write_text(contributing)
     (folder / "benchmarks.md").write_text(benchmarks(folder))
-    (folder / "camvid.md").write_text(camvid())
-    (folder / "camvid-variants.md").write_text(variants())
+    for study, name in ((CAMVID, "camvid"), (CAMVID / "gpu", "camvid-gpu"), (CAMVID / "long", "camvid-long")):
+        (folder / f"{name}.md").write_text(camvid(study))
+        if (study / "variants").exists():
+            (folder / f"{name}-variants.md").write_text(variants(study))

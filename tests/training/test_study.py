@@ -7,12 +7,13 @@ import pytest
 from fastpixcon.training import config, seeds
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "bench" / "camvid").glob("seed-*.json"))
-VARIANTS = ROOT / "bench" / "camvid" / "variants"
+STUDY = ROOT / "bench" / "camvid"
+VARIANTS = STUDY / "variants"
 
 
-def test_the_readme_has_the_table_of_the_files() -> None:
-    table = seeds.markdown(seeds.compare([seeds.read(file) for file in FILES]))
+@pytest.mark.parametrize("study", [STUDY, STUDY / "long"], ids=lambda study: study.name)
+def test_the_readme_has_the_table_of_the_files(study: Path) -> None:
+    table = seeds.markdown(seeds.compare([seeds.read(file) for file in sorted(study.glob("seed-*.json"))]))
     assert table in (ROOT / "README.md").read_text()
 
 
@@ -26,19 +27,22 @@ def test_the_readme_has_the_gains_with_more_views(variant: str) -> None:
     assert ", ".join(gains) in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("file", sorted(VARIANTS.glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(STUDY.glob("**/variants/*.json")), ids=lambda file: file.stem)
 def test_a_variant_is_named_by_its_settings(file: Path) -> None:
     ran = config.parse(seeds.read(file)["config"])
-    study = config.parse(seeds.read(ROOT / "bench" / "camvid" / f"seed-{ran.seed}.json")["config"])
+    study = config.parse(seeds.read(file.parents[1] / f"seed-{ran.seed}.json")["config"])
     changed = set(config.differences(ran, study)) - {"arms"}
     names = sorted(key.removeprefix("contrast.") for key in changed)
     settings = "-".join(f"{name}-{config.to_tree(ran)['contrast'][name]}" for name in names)
     assert file.stem == f"{settings}-seed-{ran.seed}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted(STUDY.glob("**/seed-*.json")), ids=lambda file: f"{file.parent.name}-{file.stem}"
+)
 def test_the_config_is_that_of_the_package(file: Path) -> None:
     ran = config.parse(seeds.read(file)["config"])
-    here = {"seed", "data.root", "arms", "device", "precision"}
-    assert set(config.differences(ran, config.load("camvid"))) <= here
+    here = {"name", "seed", "data.root", "arms", "device", "precision"}
+    package = config.load("camvid_long" if file.parent.name == "long" else "camvid")
+    assert set(config.differences(ran, package)) <= here
     assert file.stem == f"seed-{ran.seed}"
