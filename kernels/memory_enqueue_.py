@@ -3,10 +3,11 @@ its place, then every row is copied to its own. No atomics: the order of the row
 
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import cast, cdiv, launch, power_of_two
+from fastpixcon.kernels.common import ASSERTIONS, cast, cdiv, launch, power_of_two
 from torch import Tensor
 
 SCAN = 1024  # labels at a time
+LARGEST = tl.constexpr(2**62)
 
 
 @triton.jit
@@ -18,6 +19,7 @@ def places_kernel(
     k = tl.program_id(0)
     written_at = written_ptr + tl.program_id(1).to(tl.int64) * stride_ring + k.to(tl.int64) * stride_k
     written = tl.load(written_at)
+    tl.device_assert((written >= 0) & (written < LARGEST), "written: a count is outside of [0, 2^62)")
     is_region = tl.program_id(1) == 1
     n = tl.where(is_region, R, P)
     size = tl.where(is_region, region_size, pixel_size)
@@ -80,6 +82,7 @@ def memory_enqueue_(
     launch(
         places_kernel, (K, 2), written, pixel_labels, region_labels, pixel_places, region_places, P, R, pixel_size,
         S - pixel_size, *written.stride(), pixel_labels.stride(0), region_labels.stride(0), SCAN=SCAN, num_warps=4,
+        **ASSERTIONS,
     )  # fmt: skip
     block_d = power_of_two(D)
     block_r = max(1, min(16, 4096 // block_d))

@@ -24,6 +24,7 @@ from fastpixcon.ops.backends import CUDA_MAX_WIDTH as MAX_WIDTH
 from fastpixcon.testing import (
     CASES,
     ContrastCase,
+    EnqueueCase,
     GatherCase,
     InfoNCECase,
     MemoryCase,
@@ -195,6 +196,14 @@ def test_a_temperature_that_is_not_positive_is_an_assertion_on_the_device(value:
     arguments[4].fill_(value)
     with launching(Emulator()), pytest.raises(ptxemu.DeviceAssertError, match="temperature: not a number > 0"):
         define.OVERLOADS["native", "info_nce"](*arguments)
+
+
+@pytest.mark.parametrize("value", [-1, 2**62])
+def test_a_count_of_a_bank_that_cannot_be_is_an_assertion_on_the_device(value: int) -> None:
+    arguments = EnqueueCase().arguments()
+    arguments[2][1, 0] = value
+    with launching(Emulator()), pytest.raises(ptxemu.DeviceAssertError, match=r"written: a count"):
+        define.OVERLOADS["native", "memory_enqueue_"](*arguments)
 
 
 # Memory

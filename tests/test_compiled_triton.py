@@ -16,7 +16,7 @@ from ptxemu import SECTOR
 
 import fastpixcon as fpc
 from fastpixcon.ops import define
-from fastpixcon.testing import GatherCase, InfoNCECase, SelectCase, backward_arguments
+from fastpixcon.testing import EnqueueCase, GatherCase, InfoNCECase, SelectCase, backward_arguments
 
 triton = pytest.importorskip("triton")
 tl = triton.language
@@ -131,6 +131,14 @@ def test_a_temperature_that_is_not_positive_is_an_assertion_on_the_device(value:
     outputs = define.OVERLOADS["triton", "info_nce"](*arguments)
     with pytest.raises(ptxemu.DeviceAssertError, match="temperature: not a number > 0"):
         define.OVERLOADS["triton", "info_nce_backward"](*backward_arguments(case, arguments, outputs))
+
+
+@pytest.mark.parametrize("value", [-1, 2**62])
+def test_a_count_of_a_bank_that_cannot_be_is_an_assertion_on_the_device(value: int, emulator: Emulator) -> None:
+    arguments = EnqueueCase().arguments()
+    arguments[2][1, 0] = value
+    with pytest.raises(ptxemu.DeviceAssertError, match=r"written: a count"):
+        define.OVERLOADS["triton", "memory_enqueue_"](*arguments)
 
 
 # Schedules

@@ -237,7 +237,6 @@ def test_a_state_of_a_bank_of_another_version_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [-1, -(2**63), 2**63 - 1])
 def test_a_state_of_a_bank_with_counts_that_cannot_be_is_refused(wrong: int) -> None:
-    """On a GPU nothing looks at them again."""
     memory = bank()
     before, state = copy.deepcopy(memory.state_dict()), copy.deepcopy(memory.state_dict())
     state["written"][1, 0] = wrong

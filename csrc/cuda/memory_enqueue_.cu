@@ -2,6 +2,7 @@
 // order, so that nothing depends on the order of threads. Of too many rows only the last ones are written: no place
 // twice.
 #include "cuda/convert.cuh"
+#include "cuda/device_check.cuh"
 #include "cuda/memory_enqueue_.h"
 #include "cuda/warp.cuh"
 
@@ -34,6 +35,7 @@ __global__ void __launch_bounds__(kEnqueueThreads)
   const int begin = is_region ? pixel_size : 0, size = is_region ? S - pixel_size : pixel_size;
   int64_t* const counter = written + blockIdx.y * stride_wr + c * stride_wc;
   const int64_t before = *counter;
+  FASTPIXCON_DEVICE_CHECK(before >= 0 && before < int64_t{1} << 62, "written: a count is outside of [0, 2^62)");
 
   int mine = 0, count;
   for (int i = tid; i < n; i += kEnqueueThreads) mine += labels[i] == c ? 1 : 0;
