@@ -6,7 +6,8 @@
        inv_norm [N] float32 (float64 for float64): 1 / |e|, or 0 for padding and where |e| < 1e-12
 
 Backward, with r = e/|e| and g = dL/dr: dL/de = (g - (g.r) r) / |e|, added up over equal indices, in a map
-that is zero elsewhere. A row without direction (|e| < 1e-12) is zero and passes no gradient.
+that is zero elsewhere. A row without direction (|e| < 1e-12) is zero and passes no gradient. One that is not
+finite has a NaN; where, and which inverse norm, is the backend's.
 """
 
 from typing import Any
