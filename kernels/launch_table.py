@@ -44,10 +44,10 @@ SUMS = {
         1024: Launch(16, 16, 4, 2),
     },
     90: {
-        64: Launch(128, 64, 4, 3, 0, 64),
-        128: Launch(128, 64, 4, 3, 0, 64),
+        64: Launch(128, 64, 8, 3, 0, 64),
+        128: Launch(128, 64, 8, 3, 0, 64),
         256: Launch(256, 64, 8, 2, 0, 64),
-        512: Launch(64, 64, 8, 2, 0, 64),
+        512: Launch(64, 32, 4, 2, 0, 32),
         1024: Launch(32, 32, 4, 2),
     },
     100: {
@@ -113,9 +113,9 @@ GRADIENT = {
     },
     90: {
         64: Launch(128, 64, 4, 3, 0, 32),
-        128: Launch(64, 128, 4, 2),
+        128: Launch(64, 64, 4, 3, 0, 32),
         256: Launch(128, 64, 8, 3, 0, 32),
-        512: Launch(32, 32, 8, 2),
+        512: Launch(32, 64, 8, 2, 0, 32),
         1024: Launch(32, 16, 8, 2),
     },
     100: {
@@ -166,7 +166,7 @@ GRADIENT_MINED = {
 MEMORY_SUMS = {
     80: GRADIENT[80] | {64: Launch(128, 64, 8, 3), 256: Launch(64, 64, 8, 2)},
     89: GRADIENT[89],
-    90: GRADIENT[90] | {128: Launch(64, 128, 8, 2)},
+    90: GRADIENT[90] | {128: Launch(64, 128, 8, 2), 512: Launch(32, 32, 8, 2)},
     100: GRADIENT[100] | {256: Launch(64, 64, 8, 2), 512: Launch(32, 32, 8, 2)},
 }
 MEMORY_SUMS_ONLINE = {
@@ -212,6 +212,7 @@ HALF = {
 WIDTHS = (64, 128, 256, 512, 1024)
 SUMS_FLOAT32 = dict.fromkeys((80, 90, 100), dict.fromkeys(WIDTHS, Launch(64, 64, 8, 3, 32, 32)))
 SUMS_FLOAT32[89] = dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))
+SUMS_FLOAT32[90] = dict.fromkeys(WIDTHS, Launch(64, 64, 4, 3, 32, 32))
 GRADIENT_FLOAT32 = {
     64: Launch(32, 32, 8, 2, 32, 32),
     128: Launch(32, 32, 8, 2, 32, 32),
@@ -219,13 +220,19 @@ GRADIENT_FLOAT32 = {
     512: Launch(32, 16, 8, 2, 64, 16),
     1024: Launch(16, 16, 8, 2, 64, 16),
 }
+GRADIENT_FLOAT32_90 = GRADIENT_FLOAT32 | {  # measured: some spill and are faster all the same
+    64: Launch(64, 32, 4, 2, 32, 32),
+    128: Launch(64, 32, 4, 2, 32, 32),
+    256: Launch(32, 32, 4, 2, 32, 32),
+    512: Launch(32, 16, 4, 2, 64, 16),
+}
 GRADIENT_ONLINE_FLOAT32 = GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}
 FLOAT32 = {
     "sums": SUMS_FLOAT32,
     "sums_any": SUMS_FLOAT32,
     "sums_online": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
     "positives": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None))),
-    "gradient": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
+    "gradient": dict.fromkeys(SUMS, GRADIENT_FLOAT32) | {90: GRADIENT_FLOAT32_90},
     "gradient_online": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
     "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
     "gradient_mined": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),

@@ -21,14 +21,17 @@ import triton_table
 from ahead_of_time import Compiled
 
 TENSOR = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
+# Spills of these rows of float32 cost less than what they save, measured: docs/gpu.md.
+MAY_SPILL = {(90, "info_nce_sums_kernel"), (90, "info_nce_gradient_kernel")}
 TILES = ("info_nce_sums_kernel", "info_nce_positives_kernel", "info_nce_gradient_kernel")
 BANK_TILES = ("memory_sums_kernel", "memory_positives_kernel", "mining_counts_kernel")  # one loop over tiles
 
 
 def complaints(compiled: Compiled) -> list[str]:
-    architecture = compiled.launch.architecture
+    launch, architecture = compiled.launch, compiled.launch.architecture
     found = []
-    if compiled.spills:
+    may_spill = (architecture, launch.name) in MAY_SPILL and launch.arguments[0].dtype == torch.float32
+    if compiled.spills and not may_spill:
         found.append(f"spills: {compiled.spills} instructions, {compiled.stack} bytes a thread")
     if compiled.shared > aot.SHARED_LIMIT[architecture]:
         found.append(f"shared memory: {compiled.shared} bytes, at most {aot.SHARED_LIMIT[architecture]}")

@@ -17,7 +17,7 @@ AUTO_ORDER = {
 }
 PRODUCTS = ("info_nce", "contrast_", "memory_sums", "memory_positives", "mining_")  # operators that multiply rows
 ALL_PAIRS = ("info_nce", "contrast_")  # what Triton multiplies with Hopper's wgmma, CUDA C++ not
-MANY_ANCHORS = 8192  # more of half precision are Triton's
+MANY_ANCHORS = 8192  # more of them are Triton's
 CUDA_MAX_WIDTH = 512  # D of the native products on GPUs, whose gradient stays in registers
 TRITON_DEVICES = {"cuda", *(["cpu"] if define.INTERPRETING else [])}
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -75,10 +75,10 @@ def missing(name: str) -> str | None:
     return f"this version of fastpixcon has no operators for {name}"
 
 
-def auto_order(operator: str, device_type: str, dtype: torch.dtype, rows: int) -> tuple[str, ...]:
+def auto_order(operator: str, device_type: str, rows: int) -> tuple[str, ...]:
     """The backends that "auto" tries, in order, of so many anchors."""
     order = AUTO_ORDER.get(device_type, ("reference",))
-    if device_type == "cuda" and operator.startswith(ALL_PAIRS) and dtype != torch.float32 and rows > MANY_ANCHORS:
+    if device_type == "cuda" and operator.startswith(ALL_PAIRS) and rows > MANY_ANCHORS:
         return ("triton", *(name for name in order if name != "triton"))
     return order
 
@@ -115,7 +115,7 @@ def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
         name = _default
     width = tensor.shape[-1] if tensor.dim() in (2, 3) else None  # of rows [N, D], of a bank [K, S, D]
     if name == "auto":
-        for candidate in auto_order(operator, tensor.device.type, tensor.dtype, tensor.shape[0]):
+        for candidate in auto_order(operator, tensor.device.type, tensor.shape[0]):
             if unsupported(candidate, operator, tensor.device, tensor.dtype, width) is None:
                 return define.OVERLOADS[candidate, operator]
     else:
