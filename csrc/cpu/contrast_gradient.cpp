@@ -32,11 +32,13 @@ std::tuple<Tensor, Tensor, Tensor> contrast_gradient(
     check_statistics(*contrast, *column_d_loss, *column_log_sum, *column_weight, *column_count);
     columns = Statistics{*column_d_loss, *column_log_sum, *column_weight, *column_count};
   }
-  const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, "unit", mutual, diagonal,
-                  mining_of(mined, seed, diagonal));
+  Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, "unit", mutual, diagonal,
+            mining_of(mined, seed, diagonal));
   const bool wants_contrast = output_mask[1] && !p.self;
+  if (p.kernels.bf16 && !output_mask[2]) p.forget_rows();
   const Gradients d = gradients(p, {d_loss, log_sum, weight, count}, columns.has_value() ? &*columns : nullptr,
                                 output_mask[0], wants_contrast, output_mask[2]);
+  p.forget_operands();
   const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
   const Tensor nothing = at::empty({0}, options);
   Tensor d_temperature = at::empty({}, temperature.options());

@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "common/checks.h"
-#include "cpu/huge_pages.h"
 #include "cpu/inverse_norm.h"
+#include "cpu/scratch.h"
 
 namespace fastpixcon::cpu {
 namespace {

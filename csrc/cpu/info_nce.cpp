@@ -8,7 +8,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "common/checks.h"
 #include "cpu/steps.h"
@@ -19,24 +21,35 @@ namespace {
 using at::Tensor;
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
-// Sums of the contrast rows of each class, [classes][D].
-std::vector<double> class_sums(const Problem& p) {
-  const SortedRows& set = p.contrast();
-  const int64_t D = set.operand.depth;
-  std::vector<double> sums(p.classes.range.size() * D, 0.0);
-  at::parallel_for(0, D, 16, [&](int64_t first, int64_t last) {
-    for (int64_t j = 0; j < set.n; ++j) {
-      double* sum = sums.data() + p.classes.of_contrast[j] * D;
-      for (int64_t k = first; k < last; ++k) sum[k] += set.row(j)[k];
-    }
-  });
-  return sums;
-}
-
 double dot_with_sum(const float* a, const double* b, int64_t D) {
   double sum = 0;
   for (int64_t k = 0; k < D; ++k) sum += a[k] * b[k];
   return sum;
+}
+
+// Of each anchor the dot product with the sum of the contrast rows of its class, [n]: as many sums at a time as are
+// little beside the rows, of which classes may have one each.
+std::vector<double> similarities(const Problem& p) {
+  constexpr int64_t kClasses = 256;
+  const SortedRows &a = p.anchors, &c = p.contrast();
+  const std::vector<ClassRange>& range = p.classes.range;
+  const int64_t D = c.operand.depth, K = static_cast<int64_t>(range.size());
+  std::vector<double> out(a.n), sums;
+  for (int64_t k0 = 0; k0 < K; k0 += kClasses) {
+    const int64_t k1 = std::min(K, k0 + kClasses);
+    sums.assign((k1 - k0) * D, 0.0);
+    at::parallel_for(0, D, 16, [&](int64_t first, int64_t last) {
+      for (int64_t j = range[k0].contrast_first; j < range[k1 - 1].contrast_last; ++j) {
+        double* sum = sums.data() + (p.classes.of_contrast[j] - k0) * D;
+        for (int64_t k = first; k < last; ++k) sum[k] += c.row(j)[k];
+      }
+    });
+    at::parallel_for(range[k0].anchor_first, range[k1 - 1].anchor_last, 256, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i)
+        out[i] = dot_with_sum(a.row(i), sums.data() + (p.classes.of_anchor[i] - k0) * D, D);
+    });
+  }
+  return out;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const Tensor& anchor_labels,
@@ -47,12 +60,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
   check_info_nce(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
   const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
   const SortedRows& a = p.anchors;
-  const int64_t N = anchors.size(0), D = anchors.size(1), n = a.n;
+  const int64_t N = anchors.size(0), n = a.n;
   const LogSums log_z = log_sums(p);
 
   // "all": the mean of positive logits is a dot product with the sum of the class.
   const Positives of = p.negatives ? positives(p, log_z).rows : Positives(0);
-  const std::vector<double> sums = p.negatives ? std::vector<double>() : class_sums(p);
+  const std::vector<double> with_class = p.negatives ? std::vector<double>() : similarities(p);
 
   const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
   Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options), log_sum = at::empty({N}, options);
@@ -71,8 +84,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
         loss_out[to] = static_cast<float>(of.loss[i] / count);
         weight_out[to] = static_cast<float>(of.weight[i] / count);
       } else {
-        double similarity = dot_with_sum(a.row(i), sums.data() + p.classes.of_anchor[i] * D, D);
-        if (p.self) similarity -= dot(a.row(i), a.row(i), D);
+        double similarity = with_class[i];
+        if (p.self) similarity -= dot(a.row(i), a.row(i), a.operand.depth);
         loss_out[to] = static_cast<float>(log_z.rows[i] - similarity * p.scale.inverse / count);
       }
     }
@@ -89,10 +102,12 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const
                                                      std::array<bool, 3> output_mask) {
   check_info_nce(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
   check_statistics(anchors, d_loss, log_sum, weight, num_positives);
-  const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
+  Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
   const bool wants_contrast = output_mask[1] && !p.self;
+  if (p.kernels.bf16 && !output_mask[2]) p.forget_rows();
   const Gradients d =
       gradients(p, {d_loss, log_sum, weight, num_positives}, nullptr, output_mask[0], wants_contrast, output_mask[2]);
+  p.forget_operands();
   const Tensor nothing = at::empty({0}, anchors.options().memory_format(at::MemoryFormat::Contiguous));
   Tensor d_temperature = at::empty({}, temperature.options());
   d_temperature.fill_(-d.along * d.scale * p.scale.inverse);

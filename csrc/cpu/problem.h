@@ -59,6 +59,15 @@ struct Problem {
           c10::string_view rows, bool mutual = false, std::optional<int64_t> diagonal = std::nullopt,
           std::optional<Mining> mining = std::nullopt);
 
+  // So that a gradient's memory is that of its products or of its results, not of both.
+  void forget_rows() {
+    for (SortedRows* set : {&anchors, &separate}) set->forget_rows();
+  }
+  void forget_operands() {
+    forget_rows();
+    for (SortedRows* set : {&anchors, &separate}) set->forget_columns();
+  }
+
   bool online() const { return scale.online; }
   const SortedRows& contrast() const { return self ? anchors : separate; }
   const ClassRange& class_of(int64_t i) const { return classes.range[classes.of_anchor[i]]; }

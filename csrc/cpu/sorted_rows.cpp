@@ -2,15 +2,14 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "cpu/huge_pages.h"
 #include "cpu/inverse_norm.h"
+#include "cpu/scratch.h"
 
 namespace fastpixcon::cpu {
 namespace {
@@ -41,8 +40,15 @@ double sum_of_squares(const scalar_t* x, int64_t D) {
   return sum;
 }
 
+// A number of a unit row.
 template <class scalar_t>
-void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, bool bf16, SortedRows& set, float* rows) {
+float unit(scalar_t x, double inverse_norm, bool bf16) {
+  const float u = inverse_norm == 0 ? 0.0f : static_cast<float>(static_cast<double>(x) * inverse_norm);
+  return bf16 ? static_cast<float>(static_cast<c10::BFloat16>(u)) : u;
+}
+
+template <class scalar_t>
+void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, SortedRows& set, float* rows) {
   const int64_t stride = set.operand.stride;
   at::parallel_for(0, set.operand.count, 64, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
@@ -56,10 +62,7 @@ void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, bool bf16, Sort
       }
       const double inverse = inverse_norm(std::sqrt(sum_of_squares(from, D)));
       set.inv_norm[i] = inverse;
-      for (int64_t k = 0; k < D; ++k)
-        row[k] = inverse == 0 ? 0.0f : static_cast<float>(static_cast<double>(from[k]) * inverse);
-      if (bf16)
-        for (int64_t k = 0; k < D; ++k) row[k] = static_cast<float>(static_cast<c10::BFloat16>(row[k]));
+      for (int64_t k = 0; k < D; ++k) row[k] = unit(from[k], inverse, set.bf16);
     }
   });
 }
@@ -78,14 +81,13 @@ SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normali
   if (normalize) set.inv_norm.resize(set.n);
 
   const int64_t count = round_up(set.n, lanes), stride = odd_lines(round_up(D, lanes));
-  set.rows = at::empty({count, stride}, x.options().dtype(at::kFloat));
-  set.columns = at::empty({kernels.pack_size(count, D, stride)}, x.options().dtype(at::kFloat));
-  for (const at::Tensor& big : {set.rows, set.columns}) prefer_huge_pages(big.mutable_data_ptr(), big.nbytes());
+  set.bf16 = kernels.bf16;
+  set.rows = scratch({count, stride});
+  set.columns = scratch({kernels.pack_size(count, D, stride)});
   set.operand = {set.rows.const_data_ptr<float>(), stride, set.columns.const_data_ptr<float>(), D, count};
   const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "sort_rows", [&] {
-    gather_rows(dense.const_data_ptr<scalar_t>(), dense.stride(0), D, kernels.bf16, set,
-                set.rows.mutable_data_ptr<float>());
+    gather_rows(dense.const_data_ptr<scalar_t>(), dense.stride(0), D, set, set.rows.mutable_data_ptr<float>());
   });
   float* columns = set.columns.mutable_data_ptr<float>();
   at::parallel_for(0, count / lanes, 4,
@@ -97,21 +99,32 @@ at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const flo
                            at::ScalarType dtype) {
   const int64_t D = x.size(1), stride = set.operand.stride;
   at::Tensor d_x = at::zeros({x.size(0), D}, x.options().dtype(dtype).memory_format(at::MemoryFormat::Contiguous));
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, dtype, "unsort_gradient", [&] {
-    scalar_t* out = d_x.mutable_data_ptr<scalar_t>();
+  const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
+  const auto unsort = [&](auto* out, const auto* from, int64_t from_stride) {
     at::parallel_for(0, set.n, 64, [&](int64_t first, int64_t last) {
+      std::vector<float> row(D, 0.0f);
       for (int64_t i = first; i < last; ++i) {
         const float* d = d_rows + i * stride;
-        const float* row = set.row(i);
-        scalar_t* to = out + set.source[i] * D;
+        auto* to = out + set.source[i] * D;
         double along = 0, factor = scale;
         if (!set.inv_norm.empty()) {
+          const auto* raw = from + set.source[i] * from_stride;
+          for (int64_t k = 0; k < D; ++k) row[k] = unit(raw[k], set.inv_norm[i], set.bf16);
           for (int64_t k = 0; k < D; ++k) along += static_cast<double>(d[k]) * row[k];
           factor *= set.inv_norm[i];
         }
-        for (int64_t k = 0; k < D; ++k) to[k] = static_cast<scalar_t>(factor * (d[k] - along * row[k]));
+        for (int64_t k = 0; k < D; ++k)
+          to[k] = static_cast<std::remove_reference_t<decltype(*to)>>(factor * (d[k] - along * row[k]));
       }
     });
+  };
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "unsort_gradient", [&] {
+    const scalar_t* from = dense.const_data_ptr<scalar_t>();
+    if (dtype == x.scalar_type()) {
+      unsort(d_x.mutable_data_ptr<scalar_t>(), from, dense.stride(0));
+    } else {
+      unsort(d_x.mutable_data_ptr<float>(), from, dense.stride(0));
+    }
   });
   return d_x;
 }

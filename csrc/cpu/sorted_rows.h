@@ -19,15 +19,27 @@ struct SortedRows {
   std::vector<int64_t> label;    // [n] ascending
   std::vector<double> inv_norm;  // [n] 1 / |x|, 0 for a row without direction; empty unless normalised
   at::Tensor rows, columns;      // float storage of the operand
+  bool bf16 = false;             // unit rows are rounded to it, and products read columns alone
   Operand operand;
 
   const float* row(int64_t i) const { return operand.rows + i * operand.stride; }
+
+  // Before products that read columns alone; after the last product.
+  void forget_rows() {
+    rows.reset();
+    operand.rows = nullptr;
+  }
+  void forget_columns() {
+    columns.reset();
+    operand.columns = nullptr;
+  }
 };
 
 // x [N, D] float32, bfloat16 or float16; labels [N] int32 or int64.
 SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normalize, const TileKernels& kernels);
 
-// Gradient of the input, [N, D] in its order: `scale` * d_rows [n][stride], through the normalisation.
+// Gradient of the input x, [N, D] in its order: `scale` * d_rows [n][stride], through the normalisation. In the dtype
+// of x or in float; rows and columns may be forgotten.
 at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale,
                            at::ScalarType dtype);
 

@@ -6,7 +6,7 @@
 #include <functional>
 #include <limits>
 
-#include "cpu/huge_pages.h"
+#include "cpu/scratch.h"
 
 namespace fastpixcon::cpu {
 namespace {
@@ -124,14 +124,9 @@ Gradients gradients(const Problem& p, const Statistics& of_rows, const Statistic
   wants_rows |= wants_along;
   wants_columns &= !p.self;
 
-  const auto options = a.rows.options();
-  Gradients out{at::empty({wants_rows ? a.operand.count : 0, a.operand.stride}, options),
-                at::empty({wants_columns ? c.operand.count : 0, c.operand.stride}, options), largest * p.scale.inverse,
-                0};
-  for (Tensor& d : {std::ref(out.rows), std::ref(out.columns)}) {
-    prefer_huge_pages(d.mutable_data_ptr(), d.nbytes());
-    d.zero_();
-  }
+  Gradients out{scratch({wants_rows ? a.operand.count : 0, a.operand.stride}),
+                scratch({wants_columns ? c.operand.count : 0, c.operand.stride}), largest * p.scale.inverse, 0};
+  for (Tensor& d : {std::ref(out.rows), std::ref(out.columns)}) d.zero_();
   float* d_a = wants_rows ? out.rows.mutable_data_ptr<float>() : nullptr;
   float* d_c = wants_columns ? out.columns.mutable_data_ptr<float>() : nullptr;
   const auto gradient = p.online() ? p.kernels.gradient_online : p.kernels.gradient_fixed;
