@@ -6,6 +6,7 @@ truth and measures the memory of the second; then ``round`` as often as asked, t
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import resource
@@ -124,6 +125,13 @@ def _settle(threads: int, memory: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (measure.status("VmData") + memory, resource.RLIM_INFINITY))
 
 
+def _map_large_blocks() -> None:
+    """From glibc's heap every aligned block of [I, M] leaves a hole that the next one does not fit into: 16 MiB more a
+    round, where mapped ones are returned."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
+
+
 def write_truth(pipe: Connection, cell: Any, path: str) -> None:
     """Main of the process that makes the truth of a cell."""
     import torch
@@ -131,6 +139,7 @@ def write_truth(pipe: Connection, cell: Any, path: str) -> None:
     import workloads
 
     _settle(cell.threads, None)
+    _map_large_blocks()
     torch.save(truth.of_rows(workloads.rows(cell))._asdict(), path)
     pipe.send((OK, None))
 
