@@ -146,10 +146,12 @@ def mined_pairs(
     if how.mining is None:
         return None
     negatives, positives, fraction, keep = how.mining
-    batch: tuple[Any, ...] = (None, None, None)
-    if how.use_batch:
-        batch = (anchors, labels, 0) if contrast is None else (contrast, contrast_labels, how.diagonal)
     rows = anchors if bank is None else anchors.to(bank.dtype)
+    batch: tuple[Any, ...] = (None, None, None)
+    if how.use_batch and contrast is None:
+        batch = (rows, labels, 0)
+    elif how.use_batch and contrast is not None:
+        batch = (contrast.to(rows.dtype), contrast_labels, how.diagonal)
     return choose("mining_thresholds", rows, how.backend)(
         rows, labels, *batch, bank, bank_labels, negatives, positives, fraction, list(keep)
     )

@@ -20,8 +20,8 @@ def batch(B: int = 2, D: int = 16, h: int = 9, w: int = 10, K: int = 4, seed: in
     return embeddings, labels, logits
 
 
-def loss_with_memory(**how: Any) -> fpc.PixelContrastLoss:
-    memory = fpc.MemoryBank(4, 16, pixel_size=20, region_size=5, pixels_per_image=3)
+def loss_with_memory(dtype: torch.dtype = torch.float32, **how: Any) -> fpc.PixelContrastLoss:
+    memory = fpc.MemoryBank(4, 16, pixel_size=20, region_size=5, pixels_per_image=3, dtype=dtype)
     return fpc.PixelContrastLoss(memory=memory, max_views=5, max_samples=60, **how)
 
 
@@ -35,6 +35,31 @@ def test_a_training_step_adds_its_batch_after_the_loss(complete_backend: Backend
     without.seed.copy_(loss.seed - 1)
     torch.testing.assert_close(first, without(*arguments), rtol=1e-5, atol=1e-5)  # the bank was empty
     assert not torch.allclose(loss(*arguments), first, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mining", [None, fpc.Mining(keep=(2, 5), fraction=0.5)], ids=["all", "mined"])
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float16, torch.float32)],
+    ids=["bfloat16-float32", "float32-bfloat16", "float16-float32"],
+)
+def test_a_batch_may_have_another_dtype_than_the_bank(
+    dtype: torch.dtype, stored: torch.dtype, mining: Any, complete_backend: Backend
+) -> None:
+    """As under autocast."""
+    values = []
+    for rows, bank in ((torch.float32, torch.float32), (dtype, stored)):
+        torch.manual_seed(0)
+        loss = loss_with_memory(bank, mining=mining).to(complete_backend.device)
+        for seed in range(2):  # the first fills the bank
+            embeddings, *others = (x.to(complete_backend.device) for x in batch(seed=seed))
+            embeddings = embeddings.to(rows).requires_grad_()
+            value = loss(embeddings, *others)
+        (gradient,) = torch.autograd.grad(value, embeddings)
+        assert gradient.dtype == rows
+        assert gradient.isfinite().all()
+        values.append(value.detach().float())
+    torch.testing.assert_close(values[1], values[0], rtol=0.03, atol=0)
 
 
 def test_evaluation_leaves_the_bank_alone(complete_backend: Backend) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 TINY = [
     "device='cpu'",  # bit for bit: convolutions on a GPU add up in any order
+    "precision='fp32'",  # "auto" is what the processor has
     "data.scenes.train=16",
     "data.scenes.val=4",
     "data.scenes.size=64",
