@@ -148,10 +148,8 @@ def mined_pairs(
     negatives, positives, fraction, keep = how.mining
     rows = anchors if bank is None else anchors.to(bank.dtype)
     batch: tuple[Any, ...] = (None, None, None)
-    if how.use_batch and contrast is None:
-        batch = (rows, labels, 0)
-    elif how.use_batch and contrast is not None:
-        batch = (contrast.to(rows.dtype), contrast_labels, how.diagonal)
+    if how.use_batch:
+        batch = (rows, labels, 0) if contrast is None else (contrast.to(rows.dtype), contrast_labels, how.diagonal)
     return choose("mining_thresholds", rows, how.backend)(
         rows, labels, *batch, bank, bank_labels, negatives, positives, fraction, list(keep)
     )
