@@ -24,6 +24,7 @@ OK, MEMORY, TIME, WRONG, FAILED = "ok", "out of memory", "over the time limit", 
 ABSENT, NO_FORMULA = "not here", "can't express it"
 SET_UP = 120.0  # seconds to import and to make a problem
 COMPILE = 240.0  # to compile, of those that do
+REST = 0.05  # seconds before a turn: for some milliseconds yet threads of the one before it spin, on the same cores
 OUT_OF_MEMORY = ("can't allocate", "not enough memory", "out of memory", "bad_alloc")
 
 
@@ -256,6 +257,7 @@ def take_turns(
         if turn > 0 and time.monotonic() > until:
             return
         for name in list(left):
+            time.sleep(REST)
             try:
                 yield name, left[name].ask(seconds[name], "round")
             except NoResultError as error:
