@@ -2,7 +2,7 @@
 memory and time, and driven through a pipe, so that peers take turns without sharing memory.
 
 A worker makes its problem and answers, in this order: ``prepare``, which checks the first call's gradients against the
-truth and measures the memory of the second; then ``round`` as often as asked, the seconds of a call.
+truth and measures the memory of the second; then ``round`` as often as asked, the median seconds of a turn's calls.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ ABSENT, NO_FORMULA = "not here", "can't express it"
 SET_UP = 120.0  # seconds to import and to make a problem
 COMPILE = 240.0  # to compile, of those that do
 REST = 0.05  # seconds before a turn: for some milliseconds yet threads of the one before it spin, on the same cores
+TURN = 0.1  # seconds of calls in a turn, at least: one short call tells how long threads took to wake up
 OUT_OF_MEMORY = ("can't allocate", "not enough memory", "out of memory", "bad_alloc")
 
 
@@ -179,9 +181,13 @@ def serve(
         again = _measured(call, problem, device)
     pipe.send((OK, again))
     while True:
-        _forget(call, problem)
         pipe.recv()
-        pipe.send((OK, measure.once(call, device)))
+        times: list[float] = []
+        while sum(times) < TURN:
+            _forget(call, problem)
+            times.append(measure.once(call, device))
+        _forget(call, problem)
+        pipe.send((OK, statistics.median(times)))
 
 
 class _Call:
