@@ -194,7 +194,7 @@ def markdown(results: dict[str, Any], plots: list[str]) -> str:
         "",
         "Written by `fastpixcon bench`; `results.json` beside it has every number. Forward and backward; a peer is",
         "timed after its gradients agreed with float64's on that very problem. Times are medians of rounds in which",
-        f"peers take turns of a tenth of a second or one call, each in its own process; a peer's column is its time or",
+        "peers take turns of a tenth of a second or one call, each in its own process; a peer's column is its time or",
         f"memory over that of {OURS}.",
         "Memory is what a call adds at its peak, without inputs and gradients. In place of a number: *memory*,",
         "*time*: over the limit; *wrong*: refused; -: it can't express the problem, or is not here. The roof is what",
