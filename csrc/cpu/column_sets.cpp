@@ -8,6 +8,8 @@
 namespace fastpixcon::cpu {
 namespace {
 
+constexpr Part kParts[] = {Part::kRight, Part::kValues};  // what a bank is in products
+
 template <class scalar_t>
 void widen(const scalar_t* from, int64_t count, float* to) {
   for (int64_t k = 0; k < count; ++k) to[k] = static_cast<float>(from[k]);
@@ -46,7 +48,9 @@ bool BankColumns::load(int64_t j0, int64_t n, BlockBuffer& buffer, ColumnBlock& 
   if (buffer.rows == nullptr) {
     const int64_t most = round_up(kTile, lanes);
     buffer.rows.reset(new float[most * stride]);
-    buffer.columns.reset(new float[kernels_.pack_size(most, D_, stride)]);
+    for (Part part : kParts)
+      if (const int64_t size = kernels_.pack_size(part, most, D_, stride); size > 0)
+        buffer.packed[static_cast<int>(part)].reset(new float[size]);
   }
   float* rows = buffer.rows.get();  // [count][stride]
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, bank_.scalar_type(), "BankColumns", [&] {
@@ -57,8 +61,12 @@ bool BankColumns::load(int64_t j0, int64_t n, BlockBuffer& buffer, ColumnBlock& 
     }
   });
   std::fill(rows + n * stride, rows + count * stride, 0.0f);
-  const Operand operand{rows, stride, buffer.columns.get(), D_, count};
-  kernels_.pack(operand, buffer.columns.get(), 0, count / lanes);
+  Operand operand{rows, stride, D_, count};
+  for (Part part : kParts) {
+    float* out = buffer.packed[static_cast<int>(part)].get();
+    if (out != nullptr) kernels_.pack(part, operand, out, 0, count / lanes);
+    operand.packed[static_cast<int>(part)] = out;
+  }
   block = {operand, 0, all ? nullptr : buffer.present, buffer.number};
   return true;
 }

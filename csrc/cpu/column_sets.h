@@ -27,7 +27,7 @@ struct ColumnBlock {
 
 // A thread's room for a block of a bank.
 struct BlockBuffer {
-  std::unique_ptr<float[]> rows, columns;
+  std::unique_ptr<float[]> rows, packed[3];
   int32_t present[kTileStride], number[kTileStride];
 };
 

@@ -35,7 +35,6 @@ std::tuple<Tensor, Tensor, Tensor> contrast_gradient(
   Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, "unit", mutual, diagonal,
             mining_of(mined, seed, diagonal));
   const bool wants_contrast = output_mask[1] && !p.self;
-  if (p.kernels.bf16 && !output_mask[2]) p.forget_rows();
   const Gradients d = gradients(p, {d_loss, log_sum, weight, count}, columns.has_value() ? &*columns : nullptr,
                                 output_mask[0], wants_contrast, output_mask[2]);
   p.forget_operands();

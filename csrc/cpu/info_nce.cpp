@@ -104,7 +104,6 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const
   check_statistics(anchors, d_loss, log_sum, weight, num_positives);
   Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
   const bool wants_contrast = output_mask[1] && !p.self;
-  if (p.kernels.bf16 && !output_mask[2]) p.forget_rows();
   const Gradients d =
       gradients(p, {d_loss, log_sum, weight, num_positives}, nullptr, output_mask[0], wants_contrast, output_mask[2]);
   p.forget_operands();

@@ -77,6 +77,7 @@ struct AnchorsAndBank {
         scale(temperature, true),
         anchors(sort_rows(anchors_in, anchor_labels, false, kernels)),
         bank(bank_in, bank_labels, kernels) {
+    anchors.pack(Part::kLeft, kernels);
     if (mined.has_value())
       kept.emplace(*mined, seed->item<int64_t>(), kBankStream, first_anchor, anchors.source, nullptr);
   }

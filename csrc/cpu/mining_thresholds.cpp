@@ -46,11 +46,13 @@ Tensor mining_thresholds(const Tensor& anchors_in, const Tensor& anchor_labels, 
   check_mining_thresholds(anchors_in, anchor_labels, contrast, contrast_labels, bank_in, bank_labels, negatives,
                           positives, fraction, keep);
   const TileKernels& kernels = tile_kernels(anchors_in.scalar_type());
-  const SortedRows anchors = sort_rows(anchors_in, anchor_labels, false, kernels);
+  SortedRows anchors = sort_rows(anchors_in, anchor_labels, false, kernels);
+  anchors.pack(Part::kLeft, kernels);
   std::optional<SortedRows> batch;
   std::vector<int32_t> itself;  // [n] an anchor's own place among the sorted rows of the batch
   if (contrast.has_value()) {
     batch = sort_rows(*contrast, *contrast_labels, false, kernels);
+    batch->pack(Part::kRight, kernels);
     if (diagonal.has_value()) itself = places(anchors, *batch, contrast->size(0), *diagonal);
   }
   std::optional<BankColumns> bank;

@@ -41,6 +41,8 @@ Problem::Problem(const at::Tensor& anchors_in, const at::Tensor& anchor_labels,
       scale(temperature, rows != "any") {
   anchors = sort_rows(anchors_in, anchor_labels, rows == "raw", kernels);
   if (!self) separate = sort_rows(*contrast_in, *contrast_labels, rows == "raw", kernels);
+  anchors.pack(Part::kLeft, kernels);
+  contrast().pack(Part::kRight, kernels);
   classes = match_classes(anchors, contrast());
   row_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block);
   column_blocks = self ? row_blocks : Blocks::split(contrast().n, kernels.lanes, kernels.block);

@@ -65,11 +65,12 @@ struct Problem {
   }
   void forget_operands() {
     forget_rows();
-    for (SortedRows* set : {&anchors, &separate}) set->forget_columns();
+    for (SortedRows* set : {&anchors, &separate}) set->forget_packed();
   }
 
   bool online() const { return scale.online; }
   const SortedRows& contrast() const { return self ? anchors : separate; }
+  SortedRows& contrast() { return self ? anchors : separate; }
   const ClassRange& class_of(int64_t i) const { return classes.range[classes.of_anchor[i]]; }
   int64_t num_positives(int64_t i) const {
     return class_of(i).contrast_last - class_of(i).contrast_first - (self ? 1 : 0);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <type_traits>
 
 #include "cpu/inverse_norm.h"
 #include "cpu/scratch.h"
@@ -83,16 +84,23 @@ SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normali
   const int64_t count = round_up(set.n, lanes), stride = odd_lines(round_up(D, lanes));
   set.bf16 = kernels.bf16;
   set.rows = scratch({count, stride});
-  set.columns = scratch({kernels.pack_size(count, D, stride)});
-  set.operand = {set.rows.const_data_ptr<float>(), stride, set.columns.const_data_ptr<float>(), D, count};
+  set.operand = {set.rows.const_data_ptr<float>(), stride, D, count};
   const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "sort_rows", [&] {
     gather_rows(dense.const_data_ptr<scalar_t>(), dense.stride(0), D, set, set.rows.mutable_data_ptr<float>());
   });
-  float* columns = set.columns.mutable_data_ptr<float>();
-  at::parallel_for(0, count / lanes, 4,
-                   [&](int64_t first, int64_t last) { kernels.pack(set.operand, columns, first, last); });
   return set;
+}
+
+void SortedRows::pack(Part part, const TileKernels& kernels) {
+  const int64_t size = kernels.pack_size(part, operand.count, operand.depth, operand.stride);
+  if (size == 0) return;
+  at::Tensor& to = packed[static_cast<int>(part)];
+  to = scratch({size});
+  float* out = to.mutable_data_ptr<float>();
+  at::parallel_for(0, operand.count / kernels.lanes, 4,
+                   [&](int64_t first, int64_t last) { kernels.pack(part, operand, out, first, last); });
+  operand.packed[static_cast<int>(part)] = out;
 }
 
 at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale,

@@ -1,5 +1,5 @@
 // A set of rows as the tile kernels want them: without those of label -1, sorted by class, unit if asked for,
-// in float, padded and packed.
+// in float, padded, and packed for what they are in products.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,20 +18,25 @@ struct SortedRows {
   std::vector<int64_t> source;   // [n] their place in the input
   std::vector<int64_t> label;    // [n] ascending
   std::vector<double> inv_norm;  // [n] 1 / |x|, 0 for a row without direction; empty unless normalised
-  at::Tensor rows, columns;      // float storage of the operand
-  bool bf16 = false;             // unit rows are rounded to it, and products read columns alone
+  at::Tensor rows, packed[3];    // float storage of the operand
+  bool bf16 = false;             // unit rows are rounded to it, and products read what is packed alone
   Operand operand;
 
   const float* row(int64_t i) const { return operand.rows + i * operand.stride; }
 
-  // Before products that read columns alone; after the last product.
+  // Before products that have the rows in that part.
+  void pack(Part part, const TileKernels& kernels);
+
+  // Before products that read what is packed alone; after the last product.
   void forget_rows() {
     rows.reset();
     operand.rows = nullptr;
   }
-  void forget_columns() {
-    columns.reset();
-    operand.columns = nullptr;
+  void forget_packed() {
+    for (int part = 0; part < 3; ++part) {
+      packed[part].reset();
+      operand.packed[part] = nullptr;
+    }
   }
 };
 
@@ -39,7 +44,7 @@ struct SortedRows {
 SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normalize, const TileKernels& kernels);
 
 // Gradient of the input x, [N, D] in its order: `scale` * d_rows [n][stride], through the normalisation. In the dtype
-// of x or in float; rows and columns may be forgotten.
+// of x or in float; rows may be forgotten, and what was packed.
 at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale,
                            at::ScalarType dtype);
 

@@ -109,9 +109,9 @@ double largest_of(const SortedRows& set, const Statistics& of) {
 
 }  // namespace
 
-Gradients gradients(const Problem& p, const Statistics& of_rows, const Statistics* of_columns, bool wants_rows,
+Gradients gradients(Problem& p, const Statistics& of_rows, const Statistics* of_columns, bool wants_rows,
                     bool wants_columns, bool wants_along) {
-  const SortedRows &a = p.anchors, &c = p.contrast();
+  SortedRows &a = p.anchors, &c = p.contrast();
   const Statistics rows = dense(of_rows);
   double largest = largest_of(a, rows);
   std::optional<Terms> column_terms;
@@ -123,6 +123,9 @@ Gradients gradients(const Problem& p, const Statistics& of_rows, const Statistic
   const Terms terms(p, a, rows, largest);
   wants_rows |= wants_along;
   wants_columns &= !p.self;
+  if (wants_rows) c.pack(Part::kValues, p.kernels);
+  if (wants_columns) a.pack(Part::kValues, p.kernels);
+  if (p.kernels.bf16 && !wants_along) p.forget_rows();
 
   Gradients out{scratch({wants_rows ? a.operand.count : 0, a.operand.stride}),
                 scratch({wants_columns ? c.operand.count : 0, c.operand.stride}), largest * p.scale.inverse, 0};

@@ -64,17 +64,19 @@ struct GradientTerms {
   const float* sum;  // fixed shift: Z 2^-shift; online: log Z
 };
 
-// Dot-product operands of a set of rows, in the layout of the instruction set.
-struct Operand {
-  const float* rows;     // [count][stride], zeros beyond D and beyond the last row
-  int64_t stride;        // of rows
-  const float* columns;  // the rows again, packed: [count / lanes][depth][lanes], or see tile_gemm_{bf16,amx}.h
-  int64_t depth;         // D
-  int64_t count;         // rows, up to a multiple of lanes
-};
-
 // What a set of rows is in a product.
 enum class Part { kLeft, kRight, kValues };  // rows of a logits tile, its columns, what a gradient tile multiplies
+
+// Dot-product operands of a set of rows, in the layout of the instruction set.
+struct Operand {
+  const float* rows;            // [count][stride], zeros beyond D and beyond the last row
+  int64_t stride;               // of rows
+  int64_t depth;                // D
+  int64_t count;                // rows, up to a multiple of lanes
+  const float* packed[3] = {};  // [Part] the rows again, see tile_gemm*.h; null: products read rows, or there are none
+
+  const float* of(Part part) const { return packed[static_cast<int>(part)]; }
+};
 
 // Floats up to an odd number of cache lines: rows that far apart fall into different sets.
 inline int64_t odd_lines(int64_t floats) { return ((floats + 15) / 16 | 1) * 16; }
@@ -112,9 +114,9 @@ struct TileKernels {
   bool bf16;      // the rows must be bfloat16 values
   int64_t lanes;  // blocks start at multiples of this
   int64_t block;  // rows and columns of a tile that suit the caches
-  int64_t (*pack_size)(int64_t count, int64_t depth, int64_t stride);  // of operand.columns, in floats
-  // Packs operand.columns from operand.rows, panels [first, last).
-  void (*pack)(const Operand& operand, float* columns, int64_t first, int64_t last);
+  int64_t (*pack_size)(Part part, int64_t count, int64_t depth, int64_t stride);  // floats; 0: products read rows
+  // Packs operand.rows for what they are in a product, panels [first, last).
+  void (*pack)(Part part, const Operand& operand, float* packed, int64_t first, int64_t last);
   // Adds what products read of rows [row, row + count).
   void (*ahead_of)(const Operand& operand, Part part, int64_t row, int64_t count, Ahead& ahead);
   // s [m][kTileStride] = rows [i0, i0 + m) of a times rows [j0, j0 + n) of c, transposed.

@@ -1,4 +1,4 @@
-// Products of tiles in float.
+// Products of tiles in float: rows as they are, but for the columns of a logits tile, [count / kLanes][depth][kLanes].
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@ namespace {
 
 constexpr bool kBf16 = false;
 
-int64_t pack_size(int64_t count, int64_t depth, int64_t) { return count * depth; }
+int64_t pack_size(Part part, int64_t count, int64_t depth, int64_t) { return part == Part::kRight ? count * depth : 0; }
 
-void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
+void pack(Part, const Operand& operand, float* packed, int64_t first, int64_t last) {
   for (int64_t p = first; p < last; ++p) {
     const float* rows = operand.rows + p * kLanes * operand.stride;
-    float* out = columns + p * operand.depth * kLanes;
+    float* out = packed + p * operand.depth * kLanes;
     transpose_rows(reinterpret_cast<const uint32_t*>(rows), operand.stride, operand.depth,
                    reinterpret_cast<uint32_t*>(out));
   }
@@ -24,7 +24,7 @@ void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
 
 void ahead_of(const Operand& operand, Part part, int64_t row, int64_t count, Ahead& ahead) {
   if (part == Part::kRight) {
-    ahead.add(operand.columns + row * operand.depth, count * operand.depth * 4);
+    ahead.add(operand.of(part) + row * operand.depth, count * operand.depth * 4);
   } else {
     ahead.add(operand.rows + row * operand.stride, count * operand.stride * 4);
   }
@@ -35,7 +35,7 @@ void logits(const Operand& a, int64_t i0, int64_t m, const Operand& c, int64_t j
     const int64_t k = a.depth - k0 < kDepth ? a.depth - k0 : kDepth;
     const float* rows = a.rows + i0 * a.stride + k0;
     for (int64_t j = 0; j < n; j += kLanes) {
-      const float* columns = c.columns + (j0 + j) * c.depth + k0 * kLanes;
+      const float* columns = c.of(Part::kRight) + (j0 + j) * c.depth + k0 * kLanes;
       if (k0 == 0) {
         panel<true, false>(m, k, rows, a.stride, columns, kLanes, s + j, kTileStride, ahead);
       } else {

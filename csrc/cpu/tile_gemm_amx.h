@@ -1,7 +1,7 @@
 // Products of tiles in bfloat16 with float sums, 32 x 32 at a time in four AMX registers.
 //
-// Operand.columns holds three copies of the rows, [count][depth] bfloat16 each, cut into the 1 KiB tiles that AMX
-// loads (rows r, depth k up to a multiple of 32):
+// Operand.packed, [count][depth] bfloat16 each, cut into the 1 KiB tiles that AMX loads (rows r, depth k up to a
+// multiple of 32):
 //   left   [r / 16][k / 32][16 r][32 k]      rows of a logits tile
 //   right  [r / 16][k / 32][16 k/2][16 r][2] its columns
 //   values [r / 32][k / 16][16 r/2][16 k][2] what gradient tiles are multiplied with
@@ -22,14 +22,14 @@ constexpr int64_t kAmxWords = 512;  // bfloat16 in a tile
 
 inline int64_t amx_depth(int64_t depth) { return (depth + 31) / 32 * 32; }
 
-inline int64_t pack_size(int64_t count, int64_t depth, int64_t) { return 3 * count * amx_depth(depth) / 2; }
+inline int64_t pack_size(Part, int64_t count, int64_t depth, int64_t) { return count * amx_depth(depth) / 2; }
 
 struct AmxOperand {
   explicit AmxOperand(const Operand& operand)
       : depth(amx_depth(operand.depth)),
-        left(reinterpret_cast<const uint16_t*>(operand.columns)),
-        right(left + operand.count * depth),
-        values(right + operand.count * depth) {}
+        left(reinterpret_cast<const uint16_t*>(operand.of(Part::kLeft))),
+        right(reinterpret_cast<const uint16_t*>(operand.of(Part::kRight))),
+        values(reinterpret_cast<const uint16_t*>(operand.of(Part::kValues))) {}
 
   const uint16_t* left_tile(int64_t row, int64_t k) const { return left + row * depth + k * 16; }
   const uint16_t* right_tile(int64_t row, int64_t k) const { return right + row * depth + k * 16; }
@@ -45,18 +45,22 @@ inline uint16_t bf16_bits(float x) {  // x is a bfloat16 already
   return static_cast<uint16_t>(bits >> 16);
 }
 
-void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
-  const AmxOperand layout(operand);
-  uint16_t* base = reinterpret_cast<uint16_t*>(columns);
-  const auto at = [&](const uint16_t* tile) { return base + (tile - layout.left); };
+void pack(Part part, const Operand& operand, float* packed, int64_t first, int64_t last) {
+  const int64_t depth = amx_depth(operand.depth);
+  uint16_t* out = reinterpret_cast<uint16_t*>(packed);
   for (int64_t row = first * kLanes; row < last * kLanes; ++row) {
     const float* x = operand.rows + row * operand.stride;
-    for (int64_t k = 0; k < layout.depth; ++k) {
+    const int64_t r16 = row % 16, r32 = row % 32;
+    for (int64_t k = 0; k < depth; ++k) {
       const uint16_t bits = k < operand.depth ? bf16_bits(x[k]) : 0;
-      const int64_t r16 = row % 16, r32 = row % 32;
-      at(layout.left_tile(row - r16, k / 32 * 32))[r16 * 32 + k % 32] = bits;
-      at(layout.right_tile(row - r16, k / 32 * 32))[k % 32 / 2 * 32 + r16 * 2 + k % 2] = bits;
-      at(layout.values_tile(row - r32, k / 16 * 16))[r32 / 2 * 32 + k % 16 * 2 + r32 % 2] = bits;
+      const int64_t k16 = k % 16, k32 = k % 32;
+      if (part == Part::kLeft) {
+        out[(row - r16) * depth + (k - k32) * 16 + r16 * 32 + k32] = bits;
+      } else if (part == Part::kRight) {
+        out[(row - r16) * depth + (k - k32) * 16 + k32 / 2 * 32 + r16 * 2 + k32 % 2] = bits;
+      } else {
+        out[(row - r32) * depth + (k - k16) * 32 + r32 / 2 * 32 + k16 * 2 + r32 % 2] = bits;
+      }
     }
   }
 }

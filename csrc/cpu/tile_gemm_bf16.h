@@ -1,6 +1,6 @@
 // Products of tiles in pairs of bfloat16 with float sums.
 //
-// Operand.columns holds three copies of the rows in words of two bfloat16:
+// Operand.packed, in words of two bfloat16:
 //   left   [count][left_stride][2 k]         rows of a logits tile
 //   right  [count / kLanes][k / 2][kLanes][2 k]  its columns
 //   values [count / 2][stride][2 r]          what gradient tiles are multiplied with
@@ -22,9 +22,9 @@ struct PairOperand {
       : depth((operand.depth + 1) / 2),
         left_stride(odd_lines(depth)),
         values_stride(operand.stride),
-        left(reinterpret_cast<const Pair*>(operand.columns)),
-        right(left + operand.count * left_stride),
-        values(right + operand.count * depth) {}
+        left(reinterpret_cast<const Pair*>(operand.of(Part::kLeft))),
+        right(reinterpret_cast<const Pair*>(operand.of(Part::kRight))),
+        values(reinterpret_cast<const Pair*>(operand.of(Part::kValues))) {}
 
   const Pair* left_row(int64_t row) const { return left + row * left_stride; }
   const Pair* right_panel(int64_t row) const { return right + row * depth; }
@@ -34,38 +34,41 @@ struct PairOperand {
   const Pair *left, *right, *values;
 };
 
-int64_t pack_size(int64_t count, int64_t depth, int64_t stride) {
+int64_t pack_size(Part part, int64_t count, int64_t depth, int64_t stride) {
   const int64_t words = (depth + 1) / 2;
-  return count * (odd_lines(words) + words) + count / 2 * stride;
+  if (part == Part::kValues) return count / 2 * stride;
+  return count * (part == Part::kLeft ? odd_lines(words) : words);
 }
 
-inline Pair bf16_bits(float x) {  // x is a bfloat16 already
-  Pair bits;
-  __builtin_memcpy(&bits, &x, 4);
-  return bits >> 16;
+// Neighbours of x in pairs, words up to a multiple of kWidth: zeros follow D.
+inline void pack_neighbours(const float* x, int64_t words, Pair* out) {
+  static_assert(kLanes % (2 * kWidth) == 0);  // so far rows have zeros
+  for (int64_t k = 0; k < words; k += kWidth)
+    store_words(out + k, neighbour_pairs(load(x + 2 * k), load(x + 2 * k + kWidth)));
 }
 
-void pack(const Operand& operand, float* columns, int64_t first, int64_t last) {
-  const PairOperand layout(operand);
-  Pair* base = reinterpret_cast<Pair*>(columns);
-  const auto at = [&](const Pair* word) { return base + (word - layout.left); };
-  for (int64_t panel = first * kLanes; panel < last * kLanes; panel += kLanes) {
-    for (int64_t row = panel; row < panel + kLanes; ++row) {
-      const float* x = operand.rows + row * operand.stride;  // zeros beyond D
-      Pair* left = at(layout.left_row(row));
-      int64_t k = 0;
-      for (; 2 * (k + kWidth) <= operand.depth; k += kWidth)
-        store_words(left + k, neighbour_pairs(load(x + 2 * k), load(x + 2 * k + kWidth)));
-      for (; k < layout.depth; ++k)
-        left[k] = bf16_bits(x[2 * k]) | (2 * k + 1 < operand.depth ? bf16_bits(x[2 * k + 1]) << 16 : 0);
+void pack(Part part, const Operand& operand, float* packed, int64_t first, int64_t last) {
+  constexpr int64_t kChunk = 64;  // words of a panel at a time, which stay in the first-level cache
+  Pair* out = reinterpret_cast<Pair*>(packed);
+  const int64_t words = (operand.depth + 1) / 2, stride = operand.stride;
+  for (int64_t row = first * kLanes; row < last * kLanes; row += kLanes) {
+    const float* x = operand.rows + row * stride;  // [kLanes][stride]
+    if (part == Part::kLeft) {
+      for (int64_t r = 0; r < kLanes; ++r)
+        pack_neighbours(x + r * stride, words, out + (row + r) * odd_lines(words));
+    } else if (part == Part::kRight) {
+      alignas(64) Pair chunk[kLanes * kChunk];  // [kLanes][kChunk]
+      for (int64_t k = 0; k < words; k += kChunk) {
+        const int64_t n = words - k < kChunk ? words - k : kChunk;
+        for (int64_t r = 0; r < kLanes; ++r) pack_neighbours(x + r * stride + 2 * k, n, chunk + r * kChunk);
+        transpose_rows(chunk, kChunk, n, out + row * words + k * kLanes);
+      }
+    } else {
+      for (int64_t r = 0; r < kLanes; r += 2)
+        for (int64_t k = 0; k < stride; k += kWidth)
+          store_words(out + (row + r) / 2 * stride + k,
+                      lane_pairs(load(x + r * stride + k), load(x + (r + 1) * stride + k)));
     }
-    transpose_rows(at(layout.left_row(panel)), layout.left_stride, layout.depth, at(layout.right_panel(panel)));
-  }
-  for (int64_t row = first * kLanes; row < last * kLanes; row += 2) {
-    const float* x = operand.rows + row * operand.stride;
-    Pair* values = at(layout.values_row(row));
-    for (int64_t k = 0; k < operand.stride; k += kWidth)
-      store_words(values + k, lane_pairs(load(x + k), load(x + operand.stride + k)));
   }
 }
 
