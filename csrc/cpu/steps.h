@@ -39,8 +39,8 @@ struct Gradients {
   double along;  // sum G_ij s_ij in units of scale * inverse; if wanted
 };
 // `columns`: of contrast rows as anchors, if mutual. Forgets rows that neither products nor `along` read.
-Gradients gradients(Problem& p, const Statistics& rows, const Statistics* columns, bool wants_rows,
-                    bool wants_columns, bool wants_along);
+Gradients gradients(Problem& p, const Statistics& rows, const Statistics* columns, bool wants_rows, bool wants_columns,
+                    bool wants_along);
 
 double dot(const float* a, const float* b, int64_t D);
 

@@ -54,8 +54,7 @@ void pack(Part part, const Operand& operand, float* packed, int64_t first, int64
   for (int64_t row = first * kLanes; row < last * kLanes; row += kLanes) {
     const float* x = operand.rows + row * stride;  // [kLanes][stride]
     if (part == Part::kLeft) {
-      for (int64_t r = 0; r < kLanes; ++r)
-        pack_neighbours(x + r * stride, words, out + (row + r) * odd_lines(words));
+      for (int64_t r = 0; r < kLanes; ++r) pack_neighbours(x + r * stride, words, out + (row + r) * odd_lines(words));
     } else if (part == Part::kRight) {
       alignas(64) Pair chunk[kLanes * kChunk];  // [kLanes][kChunk]
       for (int64_t k = 0; k < words; k += kChunk) {
