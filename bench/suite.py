@@ -77,7 +77,8 @@ class Suite:
                 except workers.NoResultError as error:
                     answers[name] = {"status": error.status, "reason": error.reason}
                     if name in open_workers:
-                        open_workers.pop(name).close()
+                        open_workers[name].close()
+                        del open_workers[name]
             seconds = {name: answers[name].pop("seconds") for name in rounds}
             turns = {n: w for n, w in open_workers.items() if seconds[n] <= self.options.time_limit}
             if sum(seconds[name] for name in turns) <= self.options.cell_seconds:
@@ -257,4 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what was measured is kept, run it again to go on")

@@ -1,7 +1,12 @@
 """fastpixcon bench: its truth, its peers on every workload, what it refuses, its results and reports."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ import torch
 import truth
 import workers
 import workloads
+import wrong_peers
 from workloads import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,7 +120,7 @@ def test_what_is_known_is_not_measured_again(
     assert list(fresh["cells"]) == [key for key in results["cells"] if key.startswith("select")]
 
 
-def test_wrong_slow_large_and_failing_peers_are_refused(tmp_path: Path) -> None:
+def test_wrong_large_and_failing_peers_are_refused(tmp_path: Path) -> None:
     arguments = ["--smallest", "--workloads", "supcon", "--threads", "1", "--repeats", "1", "--module", "wrong_peers"]
     arguments += ["--time-limit", "1", "--memory-limit", "4", "--out", str(tmp_path)]
     names = ["gradient", "loss", "nan", "large", "raises"]
@@ -129,6 +135,52 @@ def test_wrong_slow_large_and_failing_peers_are_refused(tmp_path: Path) -> None:
     assert "wrong loss: relative error 1.0e-02" in answers["loss"]["reason"] or "gradient" in answers["loss"]["reason"]
     assert answers["large"]["status"] == workers.MEMORY
     assert answers["raises"] == {"status": workers.FAILED, "reason": "KeyError: 'no such thing'"}
+
+
+def test_a_peer_that_is_too_slow_is_ended() -> None:
+    worker = workers.Worker(wrong_peers.oversleep)
+    with pytest.raises(workers.NoResultError) as refused:
+        worker.ask(0.5)
+    assert refused.value.status == workers.TIME
+    worker.close()
+    assert worker.process.exitcode == -signal.SIGKILL
+
+
+def _processes_with(variable: str) -> list[str]:
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if variable.encode() in environment.read_bytes():
+                found.append(environment.parent.name)
+        except OSError:  # ended meanwhile, or not ours
+            pass
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_an_interrupted_suite_leaves_no_process(tmp_path: Path) -> None:
+    began = tmp_path / "began"
+    environment = os.environ | {"SLOW_PEER_BEGAN": str(began), "PYTHONPATH": str(ROOT / "tests")}
+    command = [sys.executable, "-m", "fastpixcon", "bench", "--smallest", "--workloads", "supcon", "--threads", "1"]
+    command += ["--module", "wrong_peers", "--peers", "slow", "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            until = time.monotonic() + 120
+            while not began.exists():
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            errors = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "run it again to go on" in errors
+    assert "Traceback" not in errors
+    until = time.monotonic() + 10
+    while left := _processes_with(f"SLOW_PEER_BEGAN={began}"):  # those without a question to wait for end by themselves
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("cell", ROW_CELLS, ids=lambda cell: cell.workload)

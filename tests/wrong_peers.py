@@ -1,11 +1,18 @@
 """Peers as they must not be: for tests of the suite, in the place of bench/peers.py."""
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import peers
 from peers import OURS, Peer
 from peers import PEERS as REAL
+
+
+def oversleep(pipe: Any) -> None:
+    time.sleep(60)
+
 
 PEERS = {name: REAL[name] for name in (OURS, "eager")}
 
@@ -19,6 +26,8 @@ def _spoilt(how: str) -> Peer:
             if how == "gradient":  # the right loss, one row's gradient missing
                 problem.anchors.register_hook(lambda g: g.index_fill(0, g.new_zeros(1).long(), 0))
             if how == "slow":
+                if began := os.environ.get("SLOW_PEER_BEGAN"):
+                    Path(began).touch()
                 time.sleep(60)
             if how == "large":
                 value = value + value.new_zeros(2**34).sum()  # 64 GiB
