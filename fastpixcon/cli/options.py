@@ -60,7 +60,7 @@ def open_data(trained: "Trained", options: argparse.Namespace) -> "tuple[Config,
         trained.config,
         data=replace(trained.config.data, root=options.data or "", workers=options.workers),
         device="cuda" if device.type == "cuda" else "cpu",
-        precision=job.pick_precision("fp32" if device.type == "cpu" else "auto", device),
+        precision=job.precision_of_trained(trained.config.precision, device),
     )
     data = open_dataset(config.data)
     if list(data.classes) != trained.classes:

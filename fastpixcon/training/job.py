@@ -120,6 +120,17 @@ def pick_precision(
     return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "fp32"
 
 
+def precision_of_trained(
+    name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> Literal["fp32", "bf16", "fp16"]:
+    """As the network was trained, so that its results are repeated; fp32 where the device is not made for that."""
+    if name == "bf16":
+        return pick_precision("auto", device)
+    if name == "fp16" and device.type == "cpu":
+        return "fp32"
+    return pick_precision(name, device)
+
+
 def _finish(config: Config, data: DataSet, arms: Sequence[Arm], folder: Path, console: Console) -> None:
     results: dict[str, Any] = {
         "config": to_tree(config),

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from tiny_run import python
 
-from fastpixcon.training import TrainingError, config
+from fastpixcon.training import TrainingError, config, job
 from fastpixcon.training.criteria import contrast_weight, labelled, segmentation_loss, weights_of
-from fastpixcon.training.job import pick_precision
+from fastpixcon.training.job import pick_precision, precision_of_trained
 from fastpixcon.training.models import build_model
 from fastpixcon.training.optimisation import make_optimizer, rate_factor, set_rate
 
@@ -114,3 +114,13 @@ def test_precision_is_as_asked_for() -> None:
     assert pick_precision("bf16", torch.device("cpu")) == "bf16"
     assert pick_precision("fp16", torch.device("cpu")) == "fp16"
     assert pick_precision("fp32", torch.device("cpu")) == "fp32"
+
+
+@pytest.mark.parametrize("here", ["fp32", "bf16"])
+def test_trained_networks_are_evaluated_as_they_were_trained_where_that_is_fast(
+    here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "pick_precision", lambda name, device: here if name == "auto" else name)
+    names = ("auto", "bf16", "fp16", "fp32")
+    on = {kind: [precision_of_trained(name, torch.device(kind)) for name in names] for kind in ("cpu", "cuda")}
+    assert on == {"cpu": [here, here, "fp32", "fp32"], "cuda": [here, here, "fp16", "fp32"]}

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_run import tiny_arguments
 
 from fastpixcon import cli
+from fastpixcon.training import job
 from fastpixcon.training.config import shipped
 from fastpixcon.training.trained import load_trained
 
@@ -36,6 +38,17 @@ def test_eval_repeats_what_training_measured(
     for arm, name in zip(arms, ("ce", "ce+contrast"), strict=True):
         assert scores[arm]["miou"] == results[name]["miou"]
         assert scores[arm]["confusion"] == results[name]["evaluations"][-1]["confusion"]
+
+
+def test_eval_repeats_what_training_measured_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Slow where the processor has none, and the same.
+    monkeypatch.setattr(job, "pick_precision", lambda name, device: "bf16" if name == "auto" else name)
+    run = tmp_path / "run"
+    assert cli.main(tiny_arguments(run, "precision='auto'", "arms=['ce']", "schedule.epochs=1")) == 0
+    assert cli.main(["eval", str(run / "ce"), "--json", str(tmp_path / "scores.json")]) == 0
+    (score,) = json.loads((tmp_path / "scores.json").read_text()).values()
+    arm = json.loads((run / "results.json").read_text())["arms"]["ce"]
+    assert score["confusion"] == arm["evaluations"][-1]["confusion"]
 
 
 def test_eval_at_several_scales_and_mirrored(finished_run: Path, tmp_path: Path) -> None:
