@@ -134,7 +134,22 @@ def reasons(results: dict[str, Any]) -> list[str]:
     return table(["peer", "workloads", "", "reason"], rows)
 
 
-def environment(run: dict[str, Any]) -> list[str]:
+def used_runs(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of which there are cells."""
+    return [results["runs"][number] for number in sorted({entry["run"] for entry in results["cells"].values()})]
+
+
+def environments(runs: list[dict[str, Any]]) -> list[str]:
+    """When the runs were, and the machines and packages, once where they are the same."""
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        fixed = (run.get("gpu", run["cpu"]), run["threads"], run["isa"], run["python"], run["packages"])
+        alike.setdefault(repr(fixed), []).append(run)
+    return [line for same in alike.values() for line in environment(same)]
+
+
+def environment(same: list[dict[str, Any]]) -> list[str]:
+    run = same[-1]
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
     roofs = [f"matmul {run['matmul_tflops']:.3f} TFLOP/s in float32", f"memory {run['bandwidth_gbs']:.0f} GB/s"]
     roofs += [
@@ -143,9 +158,12 @@ def environment(run: dict[str, Any]) -> list[str]:
         if (key := f"{dtype}_peak_tflops") in run
     ]
     return [
-        f"- {run['date']}, commit {run['commit']}, fastpixcon {run['fastpixcon']}",
+        *(
+            f"- {run['date']}, commit {run['commit']}, fastpixcon {run['fastpixcon']}; load by others {run['load']}"
+            for run in same
+        ),
         f"- {run.get('gpu', run['cpu'])}, {run['threads']} of {run['cores']} cores, {run['isa']},"
-        f" {run['memory_gib']} GiB; load by others {run['load']}",
+        f" {run['memory_gib']} GiB",
         f"- {', '.join(roofs)}, on all threads",
         f"- Python {run['python']}, {packages}",
     ]
@@ -174,8 +192,7 @@ def summary(results: dict[str, Any]) -> str:
             row += [text(answers[OURS][of]), best(answers, of), eager]
         rows.append(row)
     head = ["workload", "N", "M", "dtype", "time", "fastest peer", "eager", "memory", "least of a peer", "eager"]
-    used = sorted({entry["run"] for entry in results["cells"].values()})
-    return "\n".join([*table(head, rows), "", *(x for number in used for x in environment(results["runs"][number]))])
+    return "\n".join([*table(head, rows), "", *environments(used_runs(results))])
 
 
 BEGIN, END = "<!-- begin of what fastpixcon bench wrote -->", "<!-- end of what fastpixcon bench wrote -->"
@@ -219,9 +236,7 @@ def markdown(results: dict[str, Any], plots: list[str]) -> str:
     lines += ["", "## Peers", ""]
     lines += [f"- {p.name}: {p.title}" for p in peers.PEERS.values()]
     lines += ["", "## Environment", ""]
-    used = sorted({entry["run"] for entry in results["cells"].values()})
-    for number in used:
-        lines += [*environment(results["runs"][number]), ""]
+    lines += environments(used_runs(results))
     return "\n".join(lines).rstrip() + "\n"
 
 
