@@ -149,6 +149,7 @@ def environments(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def environment(same: list[dict[str, Any]]) -> list[str]:
+    """Of runs on one machine, with one set of packages; its rates are those that the last run measured."""
     run = same[-1]
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
     roofs = [f"matmul {run['matmul_tflops']:.3f} TFLOP/s in float32", f"memory {run['bandwidth_gbs']:.0f} GB/s"]

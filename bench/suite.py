@@ -261,4 +261,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("interrupted; what was measured is kept, run it again to go on")
+        print("interrupted; what was measured is kept, run it again to go on", file=sys.stderr)
+        sys.exit(130)

@@ -1,8 +1,7 @@
 """``fastpixcon bench``: the benchmarks of the repository."""
 
 import argparse
-import signal
-import subprocess
+import os
 import sys
 from pathlib import Path
 
@@ -55,20 +54,5 @@ def _run(options: argparse.Namespace) -> int:
     if name != "suite" and name not in found:
         raise TrainingError(f"bench: got {name!r}, want one of {', '.join(['suite', 'list', *found])}")
     command = [sys.executable, str(found.get(name, suite)), *(x for x in rest if x != "--")]
-    return _run_to_its_end(command)
-
-
-def _run_to_its_end(command: list[str]) -> int:
-    """Status of a command; one that is interrupted gets the time to end its own processes."""
-    interrupted = False
-    with subprocess.Popen(command, start_new_session=True) as process:  # so Ctrl-C comes here alone, and is passed on
-        while True:
-            try:
-                status = process.wait()
-                break
-            except KeyboardInterrupt:
-                interrupted = True
-                process.send_signal(signal.SIGINT)
-    if interrupted:
-        raise KeyboardInterrupt
-    return status
+    sys.stdout.flush()
+    os.execv(command[0], command)  # in place of this process: signals are the suite's, whose own processes it ends

@@ -41,7 +41,7 @@ def test_eval_repeats_what_training_measured(
 
 
 def test_eval_repeats_what_training_measured_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Slow where the processor has none, and the same.
+    # As on a processor with bfloat16 instructions; without them autocast is slow, but computes the same way.
     monkeypatch.setattr(job, "pick_precision", lambda name, device: "bf16" if name == "auto" else name)
     run = tmp_path / "run"
     assert cli.main(tiny_arguments(run, "precision='auto'", "arms=['ce']", "schedule.epochs=1")) == 0
