@@ -2,12 +2,15 @@
 
 import copy
 import difflib
-from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastpixcon import features
 from fastpixcon.ops import checks
+from fastpixcon.outputs import segmentation
 
 __all__ = ["ContrastModel", "projection_head"]
 
@@ -21,23 +24,30 @@ class ContrastModel(nn.Module):
     >>> loss = cross_entropy(outputs["logits"], labels) + 0.1 * contrast(outputs["embeddings"], labels, predictions)
 
     Args:
-        model: any module whose output is logits [B, K, H, W], or a mapping with "logits" or "out", or an object with
-            ``.logits``, or a tuple or list of which the first is one of these.
+        model: any module whose output is logits [B, K, H, W], or a mapping (or a named tuple) with "logits" or "out",
+            or an object with ``.logits``, or a tuple or list, whose first member that is one of these counts: a loss
+            before it, [] or [B, H, W], does not.
         at: name of the submodule, as in ``model.named_modules()``, whose first argument is the features [B, C, h, w]:
-            as a rule the last convolution. If it runs several times, the last time counts.
+            as a rule the last convolution. If it runs several times, the last time counts. It is looked up in every
+            forward, so the layer may be replaced.
         dim: D, width of the embeddings.
         channels: C; None: in_channels or num_features of the first layer in the submodule that has them.
 
     forward takes what ``model`` takes. It returns {"logits", "embeddings"}, and "auxiliary" if the output is a mapping
-    with "aux" or "auxiliary"; in eval mode no "embeddings": the head serves training only. Embeddings have any norm:
-    the loss normalises the pixels it selects.
+    with "aux" or "auxiliary"; in eval mode no "embeddings": the head serves training only, and :meth:`embed`.
+    Embeddings have any norm: the loss normalises the pixels it selects.
+
+    Parts of the network may be frozen by ``requires_grad_(False)``, also all that is before ``at``: then the contrast
+    trains the projection head alone. A gradient that is lost on its way is an error.
 
     The weights of ``model`` lie under ``model.`` in the state_dict, those of the head under ``projection.``.
 
     Raises:
         ValueError: ``at`` is no submodule (the nearest names are given), or C cannot be told or is another.
-        RuntimeError: the submodule did not run.
-        TypeError: the output has no logits, or the submodule takes something else than a map of features.
+        RuntimeError: the submodule did not run; or, in training, its input has no gradient although parameters that
+            require one are before it: a reentrant checkpoint, ``torch.no_grad`` or ``detach`` lies between.
+        TypeError: the output has no logits, or more than one tensor that may be them, or the submodule takes something
+            else than a map of features.
     """
 
     def __init__(self, model: nn.Module, at: str = "classifier.4", dim: int = 256, channels: int | None = None) -> None:
@@ -54,41 +64,79 @@ class ContrastModel(nn.Module):
         weight = next((x for x in (*layer.parameters(), *model.parameters()) if x.is_floating_point()), None)
         if weight is not None:
             self.projection.to(weight.device, weight.dtype)
-        # A plain function that writes to the layer it is called with: copies and pickles of the model need no repair.
-        layer._contrast_inputs = None  # type: ignore[assignment]
-        self._hook = layer.register_forward_pre_hook(_keep_input)
+        self._frozen: frozenset[str] = frozenset()  # parameters that are known not to be before the layer
+        features.watch(layer)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Called as ``model`` is: {"logits" [B, K, H, W], "embeddings" [B, dim, h, w] in training mode}."""
         if not self.training:
-            return _segmentation(self.model(*args, **kwargs))
-        layer: Any = self.model.get_submodule(self.at)
-        inputs: list[Any] = []
-        layer._contrast_inputs = inputs
-        try:
-            outputs = _segmentation(self.model(*args, **kwargs))
-        finally:
-            layer._contrast_inputs = None
-        if not inputs:
-            raise RuntimeError(f"at: {self.at!r} did not run in this forward, want a submodule that the network calls")
-        outputs["embeddings"] = self.projection(self._features(inputs[-1]))
+            return segmentation(self.model(*args, **kwargs))
+        output, before = self._run(args, kwargs)
+        outputs = segmentation(output)
+        outputs["embeddings"] = self.projection(before)
         return outputs
 
-    def _features(self, features: Any) -> Tensor:
-        if not isinstance(features, Tensor) or features.ndim != 4:
-            got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise TypeError(f"at: {self.at!r} takes {got}, want a submodule that takes features [B, C, h, w]")
-        if features.shape[1] != self.channels:
-            raise ValueError(
-                f"channels: got {self.channels}, want {features.shape[1]}, the features before {self.at!r}"
+    def embed(self, *args: Any, normalize: bool = False, **kwargs: Any) -> Tensor:
+        """Called as ``model`` is: embeddings [B, dim, h, w] in either mode, of any norm; where ``normalize``, of 1.
+
+        The mode stays what it is, and the network and the head run in it: call ``eval()`` before, for what is a
+        prediction. Gradients are torch's to decide: ``torch.no_grad()`` leaves them out.
+        """
+        embeddings: Tensor = self.projection(self._run(args, kwargs)[1])
+        return F.normalize(embeddings, dim=1) if normalize else embeddings
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Tensor]:
+        """The network's output, and the features before the layer."""
+        layer = _submodule(self.model, self.at, "after the network was changed")
+        output, inputs = features.run(self.model, layer, args, kwargs)
+        if not inputs:
+            raise RuntimeError(
+                f"at: {self.at!r} did not run in this forward, want a submodule that the network calls (and, if a part"
+                " of it was compiled before it was wrapped, torch.compiler.reset())"
             )
-        return features
+        before = self._features(inputs[-1])
+        lost = self.training and torch.is_grad_enabled() and not before.requires_grad
+        if lost and not torch.compiler.is_compiling():
+            self._check_frozen(layer, args, kwargs)
+        return output, before
+
+    def _features(self, before: Any) -> Tensor:
+        if not isinstance(before, Tensor) or before.ndim != 4:
+            got = list(before.shape) if isinstance(before, Tensor) else type(before).__name__
+            raise TypeError(f"at: {self.at!r} takes {got}, want a submodule that takes features [B, C, h, w]")
+        if before.shape[1] != self.channels:
+            raise ValueError(f"channels: got {self.channels}, want {before.shape[1]}, the features before {self.at!r}")
+        return before
+
+    def _check_frozen(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises if the features have no gradient but come from a parameter that wants one."""
+        own = {id(x) for x in layer.parameters()}
+        trained = frozenset(n for n, x in self.model.named_parameters() if x.requires_grad and id(x) not in own)
+        if trained <= self._frozen:
+            return
+        name = features.made_of(self.model, layer, args, kwargs)
+        if name is not None:
+            raise RuntimeError(
+                f"at: the features before {self.at!r} have no gradient, but are made with {name!r}, which requires one:"
+                " a reentrant checkpoint, torch.no_grad() or detach() is in between; want use_reentrant=False, a layer"
+                f" outside of it, or requires_grad_(False) for what is not to be trained"
+            )
+        self._frozen = trained
 
     def export(self) -> nn.Module:
-        """A copy of the network as it was before it was wrapped: no head, no hook, its own names of weights."""
-        model, hook = copy.deepcopy((self.model, self._hook))
-        hook.remove()
-        del model.get_submodule(self.at)._contrast_inputs
+        """A copy of the network as it is without the wrapper: no head, no hook, its own names of weights.
+
+        Raises:
+            RuntimeError: it is sharded by ``fully_shard``, of which torch makes no copies.
+        """
+        sharded = next((n for n, x in self.model.named_modules() if hasattr(x, "unshard")), None)
+        if sharded is not None:
+            raise RuntimeError(
+                f"export: {sharded or 'the network'!r} is sharded, want a whole network: load what"
+                " get_model_state_dict(model.model, options=StateDictOptions(full_state_dict=True)) gives into one"
+            )
+        model = copy.deepcopy(self.model)
+        features.unwatch(model)
         return model
 
     def extra_repr(self) -> str:
@@ -112,19 +160,16 @@ def projection_head(channels: int, dim: int) -> nn.Sequential:
     )
 
 
-def _keep_input(layer: Any, arguments: tuple[Any, ...]) -> None:
-    """Forward pre-hook: what the layer is called with, while a ContrastModel wants it."""
-    if layer._contrast_inputs is not None:
-        layer._contrast_inputs.append(arguments[0] if arguments else None)
-
-
-def _submodule(model: nn.Module, at: str) -> nn.Module:
-    modules = dict(model.named_modules())
-    if at == "" or at not in modules:
-        names = [name for name in modules if name]
-        near = difflib.get_close_matches(at, names, n=5, cutoff=0.3) or names[-5:]
-        raise ValueError(f"at: got {at!r}, want the name of a submodule, such as {', '.join(map(repr, near))}")
-    return modules[at]
+def _submodule(model: nn.Module, at: str, when: str = "") -> nn.Module:
+    try:
+        if at:
+            return model.get_submodule(at)
+    except AttributeError:
+        pass
+    names = [name for name, _ in model.named_modules() if name]
+    near = difflib.get_close_matches(at, names, n=5, cutoff=0.3) or names[-5:]
+    got = f"got {at!r}" + (f", which is gone {when}" if when else "")
+    raise ValueError(f"at: {got}, want the name of a submodule, such as {', '.join(map(repr, near))}")
 
 
 def _channels(layer: nn.Module, at: str) -> int:
@@ -133,24 +178,3 @@ def _channels(layer: nn.Module, at: str) -> int:
             if isinstance(found := getattr(module, name, None), int):
                 return found
     raise ValueError(f"channels: got None, and {at!r} has no layer with in_channels; want the width of its input")
-
-
-def _segmentation(output: Any) -> dict[str, Tensor]:
-    """Logits, and auxiliary logits if there are any, from what a network returned."""
-    if isinstance(output, tuple | list) and output:
-        return _segmentation(output[0])
-    if isinstance(output, Tensor):
-        return {"logits": output}
-    if isinstance(output, Mapping):
-        found = {
-            ours: output[theirs]
-            for ours, names in (("logits", ("logits", "out")), ("auxiliary", ("auxiliary", "aux")))
-            for theirs in names[::-1]
-            if theirs in output
-        }
-        if isinstance(found.get("logits"), Tensor):
-            return found
-    elif isinstance(logits := getattr(output, "logits", None), Tensor):
-        return {"logits": logits}
-    got = f"keys {list(output)}" if isinstance(output, Mapping) else type(output).__name__
-    raise TypeError(f"model: its output has {got}, want logits: a tensor, 'logits' or 'out' of a mapping, or .logits")

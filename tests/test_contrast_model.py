@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -116,26 +116,96 @@ class WithLogits:
         self.logits = logits
 
 
+class Output(NamedTuple):
+    loss: Tensor
+    logits: Tensor | None = None
+    aux: Tensor | None = None
+
+
 @pytest.mark.parametrize(
     "shape",
     [
         lambda x: x,
         lambda x: {"out": x},
         lambda x: {"logits": x, "out": None},
+        lambda x: {"logits": x, "out": x},
+        lambda x: {"loss": x.mean(), "logits": x},
+        lambda x: {"out": x.mean(), "logits": x},
         lambda x: (x, None),
+        lambda x: (x, 2 * x),  # deep supervision: the first
+        lambda x: (x.mean(), x),
+        lambda x: (x.mean(), None, (x,)),
+        lambda x: (x.argmax(1), x),
+        lambda x: (x[:, 0], x),  # the loss of each pixel
+        lambda x: (x.mean(), {"aux": 2 * x, "out": x}),
         lambda x: [{"out": x}],
+        lambda x: Output(x.mean(), x),
+        lambda x: Output(2 * x, x),
         WithLogits,
+        lambda x: (x.mean(), WithLogits(x)),
     ],
 )
-def test_logits_are_found(shape: Callable[[Tensor], Any]) -> None:
-    model = fpc.ContrastModel(Shaped(shape), at="classifier")
-    assert model(images(8))["logits"].shape == (2, 5, 4, 4)
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_are_found(shape: Callable[[Tensor], Any], training: bool) -> None:
+    model, x = fpc.ContrastModel(Shaped(shape), at="classifier").train(training), images(8)
+    found = model(x)["logits"]
+    model.model.shape = lambda logits: logits
+    torch.testing.assert_close(found, model(x)["logits"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (lambda x: x.mean(), r"a tensor of shape \[\]"),
+        (lambda x: x.mean((2, 3)), r"a tensor of shape \[2, 5\]"),
+        (lambda x: x.argmax(1), r"a tensor of torch.int64 of shape \[2, 4, 4\]"),
+        (
+            lambda x: (x.mean(), x.argmax(1)),
+            r"\(a tensor of shape \[\], a tensor of torch.int64 of shape \[2, 4, 4\]\)",
+        ),
+        (lambda x: {"loss": x.mean(), "logits": x.mean((2, 3))}, r"'logits': a tensor of shape \[2, 5\]"),
+        (
+            lambda x: {"logits": x, "out": 2 * x},
+            r"'logits': a tensor .*, 'out': a tensor .*, want logits .*, one of them",
+        ),
+        (lambda x: {"out": x, "aux": x.mean()}, r"'aux': a tensor of shape \[\], want auxiliary \[B, K, H, W\]"),
+        (lambda x: {"out": x, "aux": [x, x]}, r"'aux': list, want auxiliary \[B, K, H, W\]"),
+        (lambda x: Output(x.mean()), r"\(a tensor of shape \[\], NoneType, NoneType\)"),
+        (lambda x: WithLogits(x.mean()), r"WithLogits with logits: a tensor of shape \[\]"),
+        (lambda x: (), r"\(\), want logits"),
+        (lambda x: None, "NoneType, want logits"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_are_no_logits_is_told(shape: Callable[[Tensor], Any], message: str, training: bool) -> None:
+    model = fpc.ContrastModel(Shaped(shape), at="classifier").train(training)
+    with pytest.raises(TypeError, match=f"model: its output has {message}"):
+        model(images(8))
 
 
 def test_auxiliary_logits_are_kept() -> None:
     model = fpc.ContrastModel(Shaped(lambda x: {"out": x, "aux": 2 * x}), at="classifier")
     outputs = model(images(8))
     torch.testing.assert_close(outputs["auxiliary"], 2 * outputs["logits"])
+    model = fpc.ContrastModel(Shaped(lambda x: {"out": x, "aux": None}), at="classifier")
+    assert set(model(images(8))) == {"logits", "embeddings"}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_embed_gives_embeddings_in_either_mode(training: bool) -> None:
+    model, x = fpc.ContrastModel(Shaped(lambda x: x.mean()), at="classifier", dim=6).train(training), images(8)
+    before = model.model.backbone[1].num_batches_tracked.clone()
+    embeddings = model.embed(x)
+    assert embeddings.shape == (2, 6, 4, 4)
+    assert embeddings.requires_grad
+    assert all(layer.training is training for layer in model.modules())
+    assert (model.model.backbone[1].num_batches_tracked - before) == training
+    torch.testing.assert_close(embeddings, model.projection(model.model.backbone(x)))
+    with torch.no_grad():
+        unit = model.embed(images=x, normalize=True)
+    assert not unit.requires_grad
+    torch.testing.assert_close(unit, embeddings / embeddings.norm(dim=1, keepdim=True))
+    assert model.model.classifier._contrast_inputs is None
 
 
 @pytest.mark.parametrize(

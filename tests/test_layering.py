@@ -16,7 +16,7 @@ LAYERS = [
     {"cli"},
     {"training", "plan", "adapters"},
     {"losses", "contrast_model"},
-    {"memory", "mining"},
+    {"memory", "mining", "features", "outputs"},
     {"functional", "testing"},
     {"distributed"},
     {"contrast"},
