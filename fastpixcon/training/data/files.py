@@ -5,8 +5,6 @@ checked in all labels of a split of up to ``_ALL_IDS`` images and in ``_SAMPLED_
 one. Each label is checked again as it is loaded, so that an id that the data set does not have never trains.
 """
 
-import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Data
+from fastpixcon.training.data.decoding import Size, image_header, label_size, read_ids, read_image, without_warnings
+from fastpixcon.training.data.names import Finder, listed
+from fastpixcon.training.text import as_path
 
 _ALL_IDS = 1000
 _SAMPLED_IDS = 100
 _UNKNOWN = 254  # where the table leads ids that the data set does not have; at most 171 classes come near it
 _THREADS = 8  # files are opened by several at a time: most of it is waiting for the disk
 _PORTION = 64  # files a thread takes at a time
-
-Size = tuple[int, int]  # width, height
 
 
 class Ids:
@@ -75,15 +73,11 @@ class Files:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        path = self.images[index]
-        try:
-            with Image.open(path) as file:
-                pixels = np.array(file if file.mode == "RGB" else file.convert("RGB"))  # [H, W, 3]
-        except (OSError, SyntaxError) as error:
-            raise _unreadable(path, error) from None
-        label = self.label(index)
-        if label.shape != pixels.shape[:2]:
-            raise _wrong_size(self.labels[index], label.shape[::-1], pixels.shape[1::-1])
+        with without_warnings():
+            pixels = read_image(self.images[index])  # [H, W, 3]
+            label = self.label(index)
+            if label.shape != pixels.shape[:2]:
+                raise self._wrong_size(index, label.shape[::-1])
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), torch.from_numpy(label)
 
     def label(self, index: int) -> np.ndarray:
@@ -97,62 +91,40 @@ class Files:
         sampled: Sequence[int] = range(count)
         if count > _ALL_IDS:
             sampled = np.linspace(0, count - 1, _SAMPLED_IDS).astype(int).tolist()
-        with ThreadPoolExecutor(_THREADS) as pool:
-            _first_error(pool, self._check_sizes, range(count))
+        with without_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+            _first_error(pool, self._check_headers, range(count))
+            _first_error(pool, self._check_transparency, sampled)
             _first_error(pool, self.label, sampled)
 
-    def _check_sizes(self, index: int) -> None:
-        image, label = image_size(self.images[index]), self.format.size(self.labels[index])
-        if image != label:
-            raise _wrong_size(self.labels[index], label, image)
+    def _check_headers(self, index: int) -> None:
+        path, label = self.images[index], self.format.size(self.labels[index])
+        if label != image_header(path).size and label != image_header(path, behind_pixels=True).size:
+            raise self._wrong_size(index, label)
+
+    def _check_transparency(self, index: int) -> None:
+        if image_header(self.images[index]).has_alpha:
+            read_image(self.images[index])
+
+    def _wrong_size(self, index: int, got: tuple[int, ...]) -> TrainingError:
+        image = image_header(self.images[index], behind_pixels=True)
+        turned = f", which has an EXIF orientation ({image.orientation}); want labels of images as they are shown"
+        return TrainingError(
+            f"{self.labels[index]}: got {got[0]}x{got[1]} px, want {image.size[0]}x{image.size[1]} as its image "
+            f"{self.images[index]}{turned if image.orientation > 1 else ''}"
+        )
 
 
 def dataset_root(config: Data, what: str) -> Path:
-    root = Path(config.root)
+    root = as_path(config.root)
     if not config.root or not root.is_dir():
         raise TrainingError(f"data.root: got {config.root!r}, want {what}'s folder (--data DIR)")
     return root
 
 
-def names(folder: Path, suffix: str, without: str | None = None) -> dict[str, Path]:
-    """Name without ``suffix`` -> file, sorted; files whose name ends with ``without`` are left out."""
-    if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder, want files NAME{suffix} in it")
-    found = sorted(
-        file
-        for file in os.listdir(folder)
-        if file.endswith(suffix) and not file.startswith(".") and not (without and file.endswith(without))
-    )
-    if not found:
-        raise TrainingError(f"{folder}: has no files NAME{suffix}")
-    return {file.removesuffix(suffix): folder / file for file in found}
-
-
-def listed(path: Path) -> list[str]:
-    """The names in a list, one a line."""
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot be read: {error.strerror}; want a list of names, one a line") from None
-    found = [line for line in lines if line]
-    if not found:
-        raise TrainingError(f"{path}: empty, want a list of names, one a line")
-    name, times = Counter(found).most_common(1)[0]
-    if times > 1:
-        raise TrainingError(f"{path}: got {name} {times} times, want each name once")
-    return found
-
-
-def open_listed(
-    source: Path, images: Callable[[str], Path], labels: Callable[[str], Path], ids: Ids, label_format: LabelFormat
-) -> Files:
+def open_listed(source: Path, images: Finder, labels: Finder, ids: Ids, label_format: LabelFormat) -> Files:
     """The pairs of the names in the list ``source``, checked."""
-    found = listed(source)
-    for name in found:
-        for path in (images(name), labels(name)):
-            if not path.is_file():
-                raise TrainingError(f"{path}: no such file, but {source} names {name}")
-    return _checked([(images(name), labels(name)) for name in found], ids, label_format)
+    pairs = [(images.file(name, source), labels.file(name, source)) for name in listed(source)]
+    return _checked(pairs, ids, label_format)
 
 
 def open_pairs(
@@ -170,39 +142,7 @@ def open_pairs(
     return _checked([(images[name], labels[name]) for name in images], ids, label_format)
 
 
-def image_size(path: str) -> Size:
-    return _header(path)[0]
-
-
-def _picture_size(path: str) -> Size:
-    size, mode = _header(path)
-    _check_mode(path, mode)
-    return size
-
-
-def _check_mode(path: str, mode: str) -> None:
-    if mode not in ("L", "P"):
-        raise TrainingError(f"{path}: got a {mode} picture, want one channel of class ids of 8 bits")
-
-
-def _read_picture(path: str) -> np.ndarray:
-    try:
-        with Image.open(path) as file:
-            _check_mode(path, file.mode)
-            return np.array(file)
-    except (OSError, SyntaxError) as error:
-        raise _unreadable(path, error) from None
-
-
-PICTURE = LabelFormat(_picture_size, _read_picture)  # PNG, one channel of 8 bits, with a palette or without
-
-
-def _header(path: str) -> tuple[Size, str]:
-    try:
-        with Image.open(path) as file:
-            return file.size, file.mode
-    except (OSError, SyntaxError) as error:
-        raise _unreadable(path, error) from None
+PICTURE = LabelFormat(label_size, read_ids)  # PNG, one channel of 8 bits, with a palette or without
 
 
 def _checked(pairs: Iterable[tuple[Path, Path]], ids: Ids, label_format: LabelFormat) -> Files:
@@ -221,12 +161,3 @@ def _first_error(pool: ThreadPoolExecutor, check: Callable[[int], object], indic
 
     for _ in pool.map(check_all, [indices[i : i + _PORTION] for i in range(0, len(indices), _PORTION)]):
         pass
-
-
-def _unreadable(path: str, error: Exception) -> TrainingError:
-    why = "no picture" if isinstance(error, UnidentifiedImageError) else str(error)
-    return TrainingError(f"{path}: cannot be read: {why}")
-
-
-def _wrong_size(path: str, got: tuple[int, ...], want: tuple[int, ...]) -> TrainingError:
-    return TrainingError(f"{path}: got {got[0]}x{got[1]} px, want {want[0]}x{want[1]} as its image")

@@ -13,6 +13,7 @@ mmsegmentation's tools/dataset_converters/pascal_context.py makes from the annot
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet, distinct_colours
 from fastpixcon.training.data.files import PICTURE, Files, Ids, dataset_root, open_listed
+from fastpixcon.training.data.names import JPEG, PNG, Finder
 
 # In the order of the ids from 1 on: mmseg/datasets/pascal_context.py of https://github.com/open-mmlab/mmsegmentation
 _NAMES = (
@@ -44,8 +45,8 @@ def _open(config: Data, ids: Ids, classes: list[str], first_colour: int) -> Data
     def split(name: str) -> Files:
         return open_listed(
             root / "ImageSets" / "SegmentationContext" / f"{name}.txt",
-            lambda image: root / "JPEGImages" / f"{image}.jpg",
-            lambda image: root / "SegmentationClassContext" / f"{image}.png",
+            Finder(root / "JPEGImages", JPEG),
+            Finder(root / "SegmentationClassContext", PNG),
             ids,
             PICTURE,
         )

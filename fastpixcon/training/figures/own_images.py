@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from fastpixcon.training import TrainingError
+from fastpixcon.training.data.decoding import read_image, without_warnings
 from fastpixcon.training.evaluation import upsample
 from fastpixcon.training.figures.embeddings import cosines_with
 from fastpixcon.training.figures.shown import Shown
@@ -20,12 +19,9 @@ from fastpixcon.training.pictures import coloured, legend
 
 
 def image_of(path: Path) -> Tensor:
-    """[3, H, W] uint8."""
-    try:
-        with Image.open(path) as file:
-            return torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1).contiguous()
-    except (OSError, SyntaxError) as error:
-        raise TrainingError(f"{path}: can't be read as an image: {error}") from None
+    """[3, H, W] uint8, as it is shown; ``decoding`` says what is read and what is not."""
+    with without_warnings():
+        return torch.from_numpy(read_image(str(path))).permute(2, 0, 1).contiguous()
 
 
 @torch.no_grad()
