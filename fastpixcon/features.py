@@ -56,6 +56,11 @@ def run(network: nn.Module, layer: Any, args: tuple[Any, ...], kwargs: dict[str,
         layer._contrast_inputs = None
 
 
+def in_backward() -> bool:
+    """Whether this is a forward that a checkpoint computes anew."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def made_of(network: nn.Module, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """The name of a parameter with requires_grad that the layer's input comes from, whatever autograd says; or None.
 

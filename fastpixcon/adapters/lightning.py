@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastpixcon.adapters.targets import VOID, targets
 from fastpixcon.contrast_model import ContrastModel
 from fastpixcon.losses import PixelContrastLoss
 
@@ -15,7 +16,8 @@ __all__ = ["ContrastModule"]
 
 
 class ContrastModule(lightning.LightningModule):
-    """Trains with cross-entropy + weight * PixelContrastLoss; batches are images [B, 3, H, W] and labels [B, H, W].
+    """Trains with cross-entropy + weight * PixelContrastLoss; batches are images [B, 3, H, W] and labels [B, H, W], any
+    integer dtype; of those with the contrast's ignore_index and of negative ones neither loss counts.
 
     >>> module = ContrastModule(ContrastModel(network, at="classifier.4"), PixelContrastLoss(max_samples=4096))
     >>> lightning.Trainer(max_epochs=10).fit(module, loader)
@@ -24,10 +26,13 @@ class ContrastModule(lightning.LightningModule):
 
     Args:
         model: a :class:`fastpixcon.ContrastModel`, or a module that returns the same.
-        contrast: None: PixelContrastLoss(). Its ignore_index is also that of the cross-entropy.
+        contrast: None: PixelContrastLoss(). What it ignores, the cross-entropy ignores, too.
         weight: of the contrast.
         auxiliary_weight: of the cross-entropy of auxiliary logits, if ``model`` gives any.
         optimizer: parameters -> optimizer; None: AdamW with learning rate 1e-4.
+
+    Raises:
+        TypeError, ValueError: in a step, naming the argument; on the CPU also for a label >= K.
     """
 
     def __init__(
@@ -48,8 +53,14 @@ class ContrastModule(lightning.LightningModule):
         return outputs
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> Tensor:
-        images, labels = batch
+        images, labels = _pair(batch)
         outputs = self(images)
+        if "embeddings" not in outputs:
+            mode = "training" if self.model.training else "eval"
+            raise ValueError(
+                f"model: its output in {mode} mode has {list(outputs)}, want 'logits' and 'embeddings': a ContrastModel"
+                " in training mode"
+            )
         embeddings = outputs["embeddings"]
         cross_entropy = self._cross_entropy(outputs["logits"], labels)
         contrast = self.contrast(embeddings, labels, F.interpolate(outputs["logits"].detach(), embeddings.shape[-2:]))
@@ -60,7 +71,7 @@ class ContrastModule(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
-        images, labels = batch
+        images, labels = _pair(batch)
         cross_entropy = self._cross_entropy(self(images)["logits"], labels)
         self.log("val_cross_entropy", cross_entropy, batch_size=len(images), sync_dist=True)
 
@@ -71,7 +82,14 @@ class ContrastModule(lightning.LightningModule):
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Per labelled pixel; 0 if there is none."""
-        ignore = self.contrast.ignore_index
+        labels = targets(labels, logits, self.contrast.ignore_index)
         logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
-        total = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="sum")
-        return total / (labels != ignore).sum().clamp(min=1)
+        total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
+        return total / (labels != VOID).sum().clamp(min=1)
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        got = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
+        raise TypeError(f"batch: got {got}, want (images [B, 3, H, W], labels [B, H, W])")
+    return batch[0], batch[1]

@@ -4,12 +4,14 @@ Where mmsegmentation is installed, importing this module registers ``PixelContra
 called mmseg on PyPI is another one, without a registry.)
 """
 
+import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastpixcon import losses
+from fastpixcon import features, losses
 from fastpixcon.contrast_model import projection_head
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
@@ -91,36 +93,75 @@ class PixelContrastHead:
         dim: D, width of the embeddings.
         more: what the decode head takes.
 
-    Embeddings come from what the head gives to ``cls_seg``. Inference is that of the decode head.
+    Embeddings come from what the head gives to ``cls_seg``, the last time if it does so several times; hard anchors are
+    those whose logits there are wrong. Inference is that of the decode head.
     """
 
-    _embeddings: Tensor | None
+    _kept: tuple[Tensor, Tensor, bool] | None
 
     def __init__(self, *more: Any, contrast: dict[str, Any] | None = None, dim: int = 256, **named: Any) -> None:
         super().__init__(*more, **named)
         head: Any = self
         self.projection = projection_head(head.channels, dim)
         self.contrast = PixelContrastLoss(**{"ignore_index": head.ignore_index, **(contrast or {})})
-        self._embeddings = None
+        self._kept, self._in_loss = None, False
 
     def cls_seg(self, feat: Tensor) -> Tensor:
-        """Features [B, C, h, w] -> logits [B, K, h, w]; in training mode their embeddings are kept for the loss."""
+        """Features [B, C, h, w] -> logits [B, K, h, w]; in training mode both are kept for the loss."""
         head: Any = self
-        self._embeddings = self.projection(feat) if head.training else None
         base: Any = super()
         logits: Tensor = base.cls_seg(feat)
+        if head.training and (self._in_loss or not features.in_backward()):
+            self._kept = feat, logits.detach(), torch.is_grad_enabled()
         return logits
 
-    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: Any) -> dict[str, Tensor]:
-        """The losses of the decode head and the contrast."""
+    def loss(self, *more: Any, **named: Any) -> dict[str, Tensor]:
+        """As the decode head's; of its features nothing is kept afterwards."""
+        base: Any = super()
+        self._in_loss = True
+        try:
+            found: dict[str, Tensor] = base.loss(*more, **named)
+        finally:
+            self._kept, self._in_loss = None, False
+        return found
+
+    def loss_by_feat(self, seg_logits: Any, batch_data_samples: Any) -> dict[str, Tensor]:
+        """The losses of the decode head and the contrast.
+
+        Raises:
+            ValueError: the features have another width than the head's ``channels``.
+            RuntimeError: ``cls_seg`` did not run in training mode; or it did without gradient in a forward with it, as
+                in a reentrant checkpoint, so that the network would learn nothing from the contrast.
+        """
         base: Any = super()
         head: Any = self
+        kept, self._kept = self._kept, None
+        if kept is None:
+            raise RuntimeError(
+                f"cls_seg of {type(self).__name__} did not run in training mode before loss_by_feat: there are no"
+                " embeddings"
+            )
+        feat, logits, with_gradient = kept
+        if feat.shape[1] != head.channels:
+            raise ValueError(
+                f"channels: got {head.channels}, want {feat.shape[1]}, the width of what {type(self).__name__} gives to"
+                " cls_seg"
+            )
+        if torch.is_grad_enabled() and not with_gradient and not feat.requires_grad:
+            raise RuntimeError(
+                f"cls_seg of {type(self).__name__} ran without gradient, in a reentrant checkpoint or torch.no_grad():"
+                " the contrast would not reach the network; want use_reentrant=False, or cls_seg outside of it"
+            )
         found: dict[str, Tensor] = base.loss_by_feat(seg_logits, batch_data_samples)
-        embeddings, self._embeddings = self._embeddings, None
-        if embeddings is None:
-            raise RuntimeError("cls_seg did not run in training mode before loss_by_feat: there are no embeddings")
-        labels = head._stack_batch_gt(batch_data_samples).squeeze(1)
-        found[self.contrast.loss_name] = self.contrast((embeddings, seg_logits), labels, ignore_index=head.ignore_index)
+        if self.contrast.loss_name in found:
+            raise ValueError(f"loss_name: got {self.contrast.loss_name!r}, want another than {list(found)}")
+        labels = head._stack_batch_gt(batch_data_samples).squeeze(1)  # [B, H, W]
+        if logits.shape[1] == 1 and head.num_classes == 2:  # a score of class 1 alone, by sigmoid against a threshold
+            logits = torch.cat(
+                [torch.full_like(logits, math.log(head.threshold / (1 - head.threshold))), logits], dim=1
+            )
+        pred = self.projection(feat), logits
+        found[self.contrast.loss_name] = self.contrast(pred, labels, ignore_index=head.ignore_index)
         return found
 
 

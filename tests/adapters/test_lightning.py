@@ -16,6 +16,7 @@ pytest.importorskip("lightning", reason="lightning is not installed")
 import lightning
 
 from fastpixcon.adapters.lightning import ContrastModule
+from fastpixcon.adapters.targets import targets
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -67,3 +68,75 @@ def test_a_step_is_cross_entropy_and_contrast(monkeypatch: pytest.MonkeyPatch) -
     assert logged["contrast"] > 0
     assert isinstance(module.configure_optimizers(), torch.optim.SGD)
     assert module.training_step((images, torch.full_like(labels, 255))) == 0
+
+
+def step(labels: Tensor, ignore_index: int = 255) -> tuple[dict[str, Tensor], Tensor]:
+    """What a step and a validation log, and the gradient of the last layer."""
+    torch.manual_seed(0)
+    contrast = fpc.PixelContrastLoss(max_samples=64, max_views=4, ignore_index=ignore_index)
+    module = ContrastModule(fpc.ContrastModel(network(), at="3", dim=8), contrast)
+    logged: dict[str, Tensor] = {}
+    module.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign,assignment]
+    module.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign,assignment]
+    images = torch.rand(2, 3, 32, 32)
+    module.validation_step((images, labels))
+    module.training_step((images, labels)).backward()
+    weight: Any = module.model.get_submodule("model.3").weight
+    return {name: x.detach() for name, x in logged.items()}, weight.grad
+
+
+def some_labels() -> Tensor:
+    labels = torch.arange(4).repeat_interleave(8)[None, :, None].expand(2, 32, 32).clone()
+    labels[:, :3], labels[:, 3:5, :9] = 255, 2
+    return labels
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64], ids=str
+)
+def test_labels_of_any_integer_type(dtype: torch.dtype) -> None:
+    torch.testing.assert_close(step(some_labels().to(dtype)), step(some_labels()))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("void", [-100, -1])
+def test_negative_labels_are_void_to_both_losses(void: int, dtype: torch.dtype) -> None:
+    expected, labels = step(some_labels()), some_labels()
+    for ignore_index in (255, void, 3):
+        these = labels.where(labels != 255, void).to(dtype)
+        if ignore_index == 3:
+            expected = step(labels.where(labels != 3, 255))
+        torch.testing.assert_close(step(these, ignore_index), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_batch_is_told() -> None:
+    labels = some_labels()
+    for wrong, error, message in (
+        (labels[:, None], ValueError, r"labels: got shape \(2, 1, 32, 32\), want \[2, H, W\]"),
+        (labels[:1], ValueError, r"labels: got shape \(1, 32, 32\), want \[2, H, W\]"),
+        (labels.float(), TypeError, r"labels: got dtype torch.float32, want an integer tensor"),
+        (labels.bool(), TypeError, r"labels: got dtype torch.bool, want an integer tensor"),
+        (labels.where(labels != 2, 4), ValueError, r"labels: got 4, want less than 4, the classes of logits"),
+        (labels.where(labels != 255, 254), ValueError, r"labels: got 254, want less than 4"),
+    ):
+        with pytest.raises(error, match=message):
+            step(wrong)
+    module = ContrastModule(fpc.ContrastModel(network(), at="3", dim=8))
+    with pytest.raises(TypeError, match=r"batch: got dict of 2, want \(images \[B, 3, H, W\], labels \[B, H, W\]\)"):
+        module.training_step({"image": labels, "mask": labels})  # type: ignore[arg-type]
+    module.eval()  # which a Trainer leaves as it is
+    with pytest.raises(ValueError, match=r"model: its output in eval mode has \['logits'\], want .* 'embeddings'"):
+        module.training_step((torch.rand(2, 3, 32, 32), labels))
+
+
+def test_targets_ignore_what_the_contrast_ignores() -> None:
+    labels = torch.tensor([[[0, 1, 255, -7, 2]]])
+    logits = torch.zeros(1, 3, 1, 5)
+    assert targets(labels, logits, 255).tolist() == [[[0, 1, -100, -100, 2]]]
+    assert targets(labels, logits, (255, 1)).tolist() == [[[0, -100, -100, -100, 2]]]
+    assert targets(torch.zeros(1, 0, 0, dtype=torch.uint8), logits, 255).dtype == torch.int64
+    with pytest.raises(TypeError, match=r"logits: got torch.float32 \[1, 3, 5\], want .* \[B, K, h, w\]"):
+        targets(labels, logits[:, :, 0], 255)
