@@ -12,7 +12,8 @@ _VERBS = (train, evaluate, predict, tsne, table, export, zoo, config, plan, benc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0, 2 after a user's mistake, 130 after Ctrl-C."""
+    """Run a command line; returns the exit status: 0, 2 after a user's mistake, 3 where a training's loss was not
+    finite, 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
     try:
         if options.needs_extra:

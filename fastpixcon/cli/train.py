@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from fastpixcon.cli.options import Verbs, add_verb
 if TYPE_CHECKING:
     from fastpixcon.training.config import Config
     from fastpixcon.training.processes import Processes
+    from fastpixcon.training.resuming import Resumed
 
 _EXAMPLES = """\
   fastpixcon train                                   the embedded digits scenes, about five minutes on two cores
@@ -19,6 +19,7 @@ _EXAMPLES = """\
   fastpixcon train --set schedule.epochs=2 --set contrast.weight=0.2
   fastpixcon train --config mine.toml --out runs/mine --seed 3
   fastpixcon train --resume                          the last run that Ctrl-C stopped, bit for bit
+  fastpixcon train --resume --set schedule.epochs=9  on to more epochs, all arms
   torchrun --nproc-per-node 2 -m fastpixcon train    two processes, the same batch"""
 
 
@@ -39,59 +40,68 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--data", metavar="DIR", help="folder of the data set (data.root)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="run directory, default runs/NAME; numbered if taken")
-    parser.add_argument("--resume", action="store_true", help="continue the last run in --out, bit for bit")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the last run in --out, bit for bit; what --set may change: docs/training.md",
+    )
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the config")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
 
 
 def _run(options: argparse.Namespace) -> int:
     from fastpixcon.training import config as configs
-    from fastpixcon.training import job, processes
+    from fastpixcon.training import job, processes, resuming, rundir
 
     overrides = list(options.set)
     if options.data is not None:
         overrides.append(f"data.root={json.dumps(options.data)}")
     if options.seed is not None:
         overrides.append(f"seed={options.seed}")
-    config = configs.load(options.config or ("camvid" if options.data else "digits"), overrides)
+    source = options.config or ("camvid" if options.data else "digits")
+    resumed = None
+    if options.resume:
+        # Before the processes join, so that all of them have read it when the first one writes.
+        folder = rundir.latest(options.out or Path("runs") / _name(source, overrides))
+        resumed = resuming.resume(folder, options.config, overrides)
+        config = resumed.config
+    else:
+        config = configs.load(source, overrides)
     together = processes.join(job.pick_device(config.device))
     try:
-        return _train(options, config, together)
+        return _train(options, config, together, resumed)
     finally:
         processes.leave()
 
 
-def _train(options: argparse.Namespace, config: "Config", together: "Processes") -> int:
+def _name(source: str, overrides: list[str]) -> str:
+    """Of the run that a command line means, whose other values are those of that run."""
+    from fastpixcon.training import config as configs
+
+    return configs.load(source, [text for text in overrides if text.partition("=")[0].strip() == "name"]).name
+
+
+def _train(
+    options: argparse.Namespace, config: "Config", together: "Processes", resumed: "Resumed | None" = None
+) -> int:
     from rich.console import Console
 
-    from fastpixcon.training import job, rundir
+    from fastpixcon.training import job, resuming, rundir
     from fastpixcon.training.interrupt import Interrupted
 
-    out = options.out or Path("runs") / config.name
     console = Console(quiet=not together.is_first)
-    if options.resume:
-        folder = rundir.latest(out)
-        config, data = job.prepare(_resumed(rundir.read_config(folder), config, options), together)
+    config, data = job.prepare(config, together)
+    if resumed:
+        resumed = resuming.lengthen(resumed, config, len(data.train))
+        config, folder = resumed.config, resumed.folder
     else:
-        config, data = job.prepare(config, together)
+        out = options.out or Path("runs") / config.name
         folder = together.from_first(rundir.create(out) if together.is_first else out)
         if folder != out:
             console.print(f"{out} is taken (--resume continues it); this run goes to {folder}")
     try:
-        job.run(config, data, folder, console, together)
+        lost = job.run(config, data, folder, console, together, resumed)
     except Interrupted:
         console.print(f"Stopped. Continue with: fastpixcon train --resume --out {folder}", soft_wrap=True)
         return 130
-    return 0
-
-
-def _resumed(stored: "Config", given: "Config", options: argparse.Namespace) -> "Config":
-    """The stored config; what the command line names must agree with it, except where the data lie."""
-    from fastpixcon.training import rundir
-
-    if options.config or options.set or options.seed is not None:
-        automatic = {key: getattr(stored, key) for key in ("device", "precision") if getattr(given, key) == "auto"}
-        rundir.check_unchanged(stored, replace(given, **automatic))
-    if options.data is not None:
-        return replace(stored, data=replace(stored.data, root=options.data))
-    return stored
+    return 3 if lost else 0

@@ -53,14 +53,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Tensors and plain values by name; nothing in the file is executed.
+def load(path: Path, lazily: bool = False) -> dict[str, Any]:
+    """Tensors and plain values by name; nothing in the file is executed. ``lazily``: tensors are read when looked at.
 
     Raises:
         TrainingError: the file is damaged, holds objects of other classes, or is no dict.
     """
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except Exception as error:  # torch raises a different one for every kind of damage
         raise TrainingError(f"{path}: no checkpoint of this program: {unread(error)}") from None
     if not isinstance(state, dict):
@@ -101,5 +101,6 @@ def restore_random_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available():  # another machine may have fewer GPUs, or have had none
+        for i, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(of_device, i)

@@ -88,8 +88,8 @@ class Model:
 
 @dataclass(frozen=True, config=_STRICT)
 class Schedule:
-    """Warm-up and polynomial decay; the same for every arm. ``iterations``, where given, counts instead of
-    ``epochs``."""
+    """Warm-up and polynomial decay; the same for every arm. Its length is ``epochs`` or ``iterations``: what is said
+    last, by a file that extends another or by --set, takes the place of what was there."""
 
     batch: Annotated[int, Field(ge=2)]  # images of a step over all processes; batch norm needs two
     learning_rate: Positive
@@ -106,6 +106,8 @@ class Schedule:
     accumulate: Count = 1  # parts that a process takes its share of a batch in
     auxiliary: NotNegative = 0.4  # weight of the cross-entropy of auxiliary logits, of models that have them
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the mean of weights that is evaluated; 0: none
+    # Written by --resume: [until, total] of earlier lengths. Until iteration ``until`` the rate is that of ``total``.
+    earlier: tuple[tuple[Count, Count], ...] = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -181,6 +183,7 @@ class Config:
 
 
 _ADAPTER = TypeAdapter(Config)
+_INSTEAD = {"epochs": "iterations", "iterations": "epochs"}  # keys of schedule that take each other's place
 
 
 def shipped() -> dict[str, str]:
@@ -192,10 +195,18 @@ def shipped() -> dict[str, str]:
 
 def load(source: str, overrides: Iterable[str] = ()) -> Config:
     """Config from a shipped name or the path of a TOML file, changed by ``key=value`` strings."""
-    tree = _tree(source, ())
+    return _changed(_tree(source, ()), overrides, source)
+
+
+def change(config: Config, overrides: Iterable[str]) -> Config:
+    """The config with ``key=value`` strings, and nothing else, changed."""
+    return _changed(to_tree(config), overrides, "--set")
+
+
+def _changed(tree: dict[str, Any], overrides: Iterable[str], where: str) -> Config:
     for override in overrides:
         _override(tree, override)
-    return parse(tree, where=source)
+    return parse(tree, where=where)
 
 
 def _tree(source: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
@@ -214,6 +225,9 @@ def _tree(source: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise TrainingError(f"config {source}: not TOML: {error}") from None
+    schedule = tree.get("schedule")
+    if isinstance(schedule, dict) and schedule.keys() >= {"epochs", "iterations"}:
+        raise TrainingError(f"config {source}: schedule: got epochs and iterations, want one of them")
     base = tree.pop("extends", None)
     return tree if base is None else _merged(_tree(str(base), (*extended_by, source)), tree)
 
@@ -221,6 +235,7 @@ def _tree(source: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
 def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
+        merged.pop(_INSTEAD.get(key, ""), None)
         inner = merged.get(key)
         merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
     return merged
@@ -254,7 +269,7 @@ def to_tree(config: Config) -> dict[str, Any]:
 
 def differences(a: Config, b: Config) -> list[str]:
     """Dotted keys whose values differ."""
-    left, right = _flat(to_tree(a)), _flat(to_tree(b))
+    left, right = flat(a), flat(b)
     return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
 
 
@@ -268,9 +283,13 @@ def _override(tree: dict[str, Any], text: str) -> None:
     except tomllib.TOMLDecodeError:
         parsed = value  # a bare word is a string
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        if tree.get(parent) is None:  # a table that is not there
+            tree[parent] = {}
+        tree = tree[parent]
         if not isinstance(tree, dict):
             raise TrainingError(f"--set {text}: {parent} is a value, not a table")
+    if parents == ["schedule"]:
+        tree.pop(_INSTEAD.get(last, ""), None)
     tree[last] = parsed
 
 
@@ -282,6 +301,11 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"{key}: missing"
     wanted = problem["msg"].removeprefix("Input should be ").replace(" should ", " that should ")
     return f"{key}: got {problem['input']!r}, want {wanted}"
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Values by dotted key."""
+    return _flat(to_tree(config))
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training of one arm: from the seed, or from its checkpoint, to the end or to an interruption."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,27 +16,19 @@ from fastpixcon.training.criteria import contrast_loss, contrast_weight, labelle
 from fastpixcon.training.data import DataSet
 from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader
 from fastpixcon.training.evaluation import Batch, evaluate, predict
+from fastpixcon.training.history import Diverged, History, Losses
 from fastpixcon.training.interrupt import Interrupted
 from fastpixcon.training.metering import Meter
 from fastpixcon.training.models import ContrastNetwork, build_model
 from fastpixcon.training.models.synchronised import synchronise_norms
-from fastpixcon.training.optimisation import make_optimizer, mean_weights, rate_factor, set_rate
+from fastpixcon.training.optimisation import Length, make_optimizer, mean_weights, rate_factor, set_rate
 from fastpixcon.training.processes import Processes
 from fastpixcon.training.trained import save_trained
 
 _ASK_EVERY = 10  # iterations between questions to all processes, for whose answer a GPU waits
-
-
-@dataclass
-class History:
-    """What an arm did, one entry per iteration or per evaluation."""
-
-    cross_entropy: list[float] = field(default_factory=list)
-    contrast: list[float | None] = field(default_factory=list)  # None: not computed, during the warm-up or at all
-    # iteration, and what evaluation.evaluate gives; the confusion of the last alone
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
+# fp16: a GradScaler begins at 2^16 and halves at every step that it skips, as it does now and then. Here 26 more were
+# skipped than it grew by since: the gradient does not fit into float16 whatever its scale.
+_SMALLEST_SCALE = 2.0**-10
 
 
 @dataclass
@@ -64,13 +56,8 @@ class Arm:
     def __init__(self, config: Config, name: str, data: DataSet, folder: Path, runtime: Runtime) -> None:
         self.config, self.name, self.data, self.folder, self.runtime = config, name, data, folder, runtime
         schedule, device = config.schedule, runtime.device
-        self.epoch_length = len(data.train) // schedule.batch  # iterations
-        if schedule.iterations is not None:
-            self.iterations = schedule.iterations
-            self.epochs = -(-schedule.iterations // self.epoch_length)  # the last one may be cut short
-        else:
-            self.epochs = schedule.epochs or 1
-            self.iterations = self.epochs * self.epoch_length
+        length = Length.of(schedule, len(data.train))
+        self.epoch_length, self.iterations, self.epochs = length.epoch, length.iterations, length.epochs
         checkpoint.seed_all(config.seed)
         self.model: ContrastNetwork = build_model(config.model, len(data.classes))
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -127,7 +114,12 @@ class Arm:
         return cast(ContrastNetwork, self.mean.module) if self.mean else self.model
 
     def run(self) -> None:
-        """Train to the end. Raises ``Interrupted``, with a checkpoint written, if that was requested."""
+        """Train to the end.
+
+        Raises:
+            Interrupted: as requested, with a checkpoint written.
+            Diverged: the checkpoint written before is kept.
+        """
         self.folder.mkdir(exist_ok=True)
         while not self.finished:
             if self.done < min((self.evaluated + 1) * self.epoch_length, self.iterations):
@@ -140,6 +132,8 @@ class Arm:
 
     def save(self, path: Path | None = None) -> None:
         processes = self.runtime.processes
+        if processes.any(not self._is_finite(), self.runtime.device):
+            raise Diverged(self.done, "a weight or the state of the optimizer is not finite")
         random = processes.from_all(checkpoint.random_state())
         if not processes.is_first:
             return
@@ -151,12 +145,21 @@ class Arm:
             "contrast": self.contrast.state_dict() if self.contrast else None,
             "random": random,  # of every process
             "threads": torch.get_num_threads(),
+            "device": self.runtime.device.type,
+            "images": len(self.data.train),
             "done": self.done,
             "evaluated": self.evaluated,
             "history": asdict(self.history),
             "meter": self.meter.state(),
         }
         checkpoint.save(path or self.checkpoint_path, state)
+
+    def _is_finite(self) -> bool:
+        """What a checkpoint has is worth going on from."""
+        states = [self.model.state_dict(), *self.optimizer.state_dict()["state"].values()]
+        states += [self.mean.state_dict()] if self.mean else []
+        floats = [v for state in states for v in state.values() if isinstance(v, Tensor) and v.is_floating_point()]
+        return bool(torch.stack([v.isfinite().all().to(self.runtime.device) for v in floats]).all())
 
     def _restore(self, path: Path) -> None:
         state = checkpoint.load(path)
@@ -176,21 +179,32 @@ class Arm:
             raise TrainingError(
                 f"{path}: written by {len(state['random'])} processes, want as many to go on, got {processes.size}"
             )
+        images = state.get("images", len(self.data.train))
+        if images != len(self.data.train):
+            raise TrainingError(
+                f"data.root: got {len(self.data.train)} images to train, want the {images} that {path} was trained on"
+            )
         self.model.load_state_dict(state["model"])
+        for group, ours in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            group["fused"] = ours["fused"]  # of this device; where the state lies follows from it
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if self.scaler.is_enabled() and state["scaler"]:  # there is none in other precisions
+            self.scaler.load_state_dict(state["scaler"])
         if self.mean:
             self.mean.load_state_dict(state["mean"])
         if self.contrast and path != self.warm_path:
             self.contrast.load_state_dict(state["contrast"])
         self.done, self.evaluated = int(state["done"]), int(state["evaluated"])
+        if self.done < self.iterations:  # an epoch that was the last and cut short is one to finish now
+            self.evaluated = min(self.evaluated, self.done // self.epoch_length)
         self.history = History(**state["history"])
-        self.meter.load_state(state["meter"])
+        if state.get("device", self.runtime.device.type) == self.runtime.device.type:
+            self.meter.load_state(state["meter"])  # times of another device are of no use
         torch.set_num_threads(state["threads"])  # sums over threads depend on their number
         checkpoint.restore_random_state(state["random"][processes.rank])
 
     def _train_epoch(self) -> None:
-        started, losses = time.perf_counter(), _Losses(self.runtime.processes)
+        started, losses = time.perf_counter(), Losses(self.runtime.processes)
         epoch, start = divmod(self.done, self.epoch_length)
         config, processes = self.config, self.runtime.processes
         train = TrainSet(self.data.train, augmentation(config.data.augmentation), config.seed)
@@ -202,21 +216,33 @@ class Arm:
         for images, labels in train_loader(train, order, config.data.workers, pinned=on_gpu):
             self._step(images, labels, losses)
             self.done += 1
-            losses.read_into(self.history, lazily=on_gpu)
+            self._read(losses, lazily=on_gpu)
             self.runtime.on_iteration(self)
             if self.done == config.contrast.warmup and self.leaves_warm_state:
-                losses.read_into(self.history)
+                self._read(losses)
                 self.save(self.warm_path)
             if not on_gpu or self.done % _ASK_EVERY == 0:
                 stop = processes.any(self.runtime.stop_requested(), self.runtime.device)
             if stop or self.done == self.iterations:
                 break
-        losses.read_into(self.history)
+        self._read(losses)
         self.history.train_seconds += time.perf_counter() - started
         if stop:
             self._stop()
 
-    def _step(self, images: Tensor, labels: Tensor, losses: "_Losses") -> None:
+    def _read(self, losses: Losses, lazily: bool = False) -> None:
+        """Losses into the history; raises ``Diverged`` where it is time to."""
+        known = len(self.history.cross_entropy)
+        if not losses.read_into(self.history, lazily):
+            return
+        if not self.scaler.is_enabled():
+            self.history.check_finite(known)
+        elif self.scaler.get_scale() < _SMALLEST_SCALE:  # it leaves out steps whose loss is not finite
+            raise Diverged(
+                self.done, f"step after step left out in fp16, the scale is down to {self.scaler.get_scale():g}"
+            )
+
+    def _step(self, images: Tensor, labels: Tensor, losses: Losses) -> None:
         runtime, schedule = self.runtime, self.config.schedule
         images = images.to(runtime.device, memory_format=self.layout, non_blocking=True)  # [B, 3, H, W]
         labels = labels.to(runtime.device, non_blocking=True)  # [B, H, W]
@@ -289,10 +315,12 @@ class Arm:
             processes, device = self.runtime.processes, self.runtime.device
             # Of several processes none may stop alone, which would leave the others waiting.
             asked = self.runtime.stop_requested if processes.size == 1 else lambda: False
-            found = evaluate(self.predict_val(), len(self.data.classes), device, asked)
+            found = evaluate(self.predict_val(), len(self.data.classes), device, asked, processes)
             if found is None or processes.any(self.runtime.stop_requested(), device):
                 self._stop()
                 return
+            if found.pop("not_finite"):
+                raise Diverged(self.done, "logits of val are not finite")
             for earlier in self.history.evaluations:
                 earlier.pop("confusion", None)
             self.history.evaluations.append({"iteration": self.done, **found})
@@ -309,37 +337,3 @@ class Arm:
     def _stop(self) -> None:
         self.save()
         raise Interrupted
-
-
-class _Losses:
-    """Losses of the last iterations, still on the device."""
-
-    def __init__(self, processes: Processes) -> None:
-        self.processes = processes
-        self.parts: list[tuple[Tensor, Tensor | None]] = []
-        self.pending: list[tuple[Tensor, Tensor | None]] = []
-
-    def append(self, cross_entropy: Tensor, contrast: Tensor | None) -> None:
-        self.parts.append((cross_entropy, contrast))
-
-    def step_done(self) -> None:
-        contrasts = [contrast for _, contrast in self.parts if contrast is not None]
-        self.pending.append((_sum([c for c, _ in self.parts]), _sum(contrasts) if contrasts else None))
-        self.parts.clear()
-
-    def read_into(self, history: History, lazily: bool = False) -> None:
-        """Reading waits for the device: ``lazily`` does so every 20 iterations only."""
-        if lazily and len(self.pending) < 20:
-            return
-        if not self.pending:
-            return
-        # Of the cross-entropy every process has its share; the contrast is the same for all.
-        shares = self.processes.sum(torch.stack([c for c, _ in self.pending])) / self.processes.size
-        for cross_entropy, (_, contrast) in zip(shares.tolist(), self.pending, strict=True):
-            history.cross_entropy.append(cross_entropy)
-            history.contrast.append(None if contrast is None else float(contrast))
-        self.pending.clear()
-
-
-def _sum(values: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(values)).sum()

@@ -60,18 +60,27 @@ def predict(
 
 
 def evaluate(
-    batches: Iterator[Batch], classes: int, device: torch.device, stop: Callable[[], bool] = lambda: False
+    batches: Iterator[Batch],
+    classes: int,
+    device: torch.device,
+    stop: Callable[[], bool] = lambda: False,
+    processes: Processes | None = None,
 ) -> dict[str, Any] | None:
-    """Counts of true against predicted class over all processes, and what follows from them; None if ``stop`` said so.
+    """Counts of true against predicted class over all ``processes``, and what follows from them; None if ``stop`` said
+    so.
 
     miou: the mean IoU of the classes that occur in labels or predictions; iou [K] (None of those that do not);
-    accuracy: of pixels; confusion [K, K]: rows are true classes.
+    accuracy: of pixels; confusion [K, K]: rows are true classes; not_finite: pixels whose logits are not, which are
+    of no class. Without a labelled pixel, miou and accuracy are NaN.
     """
     metric = ConfusionMatrix(task="multiclass", num_classes=classes, ignore_index=IGNORE).to(device)
+    not_finite = torch.zeros((), dtype=torch.int64, device=device)
     for _, labels, logits in batches:
         if stop():
             return None
         metric.update(logits.argmax(1), labels)
+        not_finite += (~logits.isfinite()).any(1).sum()
+    not_finite = (processes or Processes()).sum(not_finite)
     confusion = metric.compute().double().cpu()  # [K, K]
     hits = confusion.diagonal()
     iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)  # [K]
@@ -80,4 +89,5 @@ def evaluate(
         "iou": [None if v.isnan() else float(v) for v in iou],
         "accuracy": float(hits.sum() / confusion.sum()),
         "confusion": confusion.long().tolist(),
+        "not_finite": int(not_finite),
     }

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +12,19 @@ import torch
 from rich.console import Console
 
 import fastpixcon
-from fastpixcon.training import TrainingError, report, rundir
+from fastpixcon.training import TrainingError, checkpoint, report, rundir
 from fastpixcon.training.config import Config, to_tree
 from fastpixcon.training.criteria import weights_of
 from fastpixcon.training.data import DataSet, open_dataset
 from fastpixcon.training.engine import Arm, Runtime
 from fastpixcon.training.figures import draw_all
+from fastpixcon.training.history import Diverged
 from fastpixcon.training.interrupt import GracefulInterrupt, Interrupted
 from fastpixcon.training.metering import keep_freed_memory
 from fastpixcon.training.models import check_model_name
 from fastpixcon.training.processes import Processes
 from fastpixcon.training.progress import ArmProgress
+from fastpixcon.training.resuming import Resumed
 
 
 def prepare(config: Config, processes: Processes | None = None) -> tuple[Config, DataSet]:
@@ -49,11 +51,20 @@ def prepare(config: Config, processes: Processes | None = None) -> tuple[Config,
     return replace(config, device="cuda" if device.type == "cuda" else "cpu", precision=precision), data
 
 
-def run(config: Config, data: DataSet, folder: Path, console: Console, processes: Processes | None = None) -> None:
+def run(
+    config: Config,
+    data: DataSet,
+    folder: Path,
+    console: Console,
+    processes: Processes | None = None,
+    resumed: Resumed | None = None,
+) -> dict[str, Diverged]:
     """Train what is left to train of a prepared ``config`` in ``folder``; raises ``Interrupted`` after Ctrl-C.
 
     The folder gets config.json, one folder per arm with checkpoint.pt (to resume), model.pt (to predict) and event
-    files of TensorBoard, results.json and figures/*.png.
+    files of TensorBoard, results.json and figures/*.png; changes.json if it is ``resumed`` with another config.
+
+    Returns the arms that ended before their time, as their loss was not finite.
     """
     processes = processes or Processes()
     held = rundir.lock(folder) if processes.is_first else None
@@ -61,15 +72,18 @@ def run(config: Config, data: DataSet, folder: Path, console: Console, processes
     device = torch.device(config.device, processes.local) if config.device == "cuda" else torch.device(config.device)
     try:
         if processes.is_first:
-            rundir.write_config(folder, config)
+            rundir.write_config(folder, config, resumed.changes if resumed else ())
             console.print(
                 f"[bold]{config.name}[/] in {folder}: {len(data.train)} images to train, {len(data.val)} to validate, "
                 f"{len(data.classes)} classes; {config.model.name}, {config.precision} on {config.device}, "
                 f"{processes.size} x {torch.get_num_threads()} threads"
             )
+            for line in resumed.told if resumed else ():
+                console.print(line, highlight=False, soft_wrap=True)
         with ArmProgress(console, config.tensorboard) as progress, GracefulInterrupt() as interrupt:
             watched = processes.is_first
-            arms = []
+            arms: list[Arm] = []
+            lost: dict[str, Diverged] = {}
             for name in config.arms:
                 runtime = Runtime(
                     device=device,
@@ -82,12 +96,19 @@ def run(config: Config, data: DataSet, folder: Path, console: Console, processes
                 arm = Arm(config, name, data, folder / name, runtime)
                 if watched:
                     progress.start(arm)
-                arm.run()
-                arms.append(arm)
-                if processes.any(interrupt.requested, device) and len(arms) < len(config.arms):
+                try:
+                    arm.run()
+                    arms.append(arm)
+                except Diverged as error:
+                    lost[name] = error
+                    console.print(_explain(arm, error), highlight=False, soft_wrap=True)
+                    if error.iteration <= config.contrast.warmup and not arm.warm_path.exists():
+                        break  # until then the arms are all the same
+                if processes.any(interrupt.requested, device) and name != config.arms[-1]:
                     raise Interrupted
         if processes.is_first:
-            _finish(config, data, arms, folder, console)
+            _finish(config, data, arms, lost, folder, console)
+        return lost
     finally:
         if held:
             held.close()
@@ -95,6 +116,20 @@ def run(config: Config, data: DataSet, folder: Path, console: Console, processes
 
 def _nothing(arm: Arm) -> None:
     pass
+
+
+def _explain(arm: Arm, error: Diverged) -> str:
+    """What became of an arm whose loss is not finite."""
+    common = error.iteration <= arm.config.contrast.warmup and len(arm.config.arms) > 1 and not arm.warm_path.exists()
+    kept = "no checkpoint was written before"
+    if arm.checkpoint_path.exists():
+        kept = f"its checkpoint of iteration {checkpoint.load(arm.checkpoint_path, lazily=True)['done']} is kept"
+    wanted = "schedule.learning_rate, another schedule.warmup or clip, fp32"
+    return (
+        f"[red]{arm.name}: not finite in iteration {error.iteration} of {arm.iterations}[/]: {error.what}; "
+        f"this arm ends here{', and so do the others, the same until then' if common else ''}; {kept}. "
+        f"Want a smaller {wanted}" + (" or a smaller contrast.weight" if arm.contrast else "")
+    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -131,7 +166,9 @@ def precision_of_trained(
     return pick_precision(name, device)
 
 
-def _finish(config: Config, data: DataSet, arms: Sequence[Arm], folder: Path, console: Console) -> None:
+def _finish(
+    config: Config, data: DataSet, arms: Sequence[Arm], lost: Mapping[str, Diverged], folder: Path, console: Console
+) -> None:
     results: dict[str, Any] = {
         "config": to_tree(config),
         "environment": {
@@ -143,9 +180,13 @@ def _finish(config: Config, data: DataSet, arms: Sequence[Arm], folder: Path, co
             "threads": torch.get_num_threads(),
         },
         "classes": list(data.classes),
+        "changes": rundir.read_changes(folder),
         "arms": {arm.name: report.summarise(arm.history, arm.meter) for arm in arms},
+        "not_finite": {name: {"iteration": error.iteration, "what": error.what} for name, error in lost.items()},
     }
     rundir.write_json(folder / "results.json", results)
+    if not arms:
+        return
     with console.status("Drawing figures"):
         figures = draw_all(config, data, arms, folder / "figures")
     console.print(report.table(results))

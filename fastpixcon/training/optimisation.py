@@ -1,5 +1,7 @@
 """The optimizer, its learning rate over time, and the mean of the weights."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -23,10 +25,30 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     return torch.optim.AdamW(parameters, lr=schedule.learning_rate, fused=on_gpu or None)
 
 
+@dataclass(frozen=True)
+class Length:
+    """Of a training; the last epoch may be cut short."""
+
+    epoch: int  # iterations
+    iterations: int
+    epochs: int
+
+    @staticmethod
+    def of(schedule: Schedule, images: int) -> "Length":
+        """``images``: of the training split."""
+        epoch = images // schedule.batch
+        if schedule.iterations is not None:
+            return Length(epoch, schedule.iterations, -(-schedule.iterations // epoch))
+        epochs = schedule.epochs or 1
+        return Length(epoch, epochs * epoch, epochs)
+
+
 def rate_factor(done: int, iterations: int, schedule: Schedule) -> float:
-    """Factor on the learning rate: linear warm-up, times polynomial decay to 0."""
+    """Factor on the learning rate: linear warm-up, times polynomial decay to 0 at the end of all iterations: those that
+    were planned when iteration ``done`` came, if the run was made longer or shorter since."""
+    total = next((planned for until, planned in schedule.earlier if done < until), iterations)
     warmup = min((done + 1) / (schedule.warmup + 1), 1.0)
-    return float(warmup * (1 - done / iterations) ** schedule.power)
+    return float(warmup * (1 - done / total) ** schedule.power)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -1,11 +1,12 @@
 """The results of a run: as plain values and as one table."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
 
-from fastpixcon.training.engine import History
+from fastpixcon.training.history import History
 from fastpixcon.training.metering import Meter
 
 
@@ -47,7 +48,7 @@ def table(results: dict[str, Any]) -> Table:
         cells = [_percent(first)]
         for other in others:
             cells.append(_percent(other))
-            if first is not None and other is not None:
+            if first is not None and other is not None and math.isfinite(other - first):
                 gain = 100 * (other - first)
                 cells[-1] += f" [{'green' if gain > 0 else 'red'}]{gain:+.2f}[/]"
         result.add_row(label, *cells, style=style)

@@ -2,13 +2,16 @@
 
 import fcntl
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from fastpixcon.training import TrainingError, checkpoint
-from fastpixcon.training.config import Config, differences, parse, to_tree
+from fastpixcon.training.config import Config, parse, to_tree
 
 CONFIG_FILE = "config.json"
+CHANGES_FILE = "changes.json"  # of the config, by --resume
 
 
 def create(wanted: Path) -> Path:
@@ -51,11 +54,37 @@ def lock(folder: Path) -> IO[str]:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    checkpoint.write_atomically(path, lambda file: file.write((json.dumps(tree, indent=2) + "\n").encode()))
+    """JSON has no NaN and no infinity: null is written for them."""
+    text = json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n"
+    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def write_config(folder: Path, config: Config) -> None:
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def write_config(folder: Path, config: Config, changes: Sequence[Mapping[str, Any]] = ()) -> None:
+    """``changes``: of the config that is there, added to those before."""
+    if changes:
+        write_json(folder / CHANGES_FILE, [*read_changes(folder), *changes])
     write_json(folder / CONFIG_FILE, to_tree(config))
+
+
+def read_changes(folder: Path) -> list[dict[str, Any]]:
+    """What was changed in the config since the run began, a "key", "before", "after" and "done" (iterations of every
+    arm) each."""
+    path = folder / CHANGES_FILE
+    if not path.is_file():
+        return []
+    try:
+        changes: list[dict[str, Any]] = json.loads(path.read_text())
+    except ValueError as error:
+        raise TrainingError(f"{path}: no changes of a run: {error}") from None
+    return changes
 
 
 def read_config(folder: Path) -> Config:
@@ -67,10 +96,3 @@ def read_config(folder: Path) -> Config:
     except ValueError as error:
         raise TrainingError(f"{path}: no config of a run: {error}") from None
     return parse(tree, where=str(path))
-
-
-def check_unchanged(stored: Config, wanted: Config) -> None:
-    """A resumed run keeps its config; the data may lie elsewhere now."""
-    changed = [key for key in differences(stored, wanted) if key != "data.root"]
-    if changed:
-        raise TrainingError(f"--resume: the run has other values of {', '.join(changed)}; a new run can have these")

@@ -15,6 +15,9 @@ from fastpixcon.training import TrainingError, config
 # Between runs that are compared.
 MAY_DIFFER = {"name", "seed", "arms", "tensorboard", "figures", "data.root", "data.workers"}
 
+# By --resume, in a run that is compared.
+_ALL_THE_WAY = {"device", "precision", "compile", "channels_last", "contrast.across", "model.checkpoint"}
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -58,6 +61,7 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[Arm]:
         different = [key for key in config.differences(first, ran) if not MAY_DIFFER & {key, key.split(".")[0]}]
         if different:
             raise TrainingError(f"runs: seed {seed} has another {', '.join(different)}, want the same")
+        _check_whole(seed, run)
         for name, arm in run["arms"].items():
             if seed in by_arm.setdefault(name, {}):
                 raise TrainingError(f"runs: seed {seed} has {name} twice, want each seed once")
@@ -72,6 +76,21 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[Arm]:
             p = float(ttest_rel([miou[s] for s in both], [baseline[s] for s in both]).pvalue)
         arms.append(Arm(name, miou, {} if miou is baseline else gain, p))
     return arms
+
+
+def _check_whole(seed: int, run: dict[str, Any]) -> None:
+    """Every arm ran to its end, all the way alike, and has a score."""
+    for name, found in run.get("not_finite", {}).items():
+        raise TrainingError(f"runs: seed {seed}: {name} was not finite in iteration {found['iteration']}: no result")
+    for change in run.get("changes", ()):
+        if change["key"] in _ALL_THE_WAY:
+            raise TrainingError(
+                f"runs: seed {seed} was resumed with another {change['key']}, {change['before']} before, want the same "
+                "all the way"
+            )
+    for name, arm in run["arms"].items():
+        if arm["miou"] is None:
+            raise TrainingError(f"runs: seed {seed}: {name} has no mIoU, for no pixel of its val was labelled")
 
 
 def _rows(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:

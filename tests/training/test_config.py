@@ -84,6 +84,30 @@ def test_a_config_extends_another(tmp_path: Path) -> None:
     assert config.differences(merged, plain) == ["name", "schedule.batch"]
 
 
+def test_epochs_and_iterations_take_each_others_place(tmp_path: Path) -> None:
+    """Neither is there without a word and without effect."""
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "cityscapes_hrnet_w48"\n[schedule]\nepochs = 7\n')
+    for settings in (
+        config.load(str(mine)),
+        config.load("cityscapes_hrnet_w48", ["schedule.epochs=7"]),
+        config.load("digits", ["schedule.iterations=9", "schedule.epochs=7"]),
+        config.change(config.load("digits", ["schedule.iterations=9"]), ["schedule.epochs=7"]),
+    ):
+        assert (settings.schedule.epochs, settings.schedule.iterations) == (7, None)
+    assert config.load("digits", ["schedule.iterations=9"]).schedule.epochs is None
+    mine.write_text('extends = "digits"\n[schedule]\nepochs = 7\niterations = 9\n')
+    with pytest.raises(TrainingError, match="schedule: got epochs and iterations, want one of them"):
+        config.load(str(mine))
+
+
+def test_a_table_that_is_not_there_can_be_set() -> None:
+    without = config.parse(config.to_tree(config.load("digits")) | {"memory": None})
+    sizes = ("pixel_size", "region_size", "pixels_per_image")
+    changed = config.change(without, [f"memory.{name}=3" for name in sizes])
+    assert changed.memory == config.Memory(3, 3, 3)
+
+
 def test_extending_in_a_circle_is_an_error(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text(f'extends = "{mine}"\n')

@@ -114,11 +114,6 @@ def test_resuming_a_finished_run_only_reports_again(finished_run: Path, capsys: 
     assert (finished_run / "ce" / "checkpoint.pt").read_bytes() == before
 
 
-def test_a_resumed_run_keeps_its_config(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*tiny_arguments(finished_run, "schedule.epochs=9"), "--resume"]) == 2
-    assert "other values of schedule.epochs" in capsys.readouterr().err
-
-
 def test_a_taken_directory_is_left_alone(tmp_path: Path) -> None:
     wanted = tmp_path / "runs" / "x"
     folders = []

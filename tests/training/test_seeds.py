@@ -45,6 +45,24 @@ def test_runs_of_other_settings_and_seeds_twice_are_refused() -> None:
         seeds.compare([RUNS[0], RUNS[0]])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"not_finite": {"ce+contrast": {"iteration": 7, "what": "nan"}}},
+            r"ce\+contrast was not finite in iteration 7",
+        ),
+        ({"changes": [{"key": "precision", "before": "fp32", "after": "bf16"}]}, "with another precision, fp32 before"),
+        ({"arms": {"ce": {"miou": None}}}, "ce has no mIoU, for no pixel of its val was labelled"),
+    ],
+)
+def test_runs_without_a_whole_result_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=f"runs: seed 1.*{message}"):
+        seeds.compare([RUNS[0], RUNS[1] | change])
+    harmless = {"changes": [{"key": "data.workers", "before": 0, "after": 1}], "not_finite": {}}
+    assert seeds.compare([RUNS[0], RUNS[1] | harmless, RUNS[2]]) == seeds.compare(RUNS)
+
+
 def test_a_key_that_an_older_version_did_not_write_has_its_default() -> None:
     older = deepcopy(RUNS[1])
     del older["config"]["contrast"]["min_pixels"]
