@@ -24,6 +24,7 @@ RUN = {  # page -> what it takes
     "tutorial": (),
     "mathematics": (),
     "choosing": (),
+    "sub-batches": (),
     "training": ("pydantic",),
     "migration": ("pytorch_metric_learning",),
 }
