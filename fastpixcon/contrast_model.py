@@ -28,8 +28,8 @@ class ContrastModel(nn.Module):
             or an object with ``.logits``, or a tuple or list, whose first member that is one of these counts: a loss
             before it, [] or [B, H, W], does not.
         at: name of the submodule, as in ``model.named_modules()``, whose first argument is the features [B, C, h, w]:
-            as a rule the last convolution. If it runs several times, the last time counts. It is looked up in every
-            forward, so the layer may be replaced.
+            as a rule the last convolution. If it runs several times, the last time counts; if it writes to them in
+            place, what it wrote. It is looked up in every forward, so the layer may be replaced.
         dim: D, width of the embeddings.
         channels: C; None: in_channels or num_features of the first layer in the submodule that has them.
 
@@ -50,6 +50,8 @@ class ContrastModel(nn.Module):
             else than a map of features.
     """
 
+    _frozen: frozenset[str] = frozenset()  # parameters that are known not to be before the layer
+
     def __init__(self, model: nn.Module, at: str = "classifier.4", dim: int = 256, channels: int | None = None) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
@@ -64,7 +66,6 @@ class ContrastModel(nn.Module):
         weight = next((x for x in (*layer.parameters(), *model.parameters()) if x.is_floating_point()), None)
         if weight is not None:
             self.projection.to(weight.device, weight.dtype)
-        self._frozen: frozenset[str] = frozenset()  # parameters that are known not to be before the layer
         features.watch(layer)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -110,8 +111,8 @@ class ContrastModel(nn.Module):
 
     def _check_frozen(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises if the features have no gradient but come from a parameter that wants one."""
-        own = {id(x) for x in layer.parameters()}
-        trained = frozenset(n for n, x in self.model.named_parameters() if x.requires_grad and id(x) not in own)
+        own = {id(x) for _, x in features.trained(layer)}
+        trained = frozenset(name for name, x in features.trained(self.model) if id(x) not in own)
         if trained <= self._frozen:
             return
         name = features.made_of(self.model, layer, args, kwargs)

@@ -1,12 +1,12 @@
 """What a layer of a network is called with, and whether a gradient can reach what lies before it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 
@@ -61,16 +61,28 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def trained(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Its parameters that require a gradient, by name; also of a replica that DataParallel makes, which has none."""
+    for prefix, layer in network.named_modules():
+        for name, x in {**layer._parameters, **getattr(layer, "_former_parameters", {})}.items():
+            if x is not None and x.requires_grad:
+                yield f"{prefix}.{name}" if prefix else name, x
+
+
 def made_of(network: nn.Module, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """The name of a parameter with requires_grad that the layer's input comes from, whatever autograd says; or None.
 
     Runs the network once more, without gradient; random state and buffers are afterwards what they were.
     """
-    parameters = {name: x for name, x in network.named_parameters() if x.requires_grad}
+    args, kwargs = tree_map_only(Tensor, torch.clone, (args, kwargs))  # which it may write to
     saved = [(buffer, buffer.clone()) for buffer in network.buffers()]
     devices = {x.device for x in network.parameters() if x.device.type == "cuda"}
     torch.clear_autocast_cache()  # of casts that were made before the mode could see them
-    with torch.no_grad(), torch.random.fork_rng(sorted({x.index for x in devices})), _Origins(parameters) as origins:
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(sorted({x.index for x in devices})),
+        _Origins(dict(trained(network))) as origins,
+    ):
         inputs = run(network, layer, args, kwargs)[1]
     torch.clear_autocast_cache()  # of casts without gradient
     with torch.no_grad():

@@ -211,7 +211,7 @@ def test_features_by_name_and_a_layer_that_runs_twice() -> None:
 def replica(module: Any) -> Any:
     """As DataParallel makes one a device: attributes are shared, submodules are not."""
     made = module._replicate_for_data_parallel()
-    made._former_parameters = {}
+    made._former_parameters = dict(module._parameters)
     for name, child in module._modules.items():
         made._modules[name] = replica(child)
     for name, x in module._parameters.items():
@@ -240,6 +240,11 @@ def test_replicas_in_threads_keep_their_own_features() -> None:
         thread.join()
     for i, x in enumerate(batches):
         torch.testing.assert_close(found[i], model(x)["embeddings"])
+    for layer in (*model.model.backbone, *replicas[0].model.backbone):  # type: ignore[misc,operator,union-attr]
+        layer.register_forward_hook(lambda _, inputs, output: output.detach())
+    for one in (model, replicas[0]):
+        with pytest.raises(RuntimeError, match=r"made with 'backbone.0.weight'"):
+            fpc.ContrastModel.forward(one, images())
 
 
 @pytest.mark.filterwarnings("ignore")
