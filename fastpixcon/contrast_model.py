@@ -96,9 +96,11 @@ class ContrastModel(nn.Module):
                 " of it was compiled before it was wrapped, torch.compiler.reset())"
             )
         before = self._features(inputs[-1])
-        lost = self.training and torch.is_grad_enabled() and not before.requires_grad
-        if lost and not torch.compiler.is_compiling():
-            self._check_frozen(layer, args, kwargs)
+        if self.training and torch.is_grad_enabled() and not before.requires_grad:
+            if not torch.compiler.is_compiling():
+                self._check_frozen(layer, args, kwargs)
+            elif all(isinstance(x, Tensor) for x in (*args, *kwargs.values())):
+                _check_while_traced(self, layer, tuple(kwargs), *args, *kwargs.values())
         return output, before
 
     def _features(self, before: Any) -> Tensor:
@@ -142,6 +144,15 @@ class ContrastModel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"at={self.at!r}, dim={self.dim}, channels={self.channels}"
+
+
+def _check_while_traced(model: ContrastModel, layer: nn.Module, names: tuple[str, ...], *values: Tensor) -> bool:
+    args, named = values[: len(values) - len(names)], values[len(values) - len(names) :]
+    model._check_frozen(layer, args, dict(zip(names, named, strict=True)))
+    return True
+
+
+features.call_while_tracing(_check_while_traced)
 
 
 def projection_head(channels: int, dim: int) -> nn.Sequential:

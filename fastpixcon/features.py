@@ -32,8 +32,13 @@ def _register(layer: nn.Module) -> bool:
     return True
 
 
-# Dynamo, which can't trace it, calls it while it traces: torch.compiler.assume_constant_result, which imports Dynamo.
-_register._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def call_while_tracing(function: Any) -> None:
+    """Dynamo, which can't trace it, calls it on what is there when it traces; modules, tensors and constants may be its
+    arguments. That is torch.compiler.assume_constant_result, which would import Dynamo."""
+    function._dynamo_marked_constant = True
+
+
+call_while_tracing(_register)
 
 
 def unwatch(network: nn.Module) -> None:

@@ -191,3 +191,25 @@ def test_a_frozen_network_in_autocast() -> None:
         outputs = model(images())
         (outputs["embeddings"].square().mean() + outputs["logits"].square().mean()).backward()
     assert network.classifier.weight.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_same_while_it_is_compiled() -> None:
+    torch._dynamo.reset()
+    network = TwoHeads()
+    network.backbone.requires_grad_(False)
+    network.neck.requires_grad_(False)
+    model = fpc.ContrastModel(network, at="classifier", dim=6)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for size in (8, 8, 12):
+        outputs = compiled(images=torch.rand(2, 3, size, size))
+        outputs["embeddings"].square().mean().backward()
+    assert model.projection[0].weight.grad is not None
+    assert network.runs == 2  # once to trace it, once to look
+    for how in (detached, without_grad):
+        torch._dynamo.reset()
+        for call in (lambda f: f(images()), lambda f: f(images=images())):
+            compiled = torch.compile(fpc.ContrastModel(Network(how), at="classifier"), fullgraph=True, backend="eager")
+            with pytest.raises(RuntimeError, match=r"made with '(backbone.0|neck).weight'"):
+                call(compiled)
+    torch._dynamo.reset()
