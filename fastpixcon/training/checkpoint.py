@@ -1,56 +1,19 @@
-"""Files that are whole or not there, and the state of the random generators."""
+"""Checkpoints, and the state of the random generators."""
 
-import contextlib
-import os
 import pickle
 import random
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
-from fastpixcon.training import TrainingError
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, then put it in place; a crash leaves the old file.
-
-    Raises:
-        TrainingError: the file can't be written, because the disk is full or it may not; the old one is whole.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)  # on a full disk half a file is in everybody's way
-        cause = _os_error(error)
-        if cause is None:
-            raise
-        raise TrainingError(f"{path}: can't be written: {cause.strerror}; what was there before is whole") from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
-
-
-def _os_error(error: BaseException | None) -> OSError | None:
-    """The system's error: torch.save raises one of its own while it handles that."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__context__
-    return error
+from fastpixcon.training import TrainingError, writing
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    write_atomically(path, lambda file: torch.save(state, file))
+    writing.write(path, lambda file: torch.save(state, file))
 
 
 def load(path: Path, lazily: bool = False) -> dict[str, Any]:

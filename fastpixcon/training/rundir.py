@@ -3,11 +3,12 @@
 import fcntl
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from fastpixcon.training import TrainingError, checkpoint
+from fastpixcon.training import TrainingError, writing
 from fastpixcon.training.config import Config, parse, to_tree
 
 CONFIG_FILE = "config.json"
@@ -15,12 +16,18 @@ CHANGES_FILE = "changes.json"  # of the config, by --resume
 
 
 def create(wanted: Path) -> Path:
-    """``wanted``, or the first of wanted-2, wanted-3, … that is not taken."""
+    """``wanted``, or the first of wanted-2, wanted-3, … that is not taken; where it is a link to nowhere, its end."""
     candidate, number = wanted, 1
+    if wanted.exists() and not wanted.is_dir():
+        raise TrainingError(f"--out: got {wanted}, a file, want a folder")
+    if wanted.is_symlink() and not wanted.exists():
+        candidate = Path(os.path.realpath(wanted))
+        if candidate.is_symlink():
+            raise TrainingError(f"--out: got {wanted}, which can't be made: links lead in a circle")
     while True:
         try:
             candidate.mkdir(parents=True)
-            return candidate
+            return wanted if number == 1 else candidate
         except FileExistsError:
             if candidate.is_dir() and not any(candidate.iterdir()):
                 return candidate
@@ -55,8 +62,7 @@ def lock(folder: Path) -> IO[str]:
 
 def write_json(path: Path, tree: Any) -> None:
     """JSON has no NaN and no infinity: null is written for them."""
-    text = json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n"
-    checkpoint.write_atomically(path, lambda file: file.write(text.encode()))
+    writing.write_text(path, json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n")
 
 
 def _finite(tree: Any) -> Any:

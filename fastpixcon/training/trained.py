@@ -36,7 +36,7 @@ def save_trained(
     path: Path, config: Config, arm: str, data: DataSet, model: ContrastNetwork, results: dict[str, Any]
 ) -> None:
     """ "model": the plain network, to predict with; "projection": its head, apart."""
-    save_again(path, Trained(config, arm, list(data.classes), list(data.palette), results, model))
+    checkpoint.save(path, content(Trained(config, arm, list(data.classes), list(data.palette), results, model)))
 
 
 def stored(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -48,22 +48,19 @@ def stored(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Ten
     return {k: v.to(dtype) if dtype and k in halved else v for k, v in kept.items()}
 
 
-def save_again(path: Path, trained: Trained, dtype: torch.dtype | None = None) -> None:
-    """As ``save_trained`` does; ``dtype``: of the filters and matrices in the file."""
+def content(trained: Trained, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """What ``save_trained`` writes; ``dtype``: of the filters and matrices in the file."""
     tree = to_tree(trained.config)
     tree["data"]["root"] = ""  # where the data lay is nobody else's business
-    checkpoint.save(
-        path,
-        {
-            "config": tree,
-            "arm": trained.arm,
-            "classes": trained.classes,
-            "palette": [list(colour) for colour in trained.palette],
-            "results": trained.results,
-            "model": stored(trained.model.plain_state_dict(), dtype),
-            "projection": stored(trained.model.projection.state_dict(), dtype),
-        },
-    )
+    return {
+        "config": tree,
+        "arm": trained.arm,
+        "classes": trained.classes,
+        "palette": [list(colour) for colour in trained.palette],
+        "results": trained.results,
+        "model": stored(trained.model.plain_state_dict(), dtype),
+        "projection": stored(trained.model.projection.state_dict(), dtype),
+    }
 
 
 _PARTS = {

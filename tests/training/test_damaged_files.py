@@ -210,7 +210,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from fastpixcon.training import checkpoint
+from fastpixcon.training import checkpoint, writing
 
 path = Path(sys.argv[1])
 checkpoint.save(path, {"number": 1, "x": torch.arange(100_000)})
@@ -227,7 +227,7 @@ class Dies:
     def flush(self):
         self.file.flush()
 
-checkpoint.write_atomically(path, lambda file: torch.save({"number": 2, "x": torch.arange(100_000)}, Dies(file)))
+writing.write(path, lambda file: torch.save({"number": 2, "x": torch.arange(100_000)}, Dies(file)))
 """
 
 
@@ -235,7 +235,8 @@ def test_a_save_that_is_killed_leaves_the_old_checkpoint(tmp_path: Path) -> None
     file = tmp_path / "checkpoint.pt"
     done = python(KILLED, str(file))
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert (tmp_path / "checkpoint.pt.tmp").stat().st_size > 0  # half of the next
+    (half,) = tmp_path.glob(".fastpixcon-*")
+    assert half.stat().st_size > 0
     assert checkpoint.load(file)["number"] == 1
     checkpoint.save(file, {"number": 3})
     assert checkpoint.load(file)["number"] == 3
@@ -288,7 +289,7 @@ def test_a_full_disk_ends_training_with_a_message_and_a_checkpoint_to_resume(
         capsys.readouterr().err
     )
     assert checkpoint.load(file)["done"] == 4
-    assert not list(run.rglob("*.tmp"))
+    assert not list(run.rglob(".fastpixcon-*"))
     monkeypatch.undo()
     assert cli.main(["train", "--resume", "--out", str(run)]) == 0
     assert checkpoint.load(file)["done"] == 8

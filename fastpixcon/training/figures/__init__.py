@@ -1,12 +1,13 @@
 """Pictures of a finished run and of trained networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from fastpixcon.training.checkpoint import write_atomically
+from fastpixcon.training import OutputLostError, TrainingError, writing
 from fastpixcon.training.config import Config
 from fastpixcon.training.data import DataSet
 from fastpixcon.training.engine import Arm
@@ -16,27 +17,45 @@ from fastpixcon.training.figures.embeddings import similarity, tsne
 from fastpixcon.training.figures.predictions import predictions
 from fastpixcon.training.figures.shown import Shown
 
-__all__ = ["Shown", "confusions", "draw_all", "learning_curves", "predictions", "similarity", "tsne", "write"]
+__all__ = ["Shown", "attempt", "confusions", "draw_all", "learning_curves", "predictions", "similarity", "tsne"]
+
+Write = Callable[[Path, Callable[[BinaryIO], object]], None]
 
 
-def draw_all(config: Config, data: DataSet, arms: Sequence[Arm], folder: Path) -> list[Path]:
-    """Draw every figure of a run into ``folder``; returns the files."""
-    folder.mkdir(exist_ok=True)
+def draw_all(config: Config, data: DataSet, arms: Sequence[Arm], folder: Path) -> tuple[list[Path], list[str]]:
+    """Draw every figure of a run into ``folder``; returns the files, and a line for each that could not be drawn."""
+    writing.make_folder(folder, "figures")
     shown = [Shown.of(arm) for arm in arms]
     device = arms[0].runtime.device
     last = {arm.name: arm.history.evaluations[-1]["confusion"] for arm in arms}
-    figures = {
-        "curves.png": learning_curves(config, arms),
-        "predictions.png": predictions(config, data, shown, device),
-        "tsne.png": tsne(config, data, shown, device),
-        "similarity.png": similarity(config, data, shown, device),
-        "confusion.png": confusions(last, data.classes),
+    figures: dict[str, Callable[[], Figure]] = {
+        "curves.png": lambda: learning_curves(config, arms),
+        "predictions.png": lambda: predictions(config, data, shown, device),
+        "tsne.png": lambda: tsne(config, data, shown, device),
+        "similarity.png": lambda: similarity(config, data, shown, device),
+        "confusion.png": lambda: confusions(last, data.classes),
     }
-    return [write(figure, folder / name) for name, figure in figures.items()]
+    failed = {folder / name: attempt(make, folder / name) for name, make in figures.items()}
+    return [path for path, line in failed.items() if not line], [line for line in failed.values() if line]
 
 
-def write(figure: Figure, path: Path) -> Path:
-    """As a PNG."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
-    plt.close(figure)
-    return path
+def attempt(make: Callable[[], Figure], path: Path, write: Write = writing.write) -> str:
+    """Draw a figure and write it as a PNG; "", or a line that says why there is none: a picture is no reason to end."""
+    try:
+        figure = make()
+        write(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    except OutputLostError:
+        raise
+    except Exception as error:
+        return f"{path}: not drawn: {reason(error)}"
+    finally:
+        plt.close("all")
+    return ""
+
+
+def reason(error: Exception) -> str:
+    """In a line."""
+    if isinstance(error, TrainingError):
+        return str(error)
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}{text and f': {text}'}"
