@@ -1,7 +1,5 @@
 """``python -m fastpixcon``, which torchrun starts as ``-m fastpixcon``."""
 
-import sys
+from fastpixcon.cli import command
 
-from fastpixcon.cli import main
-
-sys.exit(main())
+command()

@@ -18,7 +18,7 @@ _EXAMPLES = """\
   fastpixcon train --config cityscapes_hrnet_w48 --data /data/cityscapes
   fastpixcon train --set schedule.epochs=2 --set contrast.weight=0.2
   fastpixcon train --config mine.toml --out runs/mine --seed 3
-  fastpixcon train --resume                          the last run that Ctrl-C stopped, bit for bit
+  fastpixcon train --resume                          the last run that a signal stopped, bit for bit
   fastpixcon train --resume --set schedule.epochs=9  on to more epochs, all arms
   torchrun --nproc-per-node 2 -m fastpixcon train    two processes, the same batch"""
 
@@ -84,12 +84,11 @@ def _name(source: str, overrides: list[str]) -> str:
 def _train(
     options: argparse.Namespace, config: "Config", together: "Processes", resumed: "Resumed | None" = None
 ) -> int:
-    from rich.console import Console
-
     from fastpixcon.training import job, resuming, rundir
-    from fastpixcon.training.interrupt import Interrupted
+    from fastpixcon.training.console import make_console, say
+    from fastpixcon.training.interrupt import Interrupted, Stopped, status_of
 
-    console = Console(quiet=not together.is_first)
+    console = make_console(quiet=not together.is_first)
     config, data = job.prepare(config, together)
     if resumed:
         resumed = resuming.lengthen(resumed, config, len(data.train))
@@ -98,10 +97,10 @@ def _train(
         out = options.out or Path("runs") / config.name
         folder = together.from_first(rundir.create(out) if together.is_first else out)
         if folder != out:
-            console.print(f"{out} is taken (--resume continues it); this run goes to {folder}")
+            say(console, f"{out} is taken (--resume continues it); this run goes to {folder}")
     try:
         lost = job.run(config, data, folder, console, together, resumed)
-    except Interrupted:
-        console.print(f"Stopped. Continue with: fastpixcon train --resume --out {folder}", soft_wrap=True)
-        return 130
+    except (Interrupted, Stopped) as stop:
+        say(console, f"Stopped. Continue with: fastpixcon train --resume --out {folder}")
+        return status_of(stop)
     return 3 if lost else 0

@@ -27,6 +27,14 @@ class TrainingError(Exception):
     """Something the user can put right: its message says what and how."""
 
 
+class OutputLostError(Exception):
+    """Standard output could not be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output can't be written: {error.strerror}")
+        self.number = error.errno
+
+
 def require_extra() -> None:
     """Raise ``TrainingError`` if a package of the ``train`` extra is missing."""
     missing = [package for module, package in _EXTRA.items() if find_spec(module) is None]

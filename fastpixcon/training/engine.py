@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from fastpixcon.training.config import Config
 from fastpixcon.training.criteria import contrast_loss, contrast_weight, labelled, segmentation_loss, weights_of
 from fastpixcon.training.data import DataSet
 from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader
-from fastpixcon.training.evaluation import Batch, evaluate, predict
+from fastpixcon.training.evaluation import Batch, evaluate, evaluation_batch, predict
 from fastpixcon.training.history import Diverged, History, Losses
 from fastpixcon.training.interrupt import Interrupted
 from fastpixcon.training.metering import Meter
@@ -37,7 +37,7 @@ class Runtime:
 
     device: torch.device
     precision: str  # fp32, bf16, fp16
-    stop_requested: Callable[[], bool]
+    stop_requested: Callable[[], int]  # the signal that did, or 0
     on_iteration: Callable[["Arm"], None]
     on_evaluation: Callable[["Arm"], None]
     processes: Processes = field(default_factory=Processes)
@@ -212,7 +212,7 @@ class Arm:
         order = EpochOrder(len(self.data.train), config.schedule.batch, config.seed, epoch, start, share)
         on_gpu = self.runtime.device.type == "cuda"
         self.network.train()
-        stop = False
+        stop = 0
         for images, labels in train_loader(train, order, config.data.workers, pinned=on_gpu):
             self._step(images, labels, losses)
             self.done += 1
@@ -222,13 +222,13 @@ class Arm:
                 self._read(losses)
                 self.save(self.warm_path)
             if not on_gpu or self.done % _ASK_EVERY == 0:
-                stop = processes.any(self.runtime.stop_requested(), self.runtime.device)
+                stop = processes.largest(self.runtime.stop_requested(), self.runtime.device)
             if stop or self.done == self.iterations:
                 break
         self._read(losses)
         self.history.train_seconds += time.perf_counter() - started
         if stop:
-            self._stop()
+            self._stop(stop)
 
     def _read(self, losses: Losses, lazily: bool = False) -> None:
         """Losses into the history; raises ``Diverged`` where it is time to."""
@@ -313,12 +313,10 @@ class Arm:
         if epoch % self.config.schedule.evaluate_every == 0 or epoch == self.epochs:
             started = time.perf_counter()
             processes, device = self.runtime.processes, self.runtime.device
-            # Of several processes none may stop alone, which would leave the others waiting.
-            asked = self.runtime.stop_requested if processes.size == 1 else lambda: False
-            found = evaluate(self.predict_val(), len(self.data.classes), device, asked, processes)
-            if found is None or processes.any(self.runtime.stop_requested(), device):
-                self._stop()
-                return
+            found = evaluate(self.predict_val(), len(self.data.classes), device, self._stops_evaluation(), processes)
+            if stop := processes.largest(self.runtime.stop_requested(), device):
+                self._stop(stop)
+            assert found is not None
             if found.pop("not_finite"):
                 raise Diverged(self.done, "logits of val are not finite")
             for earlier in self.history.evaluations:
@@ -334,6 +332,23 @@ class Arm:
         """This process's share of val, by the weights that are evaluated."""
         return predict(self.evaluated_model, self.data, self.config, self.runtime.device, self.runtime.processes)
 
-    def _stop(self) -> None:
+    def _stops_evaluation(self) -> Callable[[], bool]:
+        """To be asked before every batch. Of several processes none may stop alone, which would leave the others
+        waiting: they agree before every batch that all of them have."""
+        processes, device = self.runtime.processes, self.runtime.device
+        images = len(self.data.val) // processes.size  # of the process that has fewest
+        common = -(-images // evaluation_batch(self.config, processes))  # batches
+        every = _ASK_EVERY if device.type == "cuda" else 1
+        numbers = iter(range(common))
+
+        def stops() -> bool:
+            number = next(numbers, None)
+            if number is None or number % every:
+                return False
+            return bool(processes.largest(self.runtime.stop_requested(), device))
+
+        return stops
+
+    def _stop(self, number: int) -> NoReturn:
         self.save()
-        raise Interrupted
+        raise Interrupted(number)

@@ -42,6 +42,11 @@ def logits_of(model: nn.Module, images: Tensor, how: Evaluation) -> Tensor:
     return (total / len(views)).clamp(min=1e-12).log()
 
 
+def evaluation_batch(config: Config, processes: Processes) -> int:
+    """Images of val that a process takes at a time."""
+    return max(config.schedule.batch // processes.size, 1)
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module, data: DataSet, config: Config, device: torch.device, processes: Processes | None = None
@@ -51,12 +56,19 @@ def predict(
     processes = processes or Processes()
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    batch = max(config.schedule.batch // processes.size, 1)
+    batch = evaluation_batch(config, processes)
     for images, labels in val_loader(data.val, batch, config.data.workers, processes.rank, processes.size):
         images = images.to(device, memory_format=layout)
         with torch.autocast(device.type, precision, enabled=precision is not None):
             logits = logits_of(model, images, config.evaluation)
         yield images, labels.to(device), logits
+
+
+def counted(batches: Iterator[Batch], seen: Callable[[int], object]) -> Iterator[Batch]:
+    """The same; ``seen`` is called with the images of each before it is given."""
+    for batch in batches:
+        seen(len(batch[0]))
+        yield batch
 
 
 def evaluate(

@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 
 import fastpixcon
-from fastpixcon.training import TrainingError, checkpoint, report, rundir
+from fastpixcon.training import OutputLostError, TrainingError, checkpoint, report, rundir
 from fastpixcon.training.config import Config, to_tree
+from fastpixcon.training.console import say
 from fastpixcon.training.criteria import weights_of
 from fastpixcon.training.data import DataSet, open_dataset
 from fastpixcon.training.engine import Arm, Runtime
-from fastpixcon.training.figures import draw_all
 from fastpixcon.training.history import Diverged
 from fastpixcon.training.interrupt import GracefulInterrupt, Interrupted
 from fastpixcon.training.metering import keep_freed_memory
@@ -59,7 +59,7 @@ def run(
     processes: Processes | None = None,
     resumed: Resumed | None = None,
 ) -> dict[str, Diverged]:
-    """Train what is left to train of a prepared ``config`` in ``folder``; raises ``Interrupted`` after Ctrl-C.
+    """Train what is left to train of a prepared ``config`` in ``folder``; raises ``Interrupted`` after a signal.
 
     The folder gets config.json, one folder per arm with checkpoint.pt (to resume), model.pt (to predict) and event
     files of TensorBoard, results.json and figures/*.png; changes.json if it is ``resumed`` with another config.
@@ -73,10 +73,11 @@ def run(
     try:
         if processes.is_first:
             rundir.write_config(folder, config, resumed.changes if resumed else ())
-            console.print(
-                f"[bold]{config.name}[/] in {folder}: {len(data.train)} images to train, {len(data.val)} to validate, "
+            say(
+                console,
+                f"{config.name} in {folder}: {len(data.train)} images to train, {len(data.val)} to validate, "
                 f"{len(data.classes)} classes; {config.model.name}, {config.precision} on {config.device}, "
-                f"{processes.size} x {torch.get_num_threads()} threads"
+                f"{processes.size} x {torch.get_num_threads()} threads",
             )
             for line in resumed.told if resumed else ():
                 console.print(line, highlight=False, soft_wrap=True)
@@ -88,7 +89,7 @@ def run(
                 runtime = Runtime(
                     device=device,
                     precision=config.precision,
-                    stop_requested=lambda: interrupt.requested,
+                    stop_requested=lambda: interrupt.number or progress.stop,
                     on_iteration=progress.on_iteration if watched else _nothing,
                     on_evaluation=progress.on_evaluation if watched else _nothing,
                     processes=processes,
@@ -104,8 +105,12 @@ def run(
                     console.print(_explain(arm, error), highlight=False, soft_wrap=True)
                     if error.iteration <= config.contrast.warmup and not arm.warm_path.exists():
                         break  # until then the arms are all the same
-                if processes.any(interrupt.requested, device) and name != config.arms[-1]:
-                    raise Interrupted
+                except Interrupted:
+                    progress.check()  # whether it was for want of standard output
+                    raise
+                if number := processes.largest(interrupt.number or progress.stop, device):
+                    progress.check()
+                    raise Interrupted(number)
         if processes.is_first:
             _finish(config, data, arms, lost, folder, console)
         return lost
@@ -184,14 +189,32 @@ def _finish(
         "arms": {arm.name: report.summarise(arm.history, arm.meter) for arm in arms},
         "not_finite": {name: {"iteration": error.iteration, "what": error.what} for name, error in lost.items()},
     }
-    rundir.write_json(folder / "results.json", results)
+    try:
+        rundir.write_json(folder / "results.json", results)
+    finally:
+        if arms:
+            console.print(report.table(results))  # before anything that may fail
+    say(console, f"  {os.path.relpath(folder / 'results.json')}")
     if not arms:
         return
     with console.status("Drawing figures"):
-        figures = draw_all(config, data, arms, folder / "figures")
-    console.print(report.table(results))
-    for path in (folder / "results.json", *figures):
-        console.print(f"  {os.path.relpath(path)}", highlight=False, soft_wrap=True)
+        drawn, failed = _draw(config, data, arms, folder / "figures")
+    for path in drawn:
+        say(console, f"  {os.path.relpath(path)}")
+    for line in failed:
+        say(console, line)
+
+
+def _draw(config: Config, data: DataSet, arms: Sequence[Arm], folder: Path) -> tuple[list[Path], list[str]]:
+    """The figures, and a line for each that could not be drawn, or for all, where matplotlib can't be imported."""
+    try:
+        from fastpixcon.training.figures import draw_all
+
+        return draw_all(config, data, arms, folder)
+    except OutputLostError:
+        raise
+    except Exception as error:
+        return [], [f"{folder}: not drawn: {type(error).__name__}: {str(error).partition(chr(10))[0]}"]
 
 
 def _commit() -> str | None:

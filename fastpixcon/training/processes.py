@@ -27,13 +27,17 @@ class Processes:
     def group(self) -> Any:
         return dist.group.WORLD if self.size > 1 else None
 
+    def largest(self, number: int, device: torch.device) -> int:
+        """Of what they say; all get the same answer."""
+        if self.size == 1:
+            return number
+        numbers = torch.tensor([number], dtype=torch.int32, device=device)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        return int(numbers.item())
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether any of them says so; all get the same answer."""
-        if self.size == 1:
-            return flag
-        flags = torch.tensor([flag], dtype=torch.int32, device=device)
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags.item())
+        return bool(self.largest(int(flag), device))
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         """Over all of them."""

@@ -1,5 +1,7 @@
-"""What a person sees of a run: a bar for the arm in training, a line for each evaluation; TensorBoard beside it."""
+"""What a person sees of a run: a bar for the arm in training (where standard output is no terminal a line every so
+often), a line for each evaluation; TensorBoard beside it."""
 
+import signal
 import time
 from typing import Any
 
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fastpixcon.training import OutputLostError, console
 from fastpixcon.training.engine import Arm
 from fastpixcon.training.pictures import coloured
 from fastpixcon.training.tracking import Tracker
@@ -17,10 +20,17 @@ _EVERY = 10  # iterations between scalars
 
 
 class ArmProgress:
-    """Watches one arm after another; of several processes the first alone does."""
+    """Watches one arm after another; of several processes the first alone does.
 
-    def __init__(self, console: Console, tensorboard: bool) -> None:
-        self.console, self.tensorboard = console, tensorboard
+    Where standard output can't be written any more, training is to stop and to leave a checkpoint: ``stop`` is then
+    the number of a signal, and ``check`` raises what happened.
+    """
+
+    def __init__(self, to: Console, tensorboard: bool) -> None:
+        self.console, self.tensorboard = to, tensorboard
+        self.stop = 0
+        self.lost: OutputLostError | None = None
+        self.said = time.monotonic()
         self.tracker: Tracker | None = None
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -28,7 +38,8 @@ class ArmProgress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]} {task.fields[losses]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
+            console=to,
+            disable=not console.is_live(to),
             expand=True,
             speed_estimate_period=60,
         )
@@ -42,13 +53,24 @@ class ArmProgress:
         if self.tracker:
             self.tracker.close()
 
+    def check(self) -> None:
+        if self.lost:
+            raise self.lost
+
+    def say(self, text: str) -> None:
+        try:
+            console.say(self.console, text)
+        except OutputLostError as error:
+            self.lost, self.stop = self.lost or error, signal.SIGPIPE
+
     def start(self, arm: Arm) -> None:
         self.first, self.started = arm.done, time.monotonic()
+        self.said = self.started
         self.task = self.progress.add_task(arm.name, total=arm.iterations, completed=arm.done, rate="", losses="")
         if arm.finished:
-            self.console.print(f"{arm.name}: finished before")
+            self.say(f"{arm.name}: finished before")
         elif arm.done:
-            self.console.print(f"{arm.name}: resumed after iteration {arm.done} of {arm.iterations}")
+            self.say(f"{arm.name}: resumed after iteration {arm.done} of {arm.iterations}")
         if self.tracker:
             self.tracker.close()
         self.tracker = Tracker(arm.folder, arm.done) if self.tensorboard and not arm.finished else None
@@ -64,6 +86,11 @@ class ArmProgress:
             if recent:
                 losses += f" contrast {_mean(recent):.3f}"
         self.progress.update(self.task, completed=done, rate=f"{rate:.1f} img/s", losses=losses)
+        now = time.monotonic()
+        if self.progress.disable and now - self.said >= console.LINE_EVERY:
+            self.said = now
+            how_far = console.progress(done, arm.iterations, "iterations", now - self.started, self.first)
+            self.say(f"{arm.name}: {how_far}, {rate:.1f} img/s, {losses}")
         if self.tracker and done % _EVERY == 0 and history.cross_entropy:
             values = {
                 "train/cross-entropy": history.cross_entropy[-1],
@@ -76,10 +103,10 @@ class ArmProgress:
     def on_evaluation(self, arm: Arm) -> None:
         history, found = arm.history, arm.history.evaluations[-1]
         recent = _mean(history.cross_entropy[-arm.epoch_length :])
-        self.console.print(
+        self.said = time.monotonic()
+        self.say(
             f"{arm.name}: epoch {arm.evaluated} of {arm.epochs}, cross-entropy {recent:.3f}, "
-            f"val mIoU {found['miou']:.4f}, {history.train_seconds + history.evaluate_seconds:.0f} s",
-            highlight=False,
+            f"val mIoU {found['miou']:.4f}, {history.train_seconds + history.evaluate_seconds:.0f} s"
         )
         if self.tracker:
             self.tracker.evaluation(arm.done, found, list(arm.data.classes), _pictures(arm))

@@ -58,12 +58,16 @@ torch.nn.functional.dropout = lambda x, *_, **__: x
 SETTINGS = ("schedule.optimizer='sgd'", "schedule.learning_rate=0.01", "schedule.iterations=2", "contrast.warmup=0")
 
 
-def torchrun(code: Path, processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def torchrun_command(code: Path, processes: int, *arguments: str) -> list[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(code), *arguments]
+    return [*command, "--master-addr=127.0.0.1", f"--master-port={port}", str(code), *arguments]
+
+
+def torchrun(code: Path, processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = torchrun_command(code, processes, *arguments)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 

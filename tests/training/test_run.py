@@ -15,13 +15,14 @@ from fastpixcon.training.config import load
 
 ARMS = ("ce", "ce+contrast")
 
-# Runs the command line and sends SIGINT to itself in iteration argv[2] of arm argv[1], and again while the
-# checkpoint is being written.
+# Runs the command line and sends SIGINT to itself in iteration argv[2] of arm argv[1], and again, as the same request,
+# while the checkpoint is being written.
 INTERRUPTED = """
 import os, signal, sys
 from fastpixcon import cli
-from fastpixcon.training import checkpoint, engine
+from fastpixcon.training import checkpoint, engine, interrupt
 
+interrupt._SAME_REQUEST = 60
 arm, iteration = sys.argv[1], int(sys.argv[2])
 step, save = engine.Arm._step, checkpoint.torch.save
 
@@ -97,7 +98,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(finished_run: Path, tmp
     second = python(INTERRUPTED, "ce+contrast", "6", "train", "--resume", "--out", str(out))
     assert second.returncode == 130, second.stderr
     assert checkpoint_of(out, "ce+contrast")["done"] == 7
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob(".fastpixcon-*"))
     assert cli.main(["train", "--resume", "--out", str(out)]) == 0
     for arm in ARMS:
         ours, theirs = checkpoint_of(out, arm), checkpoint_of(finished_run, arm)

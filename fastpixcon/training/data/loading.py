@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Augmentation
 from fastpixcon.training.data.base import IGNORE, Split
+from fastpixcon.training.interrupt import SIGNALS
 
 _GREY = 128  # fill of images outside their border, close to the mean that models subtract
 _STRIDE = 32  # validation images are padded to a multiple; the encoders need it
@@ -130,7 +131,15 @@ class _Loader(DataLoader[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         try:
-            yield from super().__iter__()
+            # Workers begin with signals blocked, until they have said that they don't listen.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                batches = super().__iter__()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            for worker in getattr(batches, "_workers", ()):
+                worker.terminate = worker.kill  # of one that doesn't end by itself
+            yield from batches
         except TrainingError as error:
             # A worker sends the text of its traceback, whose last part is "module.class: message".
             name = f"{TrainingError.__module__}.{TrainingError.__qualname__}: "
@@ -171,6 +180,10 @@ def _options(workers: int) -> dict[str, Any]:
 
 
 def _start_worker(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the training process decides what to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Signals reach every process of a terminal or a job; the training process decides what to do. The worker ends with
+    it, or when it is told to."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)  # the training process's own
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     torch.set_num_threads(1)
