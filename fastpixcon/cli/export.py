@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fastpixcon.cli.options import Verbs, add_model, add_verb, open_models
+from fastpixcon.cli.options import Verbs, add_model, add_overwrite, add_verb, model_files, open_models
 
 _EXAMPLES = """\
   fastpixcon export runs/camvid/ce+contrast --half --out lite0.pt
@@ -21,24 +21,23 @@ def add(verbs: Verbs) -> None:
     )
     add_model(parser, several=False)
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
+    add_overwrite(parser)
     parser.add_argument("--half", action="store_true", help="filters and matrices in float16, half the size")
     parser.add_argument("--plain", action="store_true", help="the weights alone, a state dict without the head")
 
 
 def _run(options: argparse.Namespace) -> int:
-    import torch
-    from rich.console import Console
+    from fastpixcon.training.writing import Outputs
 
-    from fastpixcon.training import checkpoint
-    from fastpixcon.training.trained import save_again, stored
+    files = Outputs("--out", options.overwrite, model_files([options.model]))
+    files.claim(options.out)
+    import torch
+
+    from fastpixcon.training.trained import content, stored
 
     (trained,) = open_models([options.model])
     dtype = torch.float16 if options.half else None
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    if options.plain:
-        checkpoint.save(options.out, stored(trained.model.plain_state_dict(), dtype))
-    else:
-        save_again(options.out, trained, dtype)
-    size = options.out.stat().st_size / 2**20
-    Console().print(f"  {options.out} ({size:.1f} MiB)", highlight=False, soft_wrap=True)
+    state = stored(trained.model.plain_state_dict(), dtype) if options.plain else content(trained, dtype)
+    files.write(options.out, lambda file: torch.save(state, file))
+    print(f"  {options.out} ({options.out.stat().st_size / 2**20:.1f} MiB)")
     return 0

@@ -1,7 +1,6 @@
 """What verbs have in common."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,19 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder of the data set; embedded data need none")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default auto")
     parser.add_argument("--workers", type=whole, default=0, metavar="N", help="processes that load images, default 0")
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="may replace files that are there; else an error")
+
+
+def model_files(names: list[str]) -> list[Path]:
+    """The files of models, as far as they are there."""
+    from fastpixcon.training.trained import MODEL_FILE
+    from fastpixcon.training.zoo import path_of
+
+    paths = [path_of(name) for name in names]
+    return [path / MODEL_FILE if path.is_dir() else path for path in paths]
 
 
 def open_models(names: list[str]) -> "list[Trained]":
@@ -90,8 +102,3 @@ def pixel(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"got {text!r}, want X,Y in pixels") from None
     return x, y
-
-
-def write_json(path: Path, tree: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(tree, indent=2) + "\n")

@@ -1,10 +1,10 @@
 """``fastpixcon plan``: what contrast across GPUs costs, before anybody pays."""
 
 import argparse
-import sys
 
 from fastpixcon.cli.options import Verbs, add_verb, rate, whole
 from fastpixcon.plan import DEVICES, ITEM, plan, table, with_rates
+from fastpixcon.training import TrainingError
 
 
 def add(verbs: Verbs) -> None:
@@ -33,8 +33,7 @@ def add(verbs: Verbs) -> None:
 def _plan(options: argparse.Namespace) -> int:
     for name in ("anchors", "dim", "gpus"):
         if getattr(options, name) == 0:
-            print(f"fastpixcon: --{name}: got 0, want a whole number > 0", file=sys.stderr)
-            return 2
+            raise TrainingError(f"--{name}: got 0, want a whole number > 0")
     device = with_rates(options.device, options.tflops, options.gbs, options.link_gbs)
     plans = plan(
         options.anchors,
@@ -50,8 +49,9 @@ def _plan(options: argparse.Namespace) -> int:
         " one rank, one step"
     )
     try:
-        from rich.console import Console
         from rich.table import Table
+
+        from fastpixcon.training.console import make_console
     except ImportError:
         print(title)
         for row in (head, *rows):
@@ -60,5 +60,5 @@ def _plan(options: argparse.Namespace) -> int:
     printed = Table(*head, title=title)
     for row in rows:
         printed.add_row(*row)
-    Console().print(printed)
+    make_console().print(printed)
     return 0

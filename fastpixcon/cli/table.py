@@ -25,13 +25,12 @@ def add(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from fastpixcon.training import seeds
+    from fastpixcon.training.console import make_console
 
     compared = seeds.compare([seeds.read(path) for path in options.results])
     if options.markdown:
         print(seeds.markdown(compared))
     else:
-        Console().print(seeds.table(compared))
+        make_console().print(seeds.table(compared))
     return 0

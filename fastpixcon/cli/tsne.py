@@ -3,7 +3,18 @@
 import argparse
 from pathlib import Path
 
-from fastpixcon.cli.options import Verbs, add_data, add_model, add_verb, open_data, open_models, whole
+from fastpixcon.cli.options import (
+    Verbs,
+    add_data,
+    add_model,
+    add_overwrite,
+    add_verb,
+    model_files,
+    open_data,
+    open_models,
+    whole,
+)
+from fastpixcon.training import TrainingError
 
 _EXAMPLES = """\
   fastpixcon tsne runs/camvid/ce runs/camvid/ce+contrast --data ../camvid        before and after
@@ -23,15 +34,21 @@ def add(verbs: Verbs) -> None:
     add_data(parser)
     parser.add_argument("--pixels", type=whole, metavar="N", help="of a class, default as in the network's config")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("tsne.png"), help="default tsne.png")
+    add_overwrite(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from fastpixcon.training.writing import Outputs
+
+    read = [*model_files(options.model), *([Path(options.data)] if options.data else [])]
+    files = Outputs("--out", options.overwrite, read)
+    files.claim(options.out)
     from dataclasses import replace
 
     import torch
-    from rich.console import Console
 
-    from fastpixcon.training.figures import Shown, tsne, write
+    from fastpixcon.training.console import Ticks, make_console, say
+    from fastpixcon.training.figures import Shown, attempt, tsne
 
     networks = open_models(options.model)
     config, data = open_data(networks[0], options)
@@ -42,9 +59,10 @@ def _run(options: argparse.Namespace) -> int:
         Shown(f"{name}: {trained.arm}", trained.model.to(device), trained.contrasts)
         for name, trained in zip(options.model, networks, strict=True)
     ]
-    console = Console()
-    with console.status("t-SNE"):
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write(tsne(config, data, shown, device), options.out)
-    console.print(f"  {options.out}", highlight=False, soft_wrap=True)
+    console = make_console()
+    with Ticks(console, "t-SNE", len(shown) * len(data.val)) as ticks:
+        failed = attempt(lambda: tsne(config, data, shown, device, ticks.count), options.out, files.write)
+    if failed:
+        raise TrainingError(failed)
+    say(console, f"  {options.out}")
     return 0

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet, Split
-from fastpixcon.training.data.camvid import camvid
-from fastpixcon.training.data.cityscapes import cityscapes
-from fastpixcon.training.data.coco_stuff import coco_stuff_10k, coco_stuff_164k
-from fastpixcon.training.data.digits import digits
-from fastpixcon.training.data.pascal_context import pascal_context_59, pascal_context_60
+from fastpixcon.training.data.camvid import CAMVID_IDS, camvid
+from fastpixcon.training.data.cityscapes import CITYSCAPES_IDS, cityscapes
+from fastpixcon.training.data.coco_stuff import COCO_STUFF_10K_IDS, COCO_STUFF_164K_IDS, coco_stuff_10k, coco_stuff_164k
+from fastpixcon.training.data.digits import DIGITS_IDS, digits
+from fastpixcon.training.data.pascal_context import CONTEXT_59_IDS, CONTEXT_60_IDS, pascal_context_59, pascal_context_60
 
-__all__ = ["DATASETS", "IGNORE", "DataSet", "Split", "open_dataset"]
+__all__ = ["DATASETS", "IGNORE", "DataSet", "Split", "dataset_ids", "open_dataset"]
 
 DATASETS: dict[str, Callable[[Data], DataSet]] = {
     "camvid": camvid,
@@ -28,6 +28,24 @@ DATASETS: dict[str, Callable[[Data], DataSet]] = {
     "pascal_context_59": pascal_context_59,
     "pascal_context_60": pascal_context_60,
 }
+
+# Of every class, in the order of the train ids, the id that it has in the labels of the data set, as published.
+_DATASET_IDS: dict[str, list[int]] = {
+    "camvid": CAMVID_IDS,
+    "cityscapes": CITYSCAPES_IDS,
+    "coco_stuff_10k": COCO_STUFF_10K_IDS,
+    "coco_stuff_164k": COCO_STUFF_164K_IDS,
+    "digits": DIGITS_IDS,
+    "pascal_context_59": CONTEXT_59_IDS,
+    "pascal_context_60": CONTEXT_60_IDS,
+}
+
+
+def dataset_ids(name: str) -> list[int]:
+    """[K] ids that a data set's own labels, and its server, have for the classes."""
+    if name not in _DATASET_IDS:
+        raise TrainingError(f"--ids: nobody has said which ids the data set {name!r} has, want train")
+    return _DATASET_IDS[name]
 
 
 def open_dataset(config: Data) -> DataSet:

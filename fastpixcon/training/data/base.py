@@ -28,6 +28,7 @@ class DataSet:
     classes: Sequence[str]  # [K] names
     palette: Sequence[Colour]  # [K] RGB
     test: Split | None = None  # where the data set has labels for it
+    no_test: str = "there are no test images in its folder"  # why, where it has not
 
 
 def distinct_colours(first: int, count: int) -> list[Colour]:

@@ -28,6 +28,7 @@ _CLASSES = {
     "bicyclist": (0, 128, 192),
 }
 _VOID = 11
+CAMVID_IDS = list(range(len(_CLASSES)))
 
 
 def camvid(config: Data) -> DataSet:

@@ -44,6 +44,8 @@ _CLASSES = [
     (33, "bicycle", (119, 11, 32)),
 ]
 _RAW_IDS = 34
+CITYSCAPES_IDS = [raw for raw, _, _ in _CLASSES]  # labelIds, which the server wants
+_NO_TEST = "the labels of its test images are not public; predict --ids dataset makes what its server takes"
 _IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png"
 _OTHERS = tuple(
     f"_gtFine_{kind}.png" for kind in ("color", "instanceIds", "instanceTrainIds", "labelTrainIds", "panoptic")
@@ -61,7 +63,11 @@ def cityscapes(config: Data) -> DataSet:
         return open_pairs(f"{root}: {name}", images, labels, ids, PICTURE)
 
     return DataSet(
-        split("train"), split("val"), [name for _, name, _ in _CLASSES], [colour for _, _, colour in _CLASSES]
+        split("train"),
+        split("val"),
+        [name for _, name, _ in _CLASSES],
+        [colour for _, _, colour in _CLASSES],
+        no_test=_NO_TEST,
     )
 
 

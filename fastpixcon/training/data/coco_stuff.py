@@ -51,6 +51,8 @@ _NAMES = (
     "window-blind, window-other, wood"
 )
 _CLASSES = _NAMES.split(", ")  # [171]
+COCO_STUFF_10K_IDS = _COCO_IDS
+COCO_STUFF_164K_IDS = [coco_id - 1 for coco_id in _COCO_IDS]
 _CONVERTED = "_labelTrainIds.png"
 
 
@@ -59,7 +61,7 @@ def coco_stuff_10k(config: Data) -> DataSet:
     root = dataset_root(config, "COCO-Stuff 10k")
     is_converted = (root / "annotations" / "train2014").is_dir()
     split = _converted_10k if is_converted else _published_10k
-    return _data_set(split(root, "train"), split(root, "test"))
+    return _data_set(split(root, "train"), split(root, "test"), "what it calls test is val here")
 
 
 def coco_stuff_164k(config: Data) -> DataSet:
@@ -72,7 +74,7 @@ def coco_stuff_164k(config: Data) -> DataSet:
         labels = names(root / "annotations" / name, PNG, left_alone=(_CONVERTED,))
         return open_pairs(f"{root}: {name}", images, labels, ids, PICTURE)
 
-    return _data_set(split("train2017"), split("val2017"))
+    return _data_set(split("train2017"), split("val2017"), "the labels of its test images are not public")
 
 
 def _published_10k(root: Path, split: str) -> Files:
@@ -92,8 +94,8 @@ def _converted_10k(root: Path, split: str) -> Files:
     return open_pairs(f"{root}: {split}2014", images, labels, ids, PICTURE)
 
 
-def _data_set(train: Files, val: Files) -> DataSet:
-    return DataSet(train, val, _CLASSES, distinct_colours(1, len(_CLASSES)))
+def _data_set(train: Files, val: Files, no_test: str) -> DataSet:
+    return DataSet(train, val, _CLASSES, distinct_colours(1, len(_CLASSES)), no_test=no_test)
 
 
 def _matrix_size(path: str) -> Size:

@@ -19,6 +19,7 @@ from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import DataSet
 
 _CLASSES = ["background", *(str(digit) for digit in range(10))]
+DIGITS_IDS = list(range(len(_CLASSES)))
 _PALETTE = [
     (40, 40, 40), (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
     (140, 86, 75), (227, 119, 194), (188, 189, 34), (23, 190, 207), (240, 240, 240),
@@ -69,6 +70,7 @@ def digits(config: Data) -> DataSet:
         _Scenes(val, config.scenes.val, size, per_scene, seed=2),
         _CLASSES,
         _PALETTE,
+        no_test="its scenes are to train and to validate",
     )
 
 

@@ -23,6 +23,8 @@ _NAMES = (
     "track tree truck wall water window wood"
 )
 _CLASSES = _NAMES.split()  # [59]
+CONTEXT_59_IDS = [k + 1 for k in range(len(_CLASSES))]
+CONTEXT_60_IDS = list(range(len(_CLASSES) + 1))
 
 
 def pascal_context_59(config: Data) -> DataSet:
@@ -51,4 +53,5 @@ def _open(config: Data, ids: Ids, classes: list[str], first_colour: int) -> Data
             PICTURE,
         )
 
-    return DataSet(split("train"), split("val"), classes, distinct_colours(first_colour, len(classes)))
+    colours = distinct_colours(first_colour, len(classes))
+    return DataSet(split("train"), split("val"), classes, colours, no_test="its test images have no labels")

@@ -1,6 +1,6 @@
 """Embeddings of pixels: t-SNE, and how similar all others are to one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,8 +23,14 @@ from fastpixcon.training.pictures import legend
 Pixel = tuple[int, int, int]  # image of val, y, x
 
 
-def tsne(config: Config, data: DataSet, shown: Sequence[Shown], device: torch.device) -> Figure:
-    """One panel a network, of the same validation pixels."""
+def tsne(
+    config: Config,
+    data: DataSet,
+    shown: Sequence[Shown],
+    device: torch.device,
+    seen: Callable[[int], object] = lambda images: None,
+) -> Figure:
+    """One panel a network, of the same validation pixels; ``seen`` is called with the images of every batch."""
     rows, columns = rows_and_columns(len(shown))
     size = (7 * columns, 7 * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
@@ -32,7 +38,7 @@ def tsne(config: Config, data: DataSet, shown: Sequence[Shown], device: torch.de
         axis.axis("off")
     palette = np.array(data.palette) / 255
     for axis, network in zip(axes.flat, shown, strict=False):
-        units, labels = _pixel_rows(network, data, config, device)  # [n, D], [n]
+        units, labels = _pixel_rows(network, data, config, device, seen)  # [n, D], [n]
         perplexity = min(30.0, (len(units) - 1) / 3)
         points = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=config.seed).fit_transform(units)
         axis.scatter(*points.T, c=palette[labels], s=11, linewidths=0.2, edgecolors="#00000060")
@@ -110,7 +116,7 @@ def _telling_pixel(data: DataSet, index: int) -> Pixel:
 
 @torch.no_grad()
 def _pixel_rows(
-    network: Shown, data: DataSet, config: Config, device: torch.device
+    network: Shown, data: DataSet, config: Config, device: torch.device, seen: Callable[[int], object]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Unit rows [n, D] and labels [n] of random validation pixels, at most ``tsne_pixels`` of each class."""
     per_class = config.figures.tsne_pixels
@@ -125,6 +131,7 @@ def _pixel_rows(
             b, y, x = where[torch.randperm(len(where), generator=generator)[: max(per_class // 4, 4)]].T
             all_rows.append(rows[b, :, y, x].cpu())
             all_labels.append(torch.full((len(b),), k))
+        seen(len(images))
     rows, labels = torch.cat(all_rows), torch.cat(all_labels)
     kept = []
     for k in range(len(data.classes)):

@@ -32,8 +32,8 @@ class Shown:
     def rows(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> unit rows at every place, [B, D, h, w]."""
         self.model.eval()
-        features = self.model.features(images)
-        return F.normalize((self.model.projection(features) if self.contrasts else features).float(), dim=1)
+        rows = self.model.embed(images) if self.contrasts else self.model.features(images)
+        return F.normalize(rows.float(), dim=1)
 
 
 def spread(count: int, length: int) -> list[int]:

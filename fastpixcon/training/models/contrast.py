@@ -61,6 +61,11 @@ class ContrastNetwork(nn.Module):
         features: Tensor = self.decoder(self.encode(images))
         return features
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> embeddings [B, D, h, w], of any norm, in training and in eval mode."""
+        embeddings: Tensor = self.projection(self.features(images))
+        return embeddings
+
     def classify(self, encoded: Any, features: Tensor) -> dict[str, Tensor]:
         """-> "logits" [B, K, h, w], and in training mode "auxiliary" [B, K, h', w'] if there are any."""
         outputs: dict[str, Tensor] = {"logits": self.classifier(features)}
