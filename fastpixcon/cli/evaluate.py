@@ -54,13 +54,13 @@ def _run(options: argparse.Namespace) -> int:
     files = Outputs("--json", options.overwrite, read)
     if options.json:
         files.claim(options.json)
-    import json
     from dataclasses import replace
 
     import torch
     from rich.markup import escape
     from rich.table import Table
 
+    from fastpixcon.training import rundir
     from fastpixcon.training.config import Evaluation
     from fastpixcon.training.console import Ticks, make_console, say
     from fastpixcon.training.evaluation import counted, evaluate, predict
@@ -90,10 +90,13 @@ def _run(options: argparse.Namespace) -> int:
         if options.json:
             more = {"classes": networks[0].classes, "split": options.split}
             tree = {name: {**score, **more} for name, score in scores.items() if score}
-            text = json.dumps(tree, indent=2) + "\n"
-            files.write(options.json, lambda file: file.write(text.encode()))
+            text = rundir.json_text(tree).encode()
+            files.write(options.json, lambda file: file.write(text))
     finally:
         console.print(table)  # also where the file could not be written
+        for name, score in scores.items():
+            if score and score["not_finite"]:
+                say(console, f"{name}: {score['not_finite']} pixels have logits that are not finite, so no class")
     if options.json:
         say(console, f"  {options.json}")
     return 0

@@ -60,9 +60,13 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
-def write_json(path: Path, tree: Any) -> None:
+def json_text(tree: Any) -> str:
     """JSON has no NaN and no infinity: null is written for them."""
-    writing.write_text(path, json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n")
+    return json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, tree: Any) -> None:
+    writing.write_text(path, json_text(tree))
 
 
 def _finite(tree: Any) -> Any:

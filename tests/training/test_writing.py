@@ -189,7 +189,7 @@ def test_an_output_is_never_an_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["file", "file/x", "file/deep/x"])
 def test_at_or_below_a_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match="--json: .*(is there|Not a directory)"):
+    with pytest.raises(TrainingError, match=r"--json: .*(is there|Not a directory)"):
         Outputs("--json", False).claim(tmp_path / name)
 
 
