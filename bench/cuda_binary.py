@@ -84,11 +84,13 @@ def compile_source(text: str, architecture: int, edits: dict[str, str], symbol: 
         shutil.copytree(SOURCES / "cuda", copy, ignore=shutil.ignore_patterns("host"))
         shutil.copytree(SOURCES / "common", Path(folder) / "common")
         for old, new in edits.items():
-            (place,) = [copy / name for name in includes(text, copy) if old in (copy / name).read_text()]
-            assert place.read_text().count(old) == 1, f"{old} in {place.name}"
-            place.write_text(place.read_text().replace(old, new))
+            (place,) = [
+                copy / name for name in includes(text, copy) if old in (copy / name).read_text(encoding="utf-8")
+            ]
+            assert place.read_text(encoding="utf-8").count(old) == 1, f"{old} in {place.name}"
+            place.write_text(place.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
         source, cubin = Path(folder) / "one.cu", Path(folder) / "one.cubin"
-        source.write_text(text)
+        source.write_text(text, encoding="utf-8")
         flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-cubin", f"-arch=sm_{architecture}", f"-I{folder}"]
         subprocess.run(["nvcc", *flags, str(source), "-o", str(cubin)], check=True, capture_output=True, text=True)
         listing = _cuobjdump("-res-usage", "-sass", file=cubin)
@@ -102,7 +104,7 @@ def includes(text: str, folder: Path) -> set[str]:
     found: set[str] = set()
     for name in re.findall(r'#include "cuda/([\w.]+)"', text):
         if name not in found:
-            found |= {name} | includes((folder / name).read_text(), folder)
+            found |= {name} | includes((folder / name).read_text(encoding="utf-8"), folder)
     return found
 
 

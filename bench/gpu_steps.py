@@ -128,5 +128,5 @@ def write(path: Path, text: str) -> None:
     """All of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".tmp")
-    new.write_text(text)
+    new.write_text(text, encoding="utf-8")
     new.replace(path)

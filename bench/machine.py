@@ -96,12 +96,12 @@ def _memory_gib() -> float:
 
 
 def _meminfo(field: str) -> int:
-    line = next(x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith(field + ":"))
+    line = next(x for x in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines() if x.startswith(field + ":"))
     return int(line.split()[1]) * 1024
 
 
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     found = {}
     for line in lines:
         key, _, value = line.partition(":")

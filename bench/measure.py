@@ -55,7 +55,7 @@ def matmul(size: int = 2048, dtype: torch.dtype = torch.float32, device: str = "
 
 
 def status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise OSError(f"/proc/self/status has no {field}")
@@ -72,7 +72,7 @@ def peak_extra_bytes(call: Call, device: str = "cpu") -> int:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - allocated
     ctypes.CDLL(None).malloc_trim(0)  # pages kept from earlier calls would hide what this one needs
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
     before = status("VmRSS")
     call()
     return max(0, status("VmHWM") - before)
@@ -82,6 +82,6 @@ def describe(device: str = "cpu") -> str:
     """The machine's line for a report."""
     if device != "cpu":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -252,6 +252,6 @@ def write(results: dict[str, Any], folder: Path) -> str:
         names = []
         print(f"no plots: {error}")
     path = folder / "README.md"
-    path.write_text(markdown(results, names))
+    path.write_text(markdown(results, names), encoding="utf-8")
     faster, smaller = losses(results)
     return f"{path}: {len(results['cells'])} cells; a peer is faster at {len(faster)}, in less memory at {len(smaller)}"

@@ -154,7 +154,7 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
 def load(path: Path, fresh: bool) -> dict[str, Any]:
     results: dict[str, Any] = {"schema": SCHEMA, "runs": [], "cells": {}}
     if path.exists() and not fresh:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found.get("schema") == SCHEMA:
             return found
         print(f"{path}: of another version of the suite, measured anew", file=sys.stderr)
@@ -164,7 +164,7 @@ def load(path: Path, fresh: bool) -> dict[str, Any]:
 def save(results: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1) + "\n")
+    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report.write(results, options.out))
     if options.out == machine.BENCH / "results":
         readme = machine.BENCH.parent / "README.md"
-        readme.write_text(report.with_summary(readme.read_text(), results))
+        readme.write_text(report.with_summary(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
     failed = [key for key, entry in results["cells"].items() if entry["peers"][OURS]["status"] in report.OWN_FAILURES]
     return int(bool(failed))
 

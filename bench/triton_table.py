@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS))
     arguments = parser.parse_args()
     if arguments.check:
-        differences = stale(DOCUMENT.read_text())
+        differences = stale(DOCUMENT.read_text(encoding="utf-8"))
         sys.exit(f"{DOCUMENT.name} is out of date:\n" + "\n".join(differences) if differences else 0)
     print(document(arguments.architectures, arguments.widths), end="")
 

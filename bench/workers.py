@@ -95,7 +95,7 @@ class Worker:
 
 def _guarded(pipe: Connection, main: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.setsid()
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - KeOps tells what it compiles
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - KeOps tells what it compiles
     try:
         main(pipe, *arguments)
     except NoResultError as error:

@@ -31,7 +31,7 @@ def benchmarks(folder: Path) -> str:
         return "No results of the benchmark suite are in this tree.\n"
     for picture in (*RESULTS.glob("*.png"), *RESULTS.glob("*.svg")):
         shutil.copy(picture, folder)
-    return "\n".join(included(table.read_text(), folder.name) for table in tables)
+    return "\n".join(included(table.read_text(encoding="utf-8"), folder.name) for table in tables)
 
 
 def included(text: str, folder: str) -> str:
@@ -79,11 +79,13 @@ def variants(study: Path) -> str:
 
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "command-line.md").write_text(command_line())
-    contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("(ARCHITECTURE.md)", "(architecture.md)")
-    (folder / "contributing.md").write_text(contributing)
-    (folder / "benchmarks.md").write_text(benchmarks(folder))
+    (folder / "command-line.md").write_text(command_line(), encoding="utf-8")
+    contributing = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("(ARCHITECTURE.md)", "(architecture.md)")
+    )
+    (folder / "contributing.md").write_text(contributing, encoding="utf-8")
+    (folder / "benchmarks.md").write_text(benchmarks(folder), encoding="utf-8")
     for study, name in ((CAMVID, "camvid"), (CAMVID / "gpu", "camvid-gpu"), (CAMVID / "long", "camvid-long")):
-        (folder / f"{name}.md").write_text(camvid(study))
+        (folder / f"{name}.md").write_text(camvid(study), encoding="utf-8")
         if (study / "variants").exists():
-            (folder / f"{name}-variants.md").write_text(variants(study))
+            (folder / f"{name}-variants.md").write_text(variants(study), encoding="utf-8")

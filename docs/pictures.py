@@ -367,7 +367,7 @@ def draw_step() -> Figure:
 
 def layers() -> list[set[str]]:
     """LAYERS of tests/test_layering.py, from the top to the bottom."""
-    for node in ast.parse((ROOT / "tests" / "test_layering.py").read_text()).body:
+    for node in ast.parse((ROOT / "tests" / "test_layering.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS":
             found: list[set[str]] = ast.literal_eval(node.value)
             return found

@@ -16,7 +16,7 @@ COLOURS = (BLUE, RED, GREEN, YELLOW, VIOLET)
 
 def constant(path: str, name: str) -> int:
     """The number that ``name`` is set to in a C++ source, by a constexpr or a #define."""
-    text = (ROOT / path).read_text()
+    text = (ROOT / path).read_text(encoding="utf-8")
     found = re.search(rf"\b{name}(?:\s*=\s*|\s+)(\d+)\b", text)
     if found is None:
         raise ValueError(f"{path}: no constant {name}")

@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
         raise SystemExit(0)
     if name == "list":
         for known, path in found.items():
-            print(f"{known:<16}  {path.read_text().split(chr(10), 1)[0].strip(chr(34))}")
+            print(f"{known:<16}  {path.read_text(encoding='utf-8').split(chr(10), 1)[0].strip(chr(34))}")
         return 0
     if name.startswith("-"):
         name, rest = "suite", options.arguments

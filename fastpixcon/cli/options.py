@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastpixcon.training.text import as_unicode
+
 if TYPE_CHECKING:
     from fastpixcon.training.config import Config
     from fastpixcon.training.data import DataSet
@@ -70,7 +72,7 @@ def open_data(trained: "Trained", options: argparse.Namespace) -> "tuple[Config,
     device = job.pick_device(options.device)
     config = replace(
         trained.config,
-        data=replace(trained.config.data, root=options.data or "", workers=options.workers),
+        data=replace(trained.config.data, root=as_unicode(options.data or "", "--data"), workers=options.workers),
         device="cuda" if device.type == "cuda" else "cpu",
         precision=job.precision_of_trained(trained.config.precision, device),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastpixcon.cli.options import Verbs, add_verb
+from fastpixcon.training.text import as_unicode
 
 if TYPE_CHECKING:
     from fastpixcon.training.config import Config
@@ -55,7 +56,8 @@ def _run(options: argparse.Namespace) -> int:
 
     overrides = list(options.set)
     if options.data is not None:
-        overrides.append(f"data.root={json.dumps(options.data)}")
+        root = json.dumps(as_unicode(options.data, "--data"), ensure_ascii=False)  # as TOML has strings, too
+        overrides.append(f"data.root={root}")
     if options.seed is not None:
         overrides.append(f"seed={options.seed}")
     source = options.config or ("camvid" if options.data else "digits")

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from fastpixcon.training import TrainingError
-from fastpixcon.training.text import read_text
+from fastpixcon.training.text import as_unicode, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -274,6 +274,7 @@ def differences(a: Config, b: Config) -> list[str]:
 
 
 def _override(tree: dict[str, Any], text: str) -> None:
+    text = as_unicode(text, "--set")
     key, equals, value = text.partition("=")
     *parents, last = key.strip().split(".")
     if not equals or not last:

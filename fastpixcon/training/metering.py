@@ -86,7 +86,7 @@ class Meter:
             return torch.cuda.memory_allocated(self.device)
         try:
             ctypes.CDLL(None).malloc_trim(0)
-            _CLEAR_REFS.write_text("5")
+            _CLEAR_REFS.write_text("5", encoding="utf-8")
             return _status_bytes("VmRSS")
         except (OSError, AttributeError, KeyError):
             return None
@@ -114,5 +114,5 @@ def keep_freed_memory() -> None:
 
 
 def _status_bytes(key: str) -> int:
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
     return int(lines[key].split()[0]) * 1024

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from fastpixcon.training import TrainingError, writing
 from fastpixcon.training.config import Config, parse, to_tree
+from fastpixcon.training.text import read_json
 
 CONFIG_FILE = "config.json"
 CHANGES_FILE = "changes.json"  # of the config, by --resume
@@ -52,7 +53,7 @@ def latest(wanted: Path) -> Path:
 
 def lock(folder: Path) -> IO[str]:
     """Hold the directory while the returned file is open; the system lets go when the process ends."""
-    file = (folder / ".lock").open("w")
+    file = (folder / ".lock").open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -90,10 +91,9 @@ def read_changes(folder: Path) -> list[dict[str, Any]]:
     path = folder / CHANGES_FILE
     if not path.is_file():
         return []
-    try:
-        changes: list[dict[str, Any]] = json.loads(path.read_text())
-    except ValueError as error:
-        raise TrainingError(f"{path}: no changes of a run: {error}") from None
+    changes = read_json(path, "the changes of a run")
+    if not isinstance(changes, list):
+        raise TrainingError(f"{path}: no changes of a run: got {type(changes).__name__}, want a list")
     return changes
 
 
@@ -101,8 +101,4 @@ def read_config(folder: Path) -> Config:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise TrainingError(f"--resume: {folder} has no {CONFIG_FILE}, so no run started there")
-    try:
-        tree = json.loads(path.read_text())
-    except ValueError as error:
-        raise TrainingError(f"{path}: no config of a run: {error}") from None
-    return parse(tree, where=str(path))
+    return parse(read_json(path, "the config of a run"), where=str(path))

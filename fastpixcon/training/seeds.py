@@ -1,8 +1,8 @@
 """Runs that differ in their seed alone, together: mean, deviation, paired test."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -11,6 +11,7 @@ from rich.table import Table
 from scipy.stats import ttest_rel
 
 from fastpixcon.training import TrainingError, config
+from fastpixcon.training.text import read_json
 
 # Between runs that are compared.
 MAY_DIFFER = {"name", "seed", "arms", "tensorboard", "figures", "data.root", "data.workers"}
@@ -42,12 +43,15 @@ def read(path: Path) -> dict[str, Any]:
     file = path / "results.json" if path.is_dir() else path
     if not file.is_file():
         raise TrainingError(f"{file}: no such file, want the directory of a finished run or its results.json")
-    try:
-        results: Any = json.loads(file.read_text())
-    except ValueError as error:
-        raise TrainingError(f"{file}: no results of a run: {error}") from None
+    results: Any = read_json(file, "the results of a run")
     if not isinstance(results, dict) or not {"config", "arms"} <= results.keys():
         raise TrainingError(f"{file}: no results of a run: want config and arms in it")
+    config.parse(results["config"], where=str(file))
+    arms = results["arms"]
+    each = list(arms.values()) if isinstance(arms, dict) else []
+    scores = [arm.get("miou") if isinstance(arm, dict) else None for arm in each]
+    if not scores or not all(isinstance(score, float | int) and isfinite(score) for score in scores):
+        raise TrainingError(f"{file}: no results of a run: got the arms {arms!r:.200}, want a miou of each")
     return results
 
 

@@ -29,6 +29,8 @@ def read_text(path: Path, what: str) -> str:
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):
             raise TrainingError(f"{path}: got text in {encoding}, want {what} in UTF-8")
+    if b"\0" in content:
+        raise TrainingError(f"{path}: has zero bytes in it, as UTF-16 does, want {what} in UTF-8")
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -36,9 +38,7 @@ def read_text(path: Path, what: str) -> str:
         raise TrainingError(
             f"{path}: not UTF-8: byte 0x{content[error.start]:02x} in line {line}, want {what} in UTF-8"
         ) from None
-    if "\0" in text:
-        raise TrainingError(f"{path}: has zero bytes in it, as UTF-16 does, want {what} in UTF-8")
-    return text.replace("\r\n", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path, what: str) -> Any:

@@ -130,6 +130,7 @@ def _read_matrix(path: str) -> np.ndarray:
 
 
 def _no_matrix(path: str, why: str) -> TrainingError:
+    why = " ".join(why.split())[:200]  # a broken file may have any names
     return TrainingError(f"{path}: {why}; want a MATLAB file whose matrix S holds the ids 0 to 182")
 
 

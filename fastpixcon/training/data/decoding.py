@@ -122,7 +122,7 @@ def _opened(path: str) -> Iterator[Image.Image]:
     except TrainingError:
         raise
     except Exception as error:  # Pillow lets through whatever a broken file sets off
-        raise TrainingError(f"{path}: cannot be read: {_why(error)}") from None
+        raise TrainingError(f"{path}: cannot be read: {' '.join(_why(error).split())[:200]}") from None
 
 
 def _why(error: Exception) -> str:

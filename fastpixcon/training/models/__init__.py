@@ -6,7 +6,6 @@ Each takes images [B, 3, H, W] in [0, 1], normalises them itself, and returns ``
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Model
@@ -14,6 +13,7 @@ from fastpixcon.training.models import deeplabv3, hrnet, ocr, segformer
 from fastpixcon.training.models.contrast import ContrastNetwork
 from fastpixcon.training.models.deeplabv3plus import deeplabv3plus_efficientnet_lite0
 from fastpixcon.training.models.published import load_checkpoint
+from fastpixcon.training.text import as_path
 
 __all__ = ["MODELS", "ContrastNetwork", "build_model", "check_model_name"]
 
@@ -34,7 +34,7 @@ def check_model_name(config: Model) -> None:
     """Raise ``TrainingError`` if there is no such network or its weights are not there."""
     if config.name not in MODELS:
         raise TrainingError(f"model.name: got {config.name!r}, want one of {', '.join(sorted(MODELS))}")
-    if config.checkpoint and not Path(config.checkpoint).is_file():
+    if config.checkpoint and not as_path(config.checkpoint).is_file():
         raise TrainingError(f"model.checkpoint: got {config.checkpoint!r}, want a file")
     if config.pretrained and not config.checkpoint and config.name != _BUNDLED:
         raise TrainingError(
@@ -48,5 +48,5 @@ def build_model(config: Model, classes: int) -> ContrastNetwork:
     check_model_name(config)
     network = MODELS[config.name](config, classes)
     if config.checkpoint:
-        load_checkpoint(network, config.name, config.checkpoint)
+        load_checkpoint(network, config.name, str(as_path(config.checkpoint)))
     return network
