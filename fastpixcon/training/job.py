@@ -24,6 +24,7 @@ from fastpixcon.training.metering import keep_freed_memory
 from fastpixcon.training.models import check_model_name
 from fastpixcon.training.processes import Processes
 from fastpixcon.training.progress import ArmProgress
+from fastpixcon.training.rehearsal import check_data, check_settings
 from fastpixcon.training.resuming import Resumed
 
 
@@ -36,11 +37,8 @@ def prepare(config: Config, processes: Processes | None = None) -> tuple[Config,
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
     check_model_name(config.model)
-    data = open_dataset(config.data)
-    weights_of(config, len(data.classes), device)  # raises
+    config = replace(config, device="cuda" if device.type == "cuda" else "cpu", precision=precision)
     batch, parts = config.schedule.batch, processes.size * config.schedule.accumulate
-    if batch > len(data.train):
-        raise TrainingError(f"schedule.batch: got {batch}, want at most {len(data.train)}, the images to train on")
     if batch % parts or batch < 2 * config.schedule.accumulate:
         raise TrainingError(
             f"schedule.batch: got {batch}, want a multiple of {parts}, {processes.size} processes times "
@@ -48,7 +46,13 @@ def prepare(config: Config, processes: Processes | None = None) -> tuple[Config,
         )
     if processes.size > 1 and config.contrast.across == "ring" and any("mining" in arm for arm in config.arms):
         raise TrainingError("contrast.across: got 'ring', want 'gather' for the arms with mining")
-    return replace(config, device="cuda" if device.type == "cuda" else "cpu", precision=precision), data
+    check_settings(config, device)
+    data = open_dataset(config.data)
+    weights_of(config, len(data.classes), device)  # raises
+    if batch > len(data.train):
+        raise TrainingError(f"schedule.batch: got {batch}, want at most {len(data.train)}, the images to train on")
+    check_data(config, data, device)
+    return config, data
 
 
 def run(
@@ -149,6 +153,8 @@ def pick_precision(
     name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
 ) -> Literal["fp32", "bf16", "fp16"]:
     """Without matrix instructions for bf16 a CPU is many times slower in it than in fp32."""
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise TrainingError("precision: got 'bf16', which this GPU does not compute in, want 'fp16', 'fp32' or 'auto'")
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from fastpixcon.training import TrainingError
+
 T = TypeVar("T")
 
 
@@ -66,9 +68,13 @@ def join(device: torch.device) -> Processes:
     """The processes that torchrun started, or this one alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type == "cuda" and local >= torch.cuda.device_count():
+        raise TrainingError(
+            f"torchrun --nproc-per-node: process {local} here has no GPU, want at most {torch.cuda.device_count()}"
+        )
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
         torch.cuda.set_device(local)
     return Processes(dist.get_rank(), dist.get_world_size(), local)
