@@ -84,7 +84,7 @@ def run(
                 f"{processes.size} x {torch.get_num_threads()} threads",
             )
             for line in resumed.told if resumed else ():
-                console.print(line, highlight=False, soft_wrap=True)
+                say(console, line)
         with ArmProgress(console, config.tensorboard) as progress, GracefulInterrupt() as interrupt:
             watched = processes.is_first
             arms: list[Arm] = []
@@ -106,8 +106,9 @@ def run(
                     arms.append(arm)
                 except Diverged as error:
                     lost[name] = error
-                    console.print(_explain(arm, error), highlight=False, soft_wrap=True)
+                    progress.say(_explain(arm, error))
                     if error.iteration <= config.contrast.warmup and not arm.warm_path.exists():
+                        progress.check()
                         break  # until then the arms are all the same
                 except Interrupted:
                     progress.check()  # whether it was for want of standard output
@@ -135,7 +136,7 @@ def _explain(arm: Arm, error: Diverged) -> str:
         kept = f"its checkpoint of iteration {checkpoint.load(arm.checkpoint_path, lazily=True)['done']} is kept"
     wanted = "schedule.learning_rate, another schedule.warmup or clip, fp32"
     return (
-        f"[red]{arm.name}: not finite in iteration {error.iteration} of {arm.iterations}[/]: {error.what}; "
+        f"{arm.name}: not finite in iteration {error.iteration} of {arm.iterations}: {error.what}; "
         f"this arm ends here{', and so do the others, the same until then' if common else ''}; {kept}. "
         f"Want a smaller {wanted}" + (" or a smaller contrast.weight" if arm.contrast else "")
     )

@@ -21,7 +21,7 @@ from fastpixcon.training.history import Diverged, History
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the training."""
-    monkeypatch.setattr(job, "draw_all", lambda *_: [])
+    monkeypatch.setattr(job, "_draw", lambda *_: ([], []))
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, arm: str, iteration: int) -> None:

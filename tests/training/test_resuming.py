@@ -29,7 +29,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the training."""
-    monkeypatch.setattr(job, "draw_all", lambda *_: [])
+    monkeypatch.setattr(job, "_draw", lambda *_: ([], []))
 
 
 def resume(run: Path, *values: str) -> int:
