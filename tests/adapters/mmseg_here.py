@@ -25,8 +25,8 @@ def import_or_skip() -> ModuleType:
     why = missing()
     if why is not None:
         pytest.fail(why) if "mmseg" in REQUIRED else pytest.skip(why)
-    if importlib.util.find_spec("mmcv._ext") is None:
-        sys.modules.setdefault("mmcv._ext", Extension("mmcv._ext"))
+    if "mmcv._ext" not in sys.modules and importlib.util.find_spec("mmcv._ext") is None:
+        sys.modules["mmcv._ext"] = Extension("mmcv._ext")
     import mmseg.models
 
     return mmseg

@@ -46,8 +46,10 @@ def mmseg() -> Iterator[Any]:
     init_default_scope("mmseg")  # as a Runner does
     importlib.reload(mmsegmentation)
     MODELS.register_module(name="FourStages", module=FourStages, force=True)
+    before = set(MODELS.module_dict)
     yield library
-    MODELS.module_dict.pop("FourStages")
+    for name in ("FourStages", *(set(MODELS.module_dict) - before)):  # others may want the names
+        MODELS.module_dict.pop(name)
 
 
 class FourStages(nn.Module):
