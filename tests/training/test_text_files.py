@@ -196,8 +196,7 @@ def unspecified(path: Path) -> list[str]:
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if name in ("read_text", "write_text"):
-            # ours has its encoding; it takes what is wanted besides the path
-            is_ours = isinstance(node.func, ast.Name)
+            is_ours = ast.unparse(node.func) in ("read_text", "text.read_text", "write_text", "writing.write_text")
             found += [] if is_ours else [f"{path.name}:{node.lineno}"]
         elif name == "open" and isinstance(node.func, ast.Name | ast.Attribute):
             of = ast.unparse(node.func)
