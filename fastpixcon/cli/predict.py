@@ -62,8 +62,10 @@ def _run(options: argparse.Namespace) -> int:
     from fastpixcon.training.data import dataset_ids
     from fastpixcon.training.figures import Shown, attempt
     from fastpixcon.training.figures.own_images import (
+        check_images,
         class_map,
         embedding_map,
+        enough_memory,
         image_of,
         segmented,
         similar,
@@ -71,6 +73,7 @@ def _run(options: argparse.Namespace) -> int:
     )
 
     (trained,) = open_models([options.model])
+    check_images(options.image)
     classes = len(trained.classes)
     ids_of = np.array(dataset_ids(trained.config.data.name) if options.ids == "dataset" else range(classes), np.uint8)
     device = job.pick_device(options.device)
@@ -92,7 +95,8 @@ def _run(options: argparse.Namespace) -> int:
                 if not (0 <= x < width and 0 <= y < height):
                     raise TrainingError(f"--pixel: got {x},{y}, want x below {width} and y below {height} for {path}")
                 pictures["similar.png"] = partial(similar, shown, image, (y, x), device)
-            ids = class_map(shown, image, device)
+            with enough_memory(path, image):
+                ids = class_map(shown, image, device)
             picture = Image.fromarray(ids_of[ids.numpy()])
             files.write(names["ids.png"], partial(picture.save, format="PNG"))
             if options.embeddings:

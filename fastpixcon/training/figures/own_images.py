@@ -1,6 +1,7 @@
 """What a network says of a user's own images."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fastpixcon.training import TrainingError
-from fastpixcon.training.data.decoding import read_image, without_warnings
+from fastpixcon.training.data.decoding import image_header, read_image, without_warnings
 from fastpixcon.training.evaluation import upsample
 from fastpixcon.training.figures.embeddings import cosines_with
 from fastpixcon.training.figures.shown import Shown
@@ -22,6 +23,25 @@ def image_of(path: Path) -> Tensor:
     """[3, H, W] uint8, as it is shown; ``decoding`` says what is read and what is not."""
     with without_warnings():
         return torch.from_numpy(read_image(str(path))).permute(2, 0, 1).contiguous()
+
+
+def check_images(paths: Sequence[Path]) -> None:
+    """Raise ``TrainingError`` for the first that its header tells can't be read."""
+    with without_warnings():
+        for path in paths:
+            image_header(str(path))
+
+
+@contextlib.contextmanager
+def enough_memory(path: Path, image: Tensor) -> Iterator[None]:
+    """What a network takes of an image [3, H, W] may be a thousand times its size."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        height, width = image.shape[-2:]
+        raise TrainingError(f"{path}: {width}x{height} px are more than the network has memory for") from None
 
 
 @torch.no_grad()
