@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastpixcon.training import writing
+
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 GRACE = 5.0  # seconds between being asked to end and being ended
 LINES = {PASSED: 25, FAILED: 300}  # of the output that a report shows
@@ -126,7 +128,5 @@ def report(title: str, facts: dict[str, str], results: Sequence[Result], steps: 
 
 def write(path: Path, text: str) -> None:
     """All of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".tmp")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    writing.make_folder(path.parent, "--report")
+    writing.write_text(path, text)

@@ -11,6 +11,8 @@ import report
 import workers
 from workloads import WORKLOADS
 
+from fastpixcon.training import writing
+
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
@@ -39,7 +41,7 @@ def _lines(axes: Axes, results: dict[str, Any], base: Any, axis: str, of: str) -
 
 def _save(figure: Any, path: Path) -> str:
     figure.tight_layout()
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    writing.write(path, lambda file: figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}))
     pyplot.close(figure)
     return path.name
 

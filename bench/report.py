@@ -10,6 +10,10 @@ import workers
 import workloads
 from workloads import Cell
 
+from fastpixcon.training import writing
+
+FILES = ("README.md", "time.png", "memory.png", "ratios.png", "laws.png")  # what write makes
+
 OURS = peers.OURS
 OWN_FAILURES = (workers.WRONG, workers.FAILED)
 FASTEST_FROM, SMALLEST_FROM = 1024, 4096  # anchors from which no peer may be faster, or use less memory
@@ -243,7 +247,7 @@ def markdown(results: dict[str, Any], plots: list[str]) -> str:
 
 def write(results: dict[str, Any], folder: Path) -> str:
     """README.md and plots into ``folder``; returns what to print."""
-    folder.mkdir(parents=True, exist_ok=True)
+    writing.make_folder(folder, "--out")
     try:
         import plots
 
@@ -252,6 +256,6 @@ def write(results: dict[str, Any], folder: Path) -> str:
         names = []
         print(f"no plots: {error}")
     path = folder / "README.md"
-    path.write_text(markdown(results, names), encoding="utf-8")
+    writing.write_text(path, markdown(results, names))
     faster, smaller = losses(results)
     return f"{path}: {len(results['cells'])} cells; a peer is faster at {len(faster)}, in less memory at {len(smaller)}"

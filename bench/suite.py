@@ -13,7 +13,6 @@ or too large are left out.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,9 @@ import torch
 import workers
 import workloads
 from workloads import Cell
+
+from fastpixcon.cli import process
+from fastpixcon.training import TrainingError, writing
 
 SCHEMA = 1
 OURS = all_peers.OURS
@@ -153,19 +155,39 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
 
 def load(path: Path, fresh: bool) -> dict[str, Any]:
     results: dict[str, Any] = {"schema": SCHEMA, "runs": [], "cells": {}}
-    if path.exists() and not fresh:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("schema") == SCHEMA:
+    found = read(path)
+    if found and not fresh:
+        if found["schema"] == SCHEMA:
             return found
         print(f"{path}: of another version of the suite, measured anew", file=sys.stderr)
     return results
 
 
+def read(path: Path) -> dict[str, Any] | None:
+    """What the suite has written there, in any version; None if it has not."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"schema", "runs", "cells"} <= found.keys() else None
+
+
+def check_outputs(folder: Path) -> None:
+    """A folder with results of the suite is the suite's; in any other nothing is replaced. TrainingError before the
+    work."""
+    results = folder / "results.json"
+    files = writing.Outputs("--out", overwrite=read(results) is not None)
+    for name in (results.name, *report.FILES):
+        try:
+            files.claim(folder / name)
+        except TrainingError as error:
+            text = str(error).replace("another name, or --overwrite to replace it", "another folder")
+            raise TrainingError(text) from None
+
+
 def save(results: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    writing.make_folder(path.parent, "--out")
+    writing.write_text(path, json.dumps(results, indent=1) + "\n")
 
 
 def line(cell: Cell, answers: dict[str, dict[str, Any]]) -> str:
@@ -228,6 +250,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     path = options.out / "results.json"
+    check_outputs(options.out)
     results = load(path, options.fresh)
     suite = Suite(results, options.peers, options)
     cells = [] if options.report else [cell for cell in cells_of(options) if suite.wants(cell)]
@@ -252,14 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report.write(results, options.out))
     if options.out == machine.BENCH / "results":
         readme = machine.BENCH.parent / "README.md"
-        readme.write_text(report.with_summary(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
+        writing.write_text(readme, report.with_summary(readme.read_text(encoding="utf-8"), results))
     failed = [key for key, entry in results["cells"].items() if entry["peers"][OURS]["status"] in report.OWN_FAILURES]
     return int(bool(failed))
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("interrupted; what was measured is kept, run it again to go on", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(process.run(main, "what was measured is kept, run it again to go on"))

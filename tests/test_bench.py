@@ -23,6 +23,8 @@ import workloads
 import wrong_peers
 from workloads import Cell
 
+from fastpixcon.training import TrainingError
+
 ROOT = Path(__file__).resolve().parents[1]
 
 SLOW_TO_COMPILE = ("compiled", "compiled_chunks", "keops")
@@ -180,6 +182,30 @@ def test_an_interrupted_suite_leaves_no_process(tmp_path: Path) -> None:
     while left := _processes_with(f"SLOW_PEER_BEGAN={began}"):  # those without a question to wait for end by themselves
         assert time.monotonic() < until, left
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("name", ["results.json", "README.md", "time.png"])
+def test_a_file_of_the_users_is_not_replaced(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is measured; in a folder with results of the suite everything is the suite's."""
+    monkeypatch.setattr(suite.Suite, "measure", lambda *_: pytest.fail("no work before"))
+    (tmp_path / name).write_text("{}")
+    arguments = ["--smallest", "--workloads", "supcon", "--out", str(tmp_path)]
+    with pytest.raises(TrainingError, match=rf"--out: .*{name} is there; want another folder"):
+        suite.main(arguments)
+    assert (tmp_path / name).read_text() == "{}"
+    (tmp_path / "results.json").write_text(json.dumps({"schema": suite.SCHEMA, "runs": [], "cells": {}}))
+    suite.check_outputs(tmp_path)
+
+
+def test_results_are_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "results.part").write_text("mine")
+    (tmp_path / "results.json").symlink_to("store")
+    suite.save({"cells": {}}, tmp_path / "results.json")
+    assert json.loads((tmp_path / "store").read_text()) == {"cells": {}}
+    assert (tmp_path / "results.json").is_symlink()
+    assert (tmp_path / "results.part").read_text() == "mine"
 
 
 @pytest.mark.parametrize("cell", ROW_CELLS, ids=lambda cell: cell.workload)

@@ -23,8 +23,8 @@ from fastpixcon.training.interrupt import SIGNALS, Raising, Stopped, status_of
 _MISTAKE = 2
 
 
-def run(work: Callable[[], int]) -> int:
-    """The exit status of ``work``. In the main thread, signals raise ``Stopped`` in it."""
+def run(work: Callable[[], int], kept: str = "every file that was written is whole") -> int:
+    """The exit status of ``work``. In the main thread, signals raise ``Stopped`` in it; ``kept``: what is said then."""
     if sys.stdout is None:
         complain("standard output is closed, want it open; > /dev/null if nobody wants it")
         return _MISTAKE
@@ -49,7 +49,7 @@ def run(work: Callable[[], int]) -> int:
             return _MISTAKE
         except KeyboardInterrupt as stop:
             name = signal.Signals(stop.number if isinstance(stop, Stopped) else signal.SIGINT).name
-            complain(f"{name}: stopped; every file that was written is whole")
+            complain(f"{name}: stopped; {kept}")
             return status_of(stop)
         finally:
             with contextlib.suppress(OutputLostError):

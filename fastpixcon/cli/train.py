@@ -54,6 +54,8 @@ def _run(options: argparse.Namespace) -> int:
     from fastpixcon.training import config as configs
     from fastpixcon.training import job, processes, resuming, rundir
 
+    if not options.resume and options.out:
+        rundir.check(options.out)
     overrides = list(options.set)
     if options.data is not None:
         root = json.dumps(as_unicode(options.data, "--data"), ensure_ascii=False)  # as TOML has strings, too

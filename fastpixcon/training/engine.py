@@ -40,6 +40,7 @@ class Runtime:
     stop_requested: Callable[[], int]  # the signal that did, or 0
     on_iteration: Callable[["Arm"], None]
     on_evaluation: Callable[["Arm"], None]
+    on_validation: Callable[["Arm", int, int], None] = lambda arm, done, images: None  # of this process's share of val
     processes: Processes = field(default_factory=Processes)
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -337,13 +338,17 @@ class Arm:
         waiting: they agree before every batch that all of them have."""
         processes, device = self.runtime.processes, self.runtime.device
         images = len(self.data.val) // processes.size  # of the process that has fewest
-        common = -(-images // evaluation_batch(self.config, processes))  # batches
+        batch = evaluation_batch(self.config, processes)
+        common = -(-images // batch)  # batches
         every = _ASK_EVERY if device.type == "cuda" else 1
         numbers = iter(range(common))
 
         def stops() -> bool:
             number = next(numbers, None)
-            if number is None or number % every:
+            if number is None:
+                return False
+            self.runtime.on_validation(self, min((number + 1) * batch, images), images)
+            if number % every:
                 return False
             return bool(processes.largest(self.runtime.stop_requested(), device))
 

@@ -5,6 +5,7 @@ Elsewhere they raise ``Stopped`` (``Raising``). A second signal ends the process
 process began, as ``nohup`` does with SIGHUP and a shell with SIGINT in the background, stays ignored.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -152,4 +153,5 @@ class GracefulInterrupt(_Signals):
             name = signal.Signals(number).name
             # Not print: the signal may have come in the middle of one.
             text = f"\n{name}: stopping after this iteration; the checkpoint follows. Another one ends it at once.\n"
-            os.write(2, text.encode())
+            with contextlib.suppress(OSError):  # nobody listens
+                os.write(2, text.encode())

@@ -96,6 +96,7 @@ def run(
                     stop_requested=lambda: interrupt.number or progress.stop,
                     on_iteration=progress.on_iteration if watched else _nothing,
                     on_evaluation=progress.on_evaluation if watched else _nothing,
+                    on_validation=progress.on_validation if watched else _nothing,
                     processes=processes,
                 )
                 arm = Arm(config, name, data, folder / name, runtime)
@@ -124,7 +125,7 @@ def run(
             held.close()
 
 
-def _nothing(arm: Arm) -> None:
+def _nothing(arm: Arm, *_: int) -> None:
     pass
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fastpixcon.training import OutputLostError, console
 from fastpixcon.training.engine import Arm
+from fastpixcon.training.evaluation import evaluation_batch
 from fastpixcon.training.pictures import coloured
 from fastpixcon.training.tracking import Tracker
 
@@ -99,6 +100,15 @@ class ArmProgress:
                 "train/images per second": rate,
             }
             self.tracker.iteration(done, values)
+
+    def on_validation(self, arm: Arm, done: int, images: int) -> None:
+        now = time.monotonic()
+        if done <= evaluation_batch(arm.config, arm.runtime.processes):
+            self.validating = now
+        if self.progress.disable and now - self.said >= console.LINE_EVERY:
+            self.said = now
+            how_far = console.progress(done, images, "images", now - self.validating)
+            self.say(f"{arm.name}: epoch {arm.evaluated + 1}, validation: {how_far}")
 
     def on_evaluation(self, arm: Arm) -> None:
         history, found = arm.history, arm.history.evaluations[-1]

@@ -1,9 +1,11 @@
 """Directories of runs: a new run never writes into one that is there, a resumed one has it to itself."""
 
+import errno
 import fcntl
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,13 +20,10 @@ CHANGES_FILE = "changes.json"  # of the config, by --resume
 
 def create(wanted: Path) -> Path:
     """``wanted``, or the first of wanted-2, wanted-3, … that is not taken; where it is a link to nowhere, its end."""
+    check(wanted)
     candidate, number = wanted, 1
-    if wanted.exists() and not wanted.is_dir():
-        raise TrainingError(f"--out: got {wanted}, a file, want a folder")
-    if wanted.is_symlink() and not wanted.exists():
+    if not wanted.exists():
         candidate = Path(os.path.realpath(wanted))
-        if candidate.is_symlink():
-            raise TrainingError(f"--out: got {wanted}, which can't be made: links lead in a circle")
     while True:
         try:
             candidate.mkdir(parents=True)
@@ -36,6 +35,22 @@ def create(wanted: Path) -> Path:
             candidate = wanted.with_name(f"{wanted.name}-{number}")
         except OSError as error:
             raise TrainingError(f"--out: got {wanted}, which can't be made: {error.strerror}") from None
+
+
+def check(wanted: Path) -> None:
+    """Raise ``TrainingError`` if there can't be a folder, before anything is read."""
+    try:
+        found = wanted.stat()
+    except FileNotFoundError:
+        writing.check_folder(Path(os.path.realpath(wanted)).parent, "--out")
+        return
+    except OSError as error:
+        why = "links lead in a circle" if error.errno == errno.ELOOP else error.strerror
+        raise TrainingError(f"--out: got {wanted}, which can't be made: {why}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise TrainingError(f"--out: got {wanted}, which is there, want a folder")
+    free = not any(wanted.iterdir())
+    writing.check_folder(wanted if free else wanted.parent, "--out")
 
 
 def latest(wanted: Path) -> Path:

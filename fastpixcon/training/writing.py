@@ -175,9 +175,9 @@ def _check_folder(folder: Path, option: str, path: Path) -> None:
             raise TrainingError(f"{option}: got {path}, but {folder} is a link to nowhere")
         folder = folder.parent
     if not folder.is_dir():
-        raise TrainingError(f"{option}: got {path}, but {folder} is no folder")
+        raise TrainingError(f"{option}: got {path}, but {folder} is none: Not a directory")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise TrainingError(f"{option}: got {path}, but {folder} may not be written to")
+        raise TrainingError(f"{option}: got {path}, but {folder} may not be written to: Permission denied")
 
 
 def _create_beside(target: Path) -> tuple[Path, int]:

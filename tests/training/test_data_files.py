@@ -11,9 +11,10 @@ import torch
 from data_layouts import COCO_IDS, COCO_REMOVED, LAYOUTS, SIZE, SPLIT, Built, every_id, write_image, write_label
 from PIL import Image
 
+from fastpixcon.cli.evaluate import _with_split
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Augmentation
-from fastpixcon.training.data import DATASETS, IGNORE, files, open_dataset
+from fastpixcon.training.data import DATASETS, IGNORE, dataset_ids, files, open_dataset
 from fastpixcon.training.data.base import distinct_colours
 from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader, val_loader
 
@@ -57,6 +58,29 @@ def test_every_raw_id_becomes_its_train_id(built: Built) -> None:
         assert np.array_equal(label.numpy(), wanted)
     pixels = np.array(Image.open(built.pairs[SPLIT - 1][0]))
     assert np.array_equal(data.train[SPLIT - 1][0].permute(1, 2, 0).numpy(), pixels)
+
+
+def test_the_ids_of_a_data_set_are_those_of_its_labels(built: Built) -> None:
+    """predict --ids dataset takes back what reading a label does; mmsegmentation's conversion has ids of its own."""
+    name, ids = built.layout.dataset, built.layout.train_ids
+    if name == "coco_stuff_10k" and max(ids) < 182:
+        return
+    back = dataset_ids(name)
+    assert [ids[raw] for raw in back] == list(range(CLASSES[name]))
+
+
+def test_eval_takes_the_test_split_where_there_is_one(tmp_path: Path) -> None:
+    built = build("camvid", tmp_path)
+    with pytest.raises(TrainingError, match="camvid has none: there are no test images in its folder"):
+        _with_split(open_dataset(built.data()), "test", "camvid")
+    write_image(tmp_path / "images" / "test" / "x.jpg", 9)
+    write_label(tmp_path / "labels" / "test" / "x.png", every_id(list(range(11))))
+    data = open_dataset(built.data())
+    assert len(_with_split(data, "test", "camvid").val) == 1
+    assert _with_split(data, "train", "camvid").val is data.train
+    built = build("cityscapes", tmp_path / "cityscapes")
+    with pytest.raises(TrainingError, match="labels of its test images are not public; predict --ids dataset"):
+        _with_split(open_dataset(built.data()), "test", "cityscapes")
 
 
 def test_classes_have_names_and_colours_of_their_own(built: Built) -> None:
