@@ -38,8 +38,7 @@ def run(work: Callable[[], int], kept: str = "every file that was written is who
             output.flush()
             return status
         except TrainingError as error:
-            if os.environ.get("RANK", "0") == "0":
-                complain(str(error))
+            complain(str(error))
             return _MISTAKE
         except OutputLostError as error:
             output.silence()
@@ -71,9 +70,9 @@ def end(status: int) -> NoReturn:
 
 
 def complain(text: str) -> None:
-    """A line on standard error, if anybody listens."""
+    """A line on standard error, if anybody listens; of several processes by the first."""
     with contextlib.suppress(OSError):
-        if sys.stderr is not None:
+        if sys.stderr is not None and os.environ.get("RANK", "0") == "0":
             print(f"fastpixcon: {text}", file=sys.stderr, flush=True)
 
 

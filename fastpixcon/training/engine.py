@@ -356,4 +356,5 @@ class Arm:
 
     def _stop(self, number: int) -> NoReturn:
         self.save()
-        raise Interrupted(number)
+        # Together, when the first has written it: torchrun ends the others as soon as one has ended.
+        raise Interrupted(self.runtime.processes.largest(number, self.runtime.device))
