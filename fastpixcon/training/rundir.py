@@ -68,7 +68,7 @@ def latest(wanted: Path) -> Path:
 
 def lock(folder: Path) -> IO[str]:
     """Hold the directory while the returned file is open; the system lets go when the process ends."""
-    file = (folder / ".lock").open("w", encoding="utf-8")
+    file = (folder / ".lock").open("a", encoding="utf-8")  # nothing is written, nor cut off
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,5 +1,6 @@
 """Files that are written: through links, over nothing that is somebody's, and never half."""
 
+import ast
 import os
 import socket
 import stat
@@ -13,6 +14,9 @@ from fastpixcon.training import TrainingError, writing
 from fastpixcon.training.writing import Outputs
 
 Make = Callable[[Path], object]
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def put(path: Path, text: str = "new", replace: bool = True) -> None:
@@ -222,3 +226,33 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         writing.write(tmp_path / "x", fails)
     assert (tmp_path / "x").read_text() == "old"
     assert names(tmp_path) == ["x"]
+
+
+def test_every_file_is_written_by_one_function() -> None:
+    """What goes to a path of its own is neither atomic nor asks what is there."""
+    sources = [*(ROOT / "fastpixcon").rglob("*.py"), *(ROOT / "bench" / f"{name}.py" for name in BENCH)]
+    found = []
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and writes(node):
+                found.append(f"{source.relative_to(ROOT)}: {ast.unparse(node)}")
+    assert [call for call in found if not call.startswith("fastpixcon/training/writing.py: ")] == [
+        "fastpixcon/training/metering.py: _CLEAR_REFS.write_text('5', encoding='utf-8')",  # of the kernel
+        "fastpixcon/training/rundir.py: (folder / '.lock').open('a', encoding='utf-8')",  # stays empty
+    ]
+
+
+BENCH = ("suite", "report", "plots", "gpu_steps")  # the others print
+MODES = {repr(mode + more) for mode in "wax" for more in ("", "b", "+", "b+")}
+
+
+def writes(call: ast.Call) -> bool:
+    """To a path, by itself: what is given an open file or ``writing.write`` is fine."""
+    name = ast.unparse(call.func)
+    method = name.rpartition(".")[2]
+    values = [ast.unparse(value) for value in (*call.args, *(keyword.value for keyword in call.keywords))]
+    if method in ("write_text", "write_bytes", "tofile", "to_csv"):
+        return not name.startswith("writing.")
+    if method in ("savefig", "save", "dump"):
+        return "." in name and "file" not in values and name not in ("self.save", "checkpoint.save")
+    return method == "open" and any(value in MODES for value in values)
