@@ -10,21 +10,40 @@ With s_ij = a_i.c_j / T over the kept pairs of all sets together, in steps that 
 ``distributed`` makes the same steps where the batch lies on several ranks.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
 
-from fastpixcon.ops.backends import choose
+from fastpixcon.ops.backends import choose, chosen
+from fastpixcon.ops.derivatives import below_autograd, first_only, no_forward_mode
 
-__all__ = ["Bank", "Miner", "contrast_loss", "how_to", "not_finite"]
+__all__ = ["Bank", "Miner", "contrast_loss", "doubled", "how_to", "not_finite"]
+
+
+WHAT = "the loss over several contrast sets"  # in errors
 
 
 class Bank(Protocol):
     """What a memory bank shows of itself."""
 
-    rows: Tensor  # [K, S, D] unit rows
-    labels: Tensor  # [K, S] int32, -1 where empty
+    @property
+    def rows(self) -> Tensor: ...  # [K, S, D] unit rows
+    @property
+    def labels(self) -> Tensor: ...  # [K, S] int32, -1 where empty
+
+
+@dataclass(frozen=True)
+class _Doubled:
+    rows: Tensor  # [K, S, D]
+    labels: Tensor  # [K, S]
+
+
+def doubled(bank: Bank) -> Bank:
+    """A copy of its rows in float64, for contrast in float64."""
+    return _Doubled(bank.rows.double(), bank.labels)
 
 
 class Miner(Protocol):
@@ -208,11 +227,12 @@ def with_memory(
 
 
 class _ContrastLoss(torch.autograd.Function):
-    """anchors [N, D] -> loss [N], count [N]; ``bank`` without gradient."""
+    """anchors [N, D] -> loss [N], count [N], and what backward keeps; ``bank`` without gradient."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        ctx: Any,
         anchors: Tensor,
         contrast: Tensor | None,
         temperature: Tensor,
@@ -222,42 +242,71 @@ class _ContrastLoss(torch.autograd.Function):
         bank_labels: Tensor | None,
         seed: Tensor | None,
         how: How,
-    ) -> tuple[Tensor, Tensor]:
-        seed = None if seed is None else kept_seed(seed)
-        mined = mined_pairs(anchors, labels, contrast, contrast_labels, bank, bank_labels, how)
-        batch = memory = None
-        if how.use_batch:
-            batch = LocalBatch(anchors, labels, contrast, contrast_labels, temperature, mined, seed, how)
-        if bank is not None:
-            assert bank_labels is not None
-            rows = bank_anchors(anchors, labels, bank)
-            memory = Memory(*rows, bank, bank_labels, temperature, mined, seed, how)
-        loss, *kept = totals(batch, memory, ctx.needs_input_grad[0] or ctx.needs_input_grad[2], how)
-        ctx.how = how
-        ctx.save_for_backward(anchors, labels, contrast, contrast_labels, temperature, mined, seed, *kept)
-        count = kept[2]
-        assert count is not None
-        ctx.mark_non_differentiable(count)
-        return loss, count
+        wants_gradient: bool,
+    ) -> tuple[Tensor | None, ...]:
+        with below_autograd():
+            seed = None if seed is None else kept_seed(seed)
+            mined = mined_pairs(anchors, labels, contrast, contrast_labels, bank, bank_labels, how)
+            batch = memory = None
+            if how.use_batch:
+                batch = LocalBatch(anchors, labels, contrast, contrast_labels, temperature, mined, seed, how)
+            if bank is not None:
+                assert bank_labels is not None
+                rows = bank_anchors(anchors, labels, bank)
+                memory = Memory(*rows, bank, bank_labels, temperature, mined, seed, how)
+            loss, log_z, weight, count, memory_gradient = totals(batch, memory, wants_gradient, how)
+        return loss, count, log_z, weight, memory_gradient, mined, seed
 
     @staticmethod
-    def backward(ctx: Any, d_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        anchors, labels, contrast, contrast_labels, temperature, mined, seed, *kept = ctx.saved_tensors
-        log_z, weight, count, memory_gradient = kept
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        anchors, contrast, temperature, labels, contrast_labels, *_, how, _ = inputs
+        _, *kept = output
+        ctx.how = of_backward(how, anchors)
+        ctx.mark_non_differentiable(*(x for x in kept if x is not None))
+        ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
+        ctx.save_for_backward(anchors, labels, contrast, contrast_labels, temperature, *kept)
+
+    @staticmethod
+    def backward(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if d_loss is None:
+            return (None,) * 10
+        anchors, labels, contrast, contrast_labels, temperature, *kept = ctx.saved_tensors
+        count, log_z, weight, memory_gradient, mined, seed = kept
         how, needs = ctx.how, ctx.needs_input_grad
         d_anchors, d_contrast, d_temperature = None, None, torch.zeros_like(temperature)
         if how.use_batch:
             batch = LocalBatch(anchors, labels, contrast, contrast_labels, temperature, mined, seed, how)
             wanted = [needs[0], needs[1], needs[2]]
-            d_anchors, d_contrast, d_temperature = batch.gradient(d_loss, log_z, weight, count, wanted)
+            with below_autograd():
+                d_anchors, d_contrast, d_temperature = batch.gradient(d_loss, log_z, weight, count, wanted)
         d_batch = d_anchors if needs[0] else None
         d_anchors, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, anchors, temperature)
-        return (
+        gradients = (
             d_anchors.to(anchors.dtype) if needs[0] and d_anchors is not None else None,
             d_contrast.to(anchors.dtype) if needs[1] and d_contrast is not None else None,
             d_temperature if needs[2] else None,
-            *(None,) * 6,
         )
+        return *first_only(WHAT, gradients, d_loss, anchors, contrast, temperature), *(None,) * 7
+
+
+class _ContrastLossOfTransforms(_ContrastLoss):
+    """Under ``torch.func``. Dynamo traces no Function that says something about forward mode."""
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        no_forward_mode(WHAT)
+
+
+class _ContrastLossOfEager(_ContrastLossOfTransforms):
+    """In one piece, for torch spends 40 us on the signature of a forward that has its setup_context."""
+
+    setup_context = torch.autograd.Function.setup_context
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor | None, ...]:
+        output = _ContrastLoss.forward(*inputs)
+        _ContrastLoss.setup_context(ctx, inputs, output)
+        return output
 
 
 def how_to(
@@ -287,7 +336,27 @@ def contrast_loss(
 ) -> tuple[Tensor, Tensor]:
     """The loss of every anchor over all contrast sets, [N], and how many positives it has, [N]. Unit rows."""
     rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
-    return _ContrastLoss.apply(anchors, contrast, temperature, labels, contrast_labels, rows, row_labels, seed, how)
+    if torch.compiler.is_compiling():
+        function = _ContrastLoss
+    else:
+        function = _ContrastLossOfTransforms if _are_functorch_transforms_active() else _ContrastLossOfEager
+    loss, count, *_ = function.apply(
+        anchors, contrast, temperature, labels, contrast_labels, rows, row_labels, seed, how,
+        wants_gradient(anchors, temperature),
+    )  # fmt: skip
+    return loss, count
+
+
+def wants_gradient(anchors: Tensor, temperature: Tensor) -> bool:
+    """Whether one of them may get a gradient: at some level, under ``torch.func``."""
+    if not torch.compiler.is_compiling() and _are_functorch_transforms_active():
+        return True
+    return torch.is_grad_enabled() and (anchors.requires_grad or temperature.requires_grad)
+
+
+def of_backward(how: How, anchors: Tensor) -> How:
+    """With the backend of the forward by name: another may be the default when backward comes."""
+    return how._replace(backend=chosen("contrast_gradient", anchors, how.backend)) if how.use_batch else how
 
 
 def not_finite(rows: Tensor, labels: Tensor) -> Tensor:

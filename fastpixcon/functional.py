@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastpixcon import distributed
-from fastpixcon.contrast import Bank, Miner, contrast_loss, how_to, not_finite
+from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to, not_finite
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import choose
 
@@ -81,7 +81,7 @@ def select_anchors(
     op = choose("select_anchors", labels, backend)
     min_pixels = max_views + 1 if min_pixels is None else min_pixels
     return SelectedAnchors(
-        *op(labels, predictions, seed, num_classes, max_samples, max_views, min_pixels, ignore_index)
+        *op(labels, predictions.detach(), seed, num_classes, max_samples, max_views, min_pixels, ignore_index)
     )
 
 
@@ -137,13 +137,14 @@ def info_nce(
         anchors: [N, D] floating, in memory order or not.
         anchor_labels: [N], any integer dtype; -1 leaves a row out of everything.
         contrast, contrast_labels: [M, D] in the dtype of the anchors, [M]; None: the anchors, without j = i.
-        temperature: a number > 0, or a [] tensor with gradient.
+        temperature: a number > 0, or a tensor with gradient of one element, of any shape.
         base_temperature: the loss is scaled by temperature / base_temperature; None: not scaled.
         denominator: "negatives" or "all".
         normalize: True: raw rows, normalised in the kernel; False: rows taken as they are, of any norm.
         reduction: "mean" over the anchors that have a positive (0, still attached to the graph, if none
             has), "sum", or "none" for [N], 0 where an anchor has no positive.
         memory: a :class:`fastpixcon.MemoryBank`, whose rows are contrast rows, too; read where it lies, in its dtype.
+            Where one of anchors and bank is float64 and the other is not, all is computed in float64.
         mining: a :class:`fastpixcon.Mining`: which pairs an anchor keeps. This and memory want unit or raw rows.
         contrast_with: with a memory, contrast with the rows of the "batch", with "memory" or with "both".
         seed: int or [] int64 tensor, of the pairs that mining draws.
@@ -156,15 +157,18 @@ def info_nce(
         backend: "auto", "reference", "native" or "triton".
 
     Returns:
-        [] or, for reduction "none", [N]; float32 (float64 for float64 rows), in nats.
+        [] or, for reduction "none", [N]; float32 (float64 for float64 rows or a float64 bank), in nats.
 
     Raises:
         TypeError, ValueError: naming the argument; with a process_group also, on every rank, if ranks do not agree on
             width, dtype and options.
         RuntimeError: the backend that was asked for can't run it, with the reason; or, with a process_group, a rank is
             lost: saying what was waited for, at the latest after the timeout of the group.
+        NotImplementedError: forward mode and second derivatives, which there are not: ``torch.func.jvp``, ``hessian``,
+            a backward through ``create_graph=True``. ``torch.func.grad``, ``vjp`` and ``vmap`` work on one rank.
 
-    Under autocast the rows are cast to its dtype. Sums are float32 (float64 for float64 rows).
+    Under autocast rows are normalised in their own dtype, then rounded to that of autocast; with ``normalize=False``
+    they are cast as they are. Sums are float32 (float64 for float64 rows).
     """
     return _info_nce(
         anchors,
@@ -174,6 +178,7 @@ def info_nce(
         temperature=temperature,
         base_temperature=base_temperature,
         denominator=denominator,
+        name="anchors",
         rows="raw" if normalize else "any",
         is_sorted=False,
         reduction=reduction,
@@ -230,6 +235,8 @@ def pixel_contrast(
     checks.same_pixels(embeddings, labels, predictions)
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.temperature_scale(temperature, base_temperature)
+    if contrast_with != "batch" and isinstance(rows := getattr(memory, "rows", None), Tensor):
+        checks.wants_float64("embeddings", embeddings, rows, backend)
     selected = select_anchors(
         labels,
         predictions,
@@ -249,6 +256,7 @@ def pixel_contrast(
         temperature=temperature,
         base_temperature=base_temperature,
         denominator=denominator,
+        name="embeddings",
         rows="unit",
         is_sorted=True,
         reduction="mean",
@@ -295,7 +303,7 @@ def memory_rows(
     checks.memory_rows(embeddings, labels, num_classes, pixels_per_image, ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     op = choose("memory_rows", embeddings, backend)
-    return op(embeddings, labels, seed, num_classes, pixels_per_image, ignore_index)
+    return op(embeddings.detach(), labels, seed, num_classes, pixels_per_image, ignore_index)
 
 
 def memory_enqueue_(
@@ -326,7 +334,7 @@ def memory_enqueue_(
     """
     checks.memory_enqueue(bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels)
     choose("memory_enqueue_", bank, backend)(
-        bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels
+        bank, bank_labels, written, pixel_size, pixels.detach(), pixel_labels, regions.detach(), region_labels
     )
 
 
@@ -336,6 +344,7 @@ def _info_nce(
     contrast: Tensor | None,
     contrast_labels: Tensor | None,
     *,
+    name: str,
     temperature: float | Tensor,
     base_temperature: float | None,
     denominator: str,
@@ -356,26 +365,30 @@ def _info_nce(
     checks.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = checks.temperature_scale(temperature, base_temperature)
     ranks = distributed.ranks_of(process_group, across)
+    in_steps = memory is not None or mining is not None or ranks is not None
+    if in_steps:
+        checks.memory_and_mining(memory, mining, anchors, rows, contrast_with)
+        checks.contrast_takes_part(contrast, memory, contrast_with)
+    bank = None if contrast_with == "batch" else memory
     device = anchors.device
-    if torch.is_autocast_enabled(device.type) and anchors.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device.type)
-        anchors = anchors.to(dtype)
-        contrast = None if contrast is None else contrast.to(dtype)
-    temperature_ = checks.temperature_tensor(temperature, anchors)
-    fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
     anchor_labels = checks.label_rows(anchor_labels)
     contrast_labels = None if contrast_labels is None else checks.label_rows(contrast_labels)
-    if memory is None and mining is None and ranks is None:
+    if bank is not None and checks.wants_float64(name, anchors, bank.rows, backend):
+        anchors, contrast, bank = anchors.double(), None if contrast is None else contrast.double(), doubled(bank)
+    autocast = torch.is_autocast_enabled(device.type) and anchors.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(device.type) if autocast else anchors.dtype
+    if rows == "raw" and (in_steps or dtype != anchors.dtype):  # unit rows fit into half precision, raw ones may not
+        anchors, rows = _unit_rows(anchors, anchor_labels, backend), "unit"
+        if contrast is not None and contrast_labels is not None:
+            contrast = _unit_rows(contrast, contrast_labels, backend)
+    anchors, contrast = anchors.to(dtype), None if contrast is None else contrast.to(dtype)
+    temperature_ = checks.temperature_tensor(temperature, anchors)
+    fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
+    if not in_steps:
         loss, _log_sum, _weight, num_positives = choose("info_nce", anchors, backend)(
             anchors, anchor_labels, contrast, contrast_labels, temperature_, denominator, rows, fixed_shift, is_sorted
         )
     else:
-        checks.memory_and_mining(memory, mining, anchors, rows, contrast_with)
-        if rows == "raw":
-            anchors = _unit_rows(anchors, anchor_labels, backend)
-            if contrast is not None and contrast_labels is not None:
-                contrast = _unit_rows(contrast, contrast_labels, backend)
-        bank = None if contrast_with == "batch" else memory
         pair_seed = None if mining is None else checks.seed_tensor(seed, device)
         how = how_to(
             mining=mining,

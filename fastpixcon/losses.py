@@ -20,7 +20,7 @@ class PixelContrastLoss(nn.Module):
     >>> loss = cross_entropy(upsample(logits), labels, ignore_index=255) + 0.1 * contrast(embeddings, labels, logits)
 
     Args:
-        temperature: a number > 0, or a [] tensor or parameter with gradient.
+        temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
         base_temperature: the loss is scaled by temperature / base_temperature.
         max_samples: anchors in all; memory and time grow with it, never with its square in memory.
         max_views: the most anchors of one class in one image.
@@ -175,7 +175,7 @@ class SupConLoss(_RowLoss):
     Drops in for pytorch-metric-learning's ``SupConLoss``.
 
     Args:
-        temperature: a number > 0, or a [] tensor or parameter with gradient.
+        temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
     """
 
     denominator = "all"
@@ -191,7 +191,7 @@ class InfoNCELoss(_RowLoss):
     ``NTXentLoss(reducer=PerAnchorReducer())``: the mean is over anchors, not over pairs.
 
     Args:
-        temperature: a number > 0, or a [] tensor or parameter with gradient.
+        temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
     """
 
     denominator = "negatives"

@@ -9,13 +9,17 @@ import traceback
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.device_mesh
+import torch.distributed.fsdp
 import torch.multiprocessing as mp
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,7 +27,8 @@ import fastpixcon as fpc
 import fastpixcon.contrast
 import fastpixcon.distributed
 import fastpixcon.distributed.ring
-from fastpixcon.distributed.ranks import ALL_GATHER, REDUCE_SCATTER
+from fastpixcon.contrast import how_to
+from fastpixcon.distributed.ranks import ALL_GATHER, REDUCE_SCATTER, ranks_of
 from fastpixcon.functional import info_nce
 
 K = 4
@@ -255,6 +260,80 @@ def refuses(rank: int, size: int) -> None:
     assert copy.deepcopy(loss).ranks.group is group
     assert "ranks=2" in repr(loss)
     assert set(loss.state_dict()) == {"seed"}
+
+
+def derivatives_that_there_are_not(rank: int, size: int, across: str) -> None:
+    x, y = torch.randn(6, 5), torch.arange(6) % 2
+
+    def loss(z: Tensor) -> Tensor:
+        return info_nce(z, y, process_group=dist.group.WORLD, across=across)
+
+    z = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(z), z, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"second derivatives .* are not supported"):
+        gradient.square().sum().backward()
+    for attempt in (
+        lambda: torch.func.jvp(loss, (x,), (x,)),
+        lambda: torch.func.grad(loss)(x),
+        lambda: torch.func.vmap(loss)(x[None]),
+    ):
+        with pytest.raises(NotImplementedError, match="not supported"):
+            attempt()
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=r"forward mode .* is not supported"):
+        loss(forward_ad.make_dual(x, x))
+    rows = torch.nn.functional.normalize(x)
+    ranks = ranks_of(dist.group.WORLD, across)
+    for of in ((rows, torch.tensor(0.1)), (rows, torch.tensor(0.1, requires_grad=True))):
+        how = how_to(mining=None, use_batch=True, denominator="all", fixed_shift=True, is_sorted=False, backend="auto")
+        steps = partial(fastpixcon.distributed.ranks_loss, bank=None, seed=None, how=how, ranks=ranks)
+        unit = of[0].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(steps(unit, y, of[1])[0].sum(), unit, create_graph=True)
+        with pytest.raises(NotImplementedError, match=r"across ranks .*: second derivatives"):
+            gradient.square().sum().backward()
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=r"across ranks .*: forward mode"):
+            steps(forward_ad.make_dual(of[0], of[0]), y, of[1])
+
+
+def rows_and_bank_of_other_dtypes(rank: int, size: int, across: str) -> None:
+    labels = [torch.arange(9) % K, torch.arange(7) % K]
+    generator = torch.Generator().manual_seed(1)
+    rows = [torch.randn(len(y), 6, generator=generator, dtype=torch.float64) for y in labels]
+    places = torch.nn.functional.normalize(torch.randn(K, 5, 6, generator=generator, dtype=torch.float64), dim=-1)
+    for of_rows, of_bank in ((torch.float64, torch.float32), (torch.float32, torch.float64)):
+        bank = fpc.MemoryBank(K, 6, 3, 2, dtype=of_bank)
+        bank.rows.copy_(places)
+        bank.labels.copy_(torch.arange(K)[:, None].expand(K, 5))
+        for contrast_with in ("both", "memory"):
+            options: dict[str, Any] = {"memory": bank, "contrast_with": contrast_with}
+            x = rows[rank].to(of_rows).clone().requires_grad_()
+            loss = info_nce(x, labels[rank], process_group=dist.group.WORLD, across=across, **options)
+            loss.backward()
+            everyone = torch.cat(rows).to(of_rows).requires_grad_()
+            wanted = info_nce(everyone, torch.cat(labels), **options)
+            wanted.backward()
+            assert loss.dtype == torch.float64
+            torch.testing.assert_close(loss, wanted)
+            torch.testing.assert_close(x.grad / size, everyone.grad.split([9, 7])[rank])
+
+
+def trains_a_sharded_temperature(rank: int, size: int) -> None:
+    """A loss module that FSDP2 shards, whose parameters want a dimension."""
+    mesh = dist.device_mesh.init_device_mesh("cpu", (size,))
+    x, y = torch.randn(12, 6), torch.arange(12) % K
+    for make in (fpc.SupConLoss, partial(fpc.PixelContrastLoss, max_views=3, min_pixels=1, num_classes=K)):
+        given = (x, y) if make is fpc.SupConLoss else (x.T.reshape(1, 6, 3, 4), y.view(1, 3, 4), y.view(1, 3, 4))
+        plain, sharded = (make(torch.nn.Parameter(torch.full((1,), 0.2))) for _ in range(2))
+        for loss in (plain, sharded):
+            if make is not fpc.SupConLoss:
+                loss.seed.fill_(0)
+        dist.fsdp.fully_shard(sharded, mesh=mesh)
+        wanted, value = plain(*given), sharded(*given)
+        torch.testing.assert_close(value, wanted)
+        wanted.backward()
+        value.backward()
+        torch.testing.assert_close(sharded.temperature.grad.full_tensor(), plain.temperature.grad)
+        torch.optim.SGD(sharded.parameters(), lr=0.1).step()
+        assert float(sharded.temperature.full_tensor()) != 0.2
 
 
 def memory_alone(rank: int, size: int) -> None:

@@ -74,6 +74,18 @@ def test_backward_runs_on_the_backend_of_its_forward(operators: Backend) -> None
     assert recorder.ran == [f"{operators.name} info_nce", f"{operators.name} info_nce_backward"]
 
 
+def test_backward_of_several_sets_runs_on_the_backend_of_its_forward(operators: Backend) -> None:
+    operators.op("memory_sums")
+    x, y = small_rows(device=operators.device)
+    bank = fpc.MemoryBank(3, x.shape[1], 4, 4).to(operators.device)
+    with Recorder() as recorder:
+        with fpc.backend(operators.name):
+            loss = info_nce(x, y, memory=bank)
+        with fpc.backend("reference"):
+            loss.backward()
+    assert {name for name in recorder.ran if "gradient" in name} == {f"{operators.name} contrast_gradient"}
+
+
 def test_the_argument_wins_over_the_default(operators: Backend) -> None:
     operators.op("info_nce")
     x, y = small_rows(device=operators.device)

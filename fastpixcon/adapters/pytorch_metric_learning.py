@@ -26,7 +26,7 @@ class InfoNCELoss(BaseMetricLossFunction):
     memory that grows with N + M. A label of -1 leaves a row out, where theirs takes it for a class.
 
     Args:
-        temperature: a number > 0, or a [] tensor or parameter with gradient.
+        temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
         denominator: "negatives" or "all".
         mining: a :class:`fastpixcon.Mining`, in place of the library's miners.
         reducer: of the library; it gets a loss for each anchor that has a positive. None: their mean.

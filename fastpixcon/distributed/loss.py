@@ -22,13 +22,17 @@ from fastpixcon.contrast import (
     bank_anchors,
     contrast_loss,
     mined_pairs,
+    of_backward,
     totals,
     with_memory,
 )
 from fastpixcon.distributed.ranks import Ranks
 from fastpixcon.distributed.ring import Ring
+from fastpixcon.ops.derivatives import first_only, no_forward_mode, no_transforms
 
 __all__ = ["ranks_loss", "total"]
+
+WHAT = "the loss across ranks (process_group)"  # in errors
 
 
 class _RanksLoss(torch.autograd.Function):
@@ -55,9 +59,9 @@ class _RanksLoss(torch.autograd.Function):
         if bank is not None:
             assert bank_labels is not None
             memory = Memory(*bank_anchors(anchors, labels, bank), bank, bank_labels, temperature, mined, seed, how)
-        ctx.batch = (how, ranks, sizes)
+        ctx.batch = (of_backward(how, anchors), ranks, sizes)
         rows = (anchors, labels, gathered, gathered_labels, temperature, mined, seed)
-        loss, *kept = totals(_batch(*rows, *ctx.batch), memory, any(ctx.needs_input_grad[:2]), how)
+        loss, *kept = totals(_batch(*rows, how, ranks, sizes), memory, any(ctx.needs_input_grad[:2]), how)
         ctx.save_for_backward(*rows, *kept)
         count = kept[2]
         assert count is not None
@@ -77,11 +81,15 @@ class _RanksLoss(torch.autograd.Function):
             d_anchors += ranks.reduce_scatter_rows(d_gathered, sizes, "gradients of anchors")
         d_batch = d_anchors if needs[0] else None
         d_total, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, anchors, temperature)
-        return (
+        gradients = (
             d_total.to(anchors.dtype) if needs[0] and d_total is not None else None,
             d_temperature if needs[1] else None,
-            *(None,) * 7,
         )
+        return *first_only(WHAT, gradients, d_loss, anchors, temperature), *(None,) * 7
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        no_forward_mode(WHAT)
 
 
 def _batch(
@@ -114,6 +122,7 @@ def ranks_loss(
     ranks: Ranks,
 ) -> tuple[Tensor, Tensor]:
     """``contrast.contrast_loss`` of this rank's anchors with those of all ranks."""
+    no_transforms(WHAT)
     wants_gradient = torch.is_grad_enabled() and (anchors.requires_grad or temperature.requires_grad)
     sizes = ranks.agree(
         anchors.shape[0],
@@ -148,7 +157,12 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_value: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        return ctx.ranks.all_reduce_(d_value.clone(), "the gradient of the loss"), None, None
+        d_sum = ctx.ranks.all_reduce_(d_value.detach().clone(), "the gradient of the loss")
+        return *first_only(WHAT, (d_sum,), d_value), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        no_forward_mode(WHAT)
 
 
 @torch._disable_dynamo  # as torch.compiler.disable, which imports Dynamo at once, for seconds

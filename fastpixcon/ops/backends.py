@@ -106,25 +106,30 @@ def unsupported(
     return None
 
 
-def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
-    """The overload of ``operator`` to call on tensors like ``tensor``: its device, dtype and, of rows, width decide.
-
-    What was asked for by name and can't be had raises with the reason; only "auto" falls back.
-    """
+def chosen(operator: str, tensor: Tensor, name: str = "auto") -> str:
+    """The name of the backend that :func:`choose` takes."""
     if name == "auto":
         name = _default
     width = tensor.shape[-1] if tensor.dim() in (2, 3) else None  # of rows [N, D], of a bank [K, S, D]
     if name == "auto":
         for candidate in auto_order(operator, tensor.device.type, tensor.shape[0]):
             if unsupported(candidate, operator, tensor.device, tensor.dtype, width) is None:
-                return define.OVERLOADS[candidate, operator]
+                return candidate
     else:
         checked(name)
         why = unsupported(name, operator, tensor.device, tensor.dtype, width)
         if why is None:
-            return define.OVERLOADS[name, operator]
+            return name
         raise RuntimeError(f"backend {name!r} can't run {operator}: {why}")
     raise RuntimeError(f"no backend runs {operator} on {tensor.device.type} {tensor.dtype} tensors")
+
+
+def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
+    """The overload of ``operator`` to call on tensors like ``tensor``: its device, dtype and, of rows, width decide.
+
+    What was asked for by name and can't be had raises with the reason; only "auto" falls back.
+    """
+    return define.OVERLOADS[chosen(operator, tensor, name), operator]
 
 
 def show_config() -> str:

@@ -11,6 +11,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from fastpixcon.ops.backends import choose
+
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
 LABEL_DTYPES = (torch.int32, torch.int64)  # what the operators take
 DEFAULT_NUM_CLASSES = 256
@@ -30,6 +32,11 @@ def _tensor(name: str, value: object, axes: Sequence[str], *, floating: bool) ->
 def _same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
         raise ValueError(f"{name}: got a tensor on {value.device}, want {other.device}, the device of {other_name}")
+
+
+def _without_gradient(name: str, value: Tensor) -> None:
+    if value.requires_grad:
+        raise ValueError(f"{name}: got a bank that requires a gradient, want one without: it would get none")
 
 
 def whole_number(name: str, value: object) -> None:
@@ -142,6 +149,7 @@ def memory_enqueue(
 ) -> None:
     _tensor("bank", bank, ("K", "S", "D"), floating=True)
     assert isinstance(bank, Tensor)
+    _without_gradient("bank", bank)
     K, S, D = bank.shape
     _integers("bank_labels", bank_labels, (K, S), torch.int32, bank)
     _integers("written", written, (2, K), torch.int64, bank)
@@ -172,9 +180,31 @@ def memory_and_mining(memory: object, mining: object, anchors: Tensor, rows: str
                 f"memory: got rows of {bank.shape[-1]} features, want {anchors.shape[1]} as in the anchors"
             )
         _same_device("memory", bank, "anchors", anchors)
+        _without_gradient("memory", bank)
     names = ("negatives", "positives", "fraction", "keep")
     if mining is not None and not all(hasattr(mining, name) for name in names):
         raise TypeError(f"mining: got {type(mining).__name__}, want a Mining")
+
+
+def contrast_takes_part(contrast: object, memory: object, contrast_with: str) -> None:
+    if contrast is not None and memory is not None and contrast_with == "memory":
+        raise ValueError(
+            "contrast: got rows with contrast_with='memory', want None, or 'both': they would take no part"
+        )
+
+
+def wants_float64(name: str, anchors: Tensor, bank: Tensor, backend: str) -> bool:
+    """Whether anchors and bank are computed with in the wider dtype of both, since one of them is float64."""
+    if anchors.dtype == bank.dtype or torch.float64 not in (anchors.dtype, bank.dtype):
+        return False
+    try:
+        choose("memory_sums", bank[:, :0].double(), backend)
+    except RuntimeError as why:
+        raise TypeError(
+            f"{name}, memory: got rows of {anchors.dtype} and a bank of {bank.dtype}, want one dtype, or a backend"
+            f" that takes torch.float64: {why}"
+        ) from None
+    return True
 
 
 def across_ranks(contrast: object, mining: object, across: str) -> None:
@@ -256,24 +286,24 @@ def label_rows(labels: Tensor) -> Tensor:
 
 
 def temperature_scale(temperature: float | Tensor, base_temperature: float | None) -> float | Tensor | None:
-    """Checks both; temperature / base_temperature, or None where there is nothing to scale."""
+    """Checks both; temperature / base_temperature, [] or a number, or None where there is nothing to scale."""
     if isinstance(temperature, Tensor):
-        if not temperature.dtype.is_floating_point or temperature.dim() != 0:
+        if not temperature.dtype.is_floating_point or temperature.numel() != 1:
             raise TypeError(
-                f"temperature: got {temperature.dtype} {tuple(temperature.shape)}, want a number or a [] floating"
-                " point tensor"
+                f"temperature: got {temperature.dtype} {tuple(temperature.shape)}, want a number or a floating point"
+                " tensor of one element"
             )
     else:
         _positive_number("temperature", temperature)
     if base_temperature is None:
         return None
     _positive_number("base_temperature", base_temperature)
-    return temperature / base_temperature
+    return (temperature.reshape(()) if isinstance(temperature, Tensor) else temperature) / base_temperature
 
 
 def temperature_tensor(temperature: float | Tensor, anchors: Tensor) -> Tensor:
     """[] on the device of anchors, float64 for float64 rows, else float32."""
     dtype = torch.float64 if anchors.dtype == torch.float64 else torch.float32
     if isinstance(temperature, Tensor):
-        return temperature.to(device=anchors.device, dtype=dtype)
+        return temperature.reshape(()).to(device=anchors.device, dtype=dtype)
     return torch.full((), float(temperature), dtype=dtype, device=anchors.device)

@@ -5,12 +5,12 @@ contract of an operator (``ops/<operator>.py``) calls :func:`define` once; the i
 by name: the Python backends in ``<package>/<operator>.py``, the native one in ``csrc``.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ from torch._ops import OpOverload
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 from fastpixcon.ops import extension
+from fastpixcon.ops.derivatives import Autograd, autograd_kernel
+
+__all__ = ["Autograd", "define"]
 
 NAMESPACES = {
     "reference": "fastpixcon_reference",
@@ -32,15 +35,6 @@ OPERATORS: dict[str, str] = {}  # name -> schema, as defined so far
 OVERLOADS: dict[tuple[str, str], OpOverload] = {}  # (backend, name) -> what to call
 NATIVE_DEVICES: dict[str, frozenset[str]] = {}  # name -> types of devices that the native backend runs it on
 IMPLEMENTATIONS: dict[tuple[str, str], str] = {}  # the Python launchers among them, module:function
-
-
-@dataclass(frozen=True)
-class Autograd:
-    """``save(ctx, inputs, output)`` and ``backward(ops, ctx, *d_outputs)``; ``ops`` is the namespace
-    that ran the forward, so a backward always runs on the same backend."""
-
-    save: Callable[..., None]
-    backward: Callable[..., Any]
 
 
 def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd | None = None) -> None:
@@ -58,8 +52,10 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
             if implementation is not None:
                 torch.library.impl(qualified, "default", implementation)
         torch.library.register_fake(qualified, fake)
-        if autograd is not None:
-            _register_autograd(qualified, namespace, autograd)
+        overload = getattr(getattr(torch.ops, namespace), name).default
+        if not mutated(schema):  # what is written in place has no derivative, and no output
+            kernel = autograd_kernel(overload, name, backend, autograd)
+            library(namespace).impl(name, kernel, "Autograd", with_keyset=True)
         if implementation is not None:
             IMPLEMENTATIONS[backend, name] = f"{package}.{name.removesuffix('_backward')}:{name}"
         else:
@@ -67,7 +63,12 @@ def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd 
             if not devices:
                 continue
             NATIVE_DEVICES[name] = devices
-        OVERLOADS[backend, name] = getattr(getattr(torch.ops, namespace), name).default
+        OVERLOADS[backend, name] = overload
+
+
+@functools.cache
+def library(namespace: str) -> torch.library.Library:
+    return torch.library.Library(namespace, "FRAGMENT")
 
 
 def mutated(schema: str) -> list[str]:
@@ -95,15 +96,13 @@ def _triton_op(qualified: str, implementation: Callable[..., Any], schema: str) 
         with mode:
             return implementation(*arguments, **keywords)
 
-    made = torch.library.custom_op(qualified, eager, mutates_args=mutated(schema), schema=schema)
-    made.register_torch_dispatch(FunctionalTensorMode, decomposed)
-
-
-def _register_autograd(qualified: str, namespace: str, autograd: Autograd) -> None:
-    def backward(ctx: Any, *d_outputs: Any) -> Any:
-        return autograd.backward(getattr(torch.ops, namespace), ctx, *d_outputs)
-
-    torch.library.register_autograd(qualified, backward, setup_context=autograd.save)
+    if mutated(schema):
+        made = torch.library.custom_op(qualified, eager, mutates_args=mutated(schema), schema=schema)
+        made.register_torch_dispatch(FunctionalTensorMode, decomposed)
+    else:  # with an autograd kernel of our own, which a custom_op has already
+        torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
+        torch.library.impl(qualified, "default", eager)
+        torch.library.register_torch_dispatch(qualified, FunctionalTensorMode, decomposed)
 
 
 def _python_implementation(package: str, name: str) -> Callable[..., Any] | None:
