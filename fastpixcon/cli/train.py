@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.resume:
         # Before the processes join, so that all of them have read it when the first one writes.
         folder = rundir.latest(options.out or Path("runs") / _name(source, overrides))
-        resumed = resuming.resume(folder, options.config, overrides)
+        resumed = resuming.resume(folder, options.config, overrides, processes.count())
         config = resumed.config
     else:
         config = configs.load(source, overrides)

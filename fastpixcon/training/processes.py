@@ -64,9 +64,14 @@ class Processes:
         return values
 
 
+def count() -> int:
+    """How many processes torchrun started, or 1."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def join(device: torch.device) -> Processes:
     """The processes that torchrun started, or this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if count() == 1:
         return Processes()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda" and local >= torch.cuda.device_count():

@@ -51,8 +51,8 @@ class Resumed:
         ]
 
 
-def resume(folder: Path, source: str | None, overrides: Sequence[str]) -> Resumed:
-    """The run in ``folder`` with what ``--config source`` and ``--set overrides`` change of it.
+def resume(folder: Path, source: str | None, overrides: Sequence[str], processes: int = 1) -> Resumed:
+    """The run in ``folder`` with what ``--config source`` and ``--set overrides`` change of it, by so many processes.
 
     Raises:
         TrainingError: with every key that can't change, its stored value and the one asked for.
@@ -78,7 +78,7 @@ def resume(folder: Path, source: str | None, overrides: Sequence[str]) -> Resume
         for key in config.differences(stored, asked)
         if key in TOLD
     ]
-    return Resumed(folder, stored, asked, _done(folder, asked.arms), tuple(told))
+    return Resumed(folder, stored, asked, _done(folder, asked.arms, processes), tuple(told))
 
 
 def _check_keys(stored: Config, asked: Config, folder: Path) -> None:
@@ -104,14 +104,20 @@ def _shown(value: Any) -> str:
     return "none" if value is None else repr(value)
 
 
-def _done(folder: Path, arms: Sequence[str]) -> dict[str, int]:
+def _done(folder: Path, arms: Sequence[str], processes: int) -> dict[str, int]:
     """Iterations of the arms that have begun, and of "warm", which those take over that have not."""
     done = {}
     for name, path in [("warm", folder / "warm.pt"), *((arm, folder / arm / "checkpoint.pt") for arm in arms)]:
         if path.is_file():
-            iterations = checkpoint.load(path, lazily=True).get("done")
-            if not isinstance(iterations, int):
-                raise TrainingError(f"{path}: not of this program, or of another version: got done {iterations!r}")
+            state = checkpoint.load(path, lazily=True)
+            iterations, random = state.get("done"), state.get("random")
+            if not isinstance(iterations, int) or not isinstance(random, list):
+                raise TrainingError(f"{path}: not of this program, or of another version: no done and random in it")
+            if len(random) != processes:
+                raise TrainingError(
+                    f"{path}: written by {len(random)} processes, want as many to go on, got {processes}: each has its "
+                    "own random state, and anchors of its share of a batch"
+                )
             done[name] = iterations
         elif (path.parent / MODEL_FILE).is_file():
             raise TrainingError(

@@ -235,6 +235,16 @@ def test_a_finished_arm_without_its_checkpoint(run: Path, capsys: pytest.Capture
     assert f"{run / 'ce' / 'checkpoint.pt'}: no such file, but model.pt beside it" in capsys.readouterr().err
 
 
+def test_as_many_processes_as_before(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # said before they join
+    assert resume(run) == 2
+    assert "written by 1 processes, want as many to go on, got 2: each has its own random state" in (
+        capsys.readouterr().err
+    )
+
+
 def test_other_data_are_not_the_same_run(run: Path) -> None:
     settings, data = job.prepare(rundir.read_config(run))
     path = run / "ce" / "checkpoint.pt"
