@@ -259,6 +259,14 @@ def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
         raise TrainingError("memory: missing, want a table of it for the arms with memory")
     if config.schedule.epochs is None and config.schedule.iterations is None:
         raise TrainingError("schedule: has neither epochs nor iterations, want one")
+    reached = 0
+    for until, total in config.schedule.earlier:
+        if not reached < until <= total:
+            got = [list(pair) for pair in config.schedule.earlier]
+            raise TrainingError(
+                f"schedule.earlier: got {got}, want [until, total], each until larger, none above its total"
+            )
+        reached = until
     return config
 
 

@@ -27,6 +27,8 @@ from fastpixcon.training.models import MODELS
         ),
         ('arms=["ce", "ce"]', "arms: got ['ce', 'ce'], want each once"),
         ("name=a/b", "name: got 'a/b'"),
+        ("schedule.earlier=[[9, 8]]", "schedule.earlier: got [[9, 8]], want [until, total]"),
+        ("schedule.earlier=[[4, 8], [4, 9]]", "schedule.earlier: got [[4, 8], [4, 9]], want [until, total]"),
         ("schedule.epochs", "--set: got 'schedule.epochs', want key=value"),
         ("seed.x=1", "--set seed.x=1: seed is a value, not a table"),
     ],
