@@ -1,5 +1,6 @@
 """Pictures of every kind: what the one decoder makes of them, in all verbs."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -62,6 +63,12 @@ def with_orientation(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[274] = orientation
     return exif
+
+
+def saved_jpeg(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG")
+    return file.getvalue()
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -172,7 +179,9 @@ def test_orientation_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
 def test_orientation_in_xmp(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-    Image.fromarray(DEEP8).save(path, xmp=xmp)
+    segment = b"http://ns.adobe.com/xap/1.0/\0" + xmp
+    content = saved_jpeg(DEEP8)
+    path.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + content[2:])
     assert read_image(str(path)).shape == (24, 16, 3)
     assert image_header(str(path)).size == (16, 24)
 
