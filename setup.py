@@ -6,18 +6,23 @@ FASTPIXCON_BUILD=auto  build what torch, a C++ compiler and nvcc are here for, e
                  cuda  build it with CUDA, whether a GPU is here or not; a failure is fatal
 TORCH_CUDA_ARCH_LIST and MAX_JOBS are honoured.
 
+FASTPIXCON_BUILD_TESTS=1  also what tests alone execute: instruction sets in software (make test)
+FASTPIXCON_PRECOMPILE=1   read torch's headers once, not in every file (make): 300 MB of build/
+
 FASTPIXCON_SANITIZE=address,undefined  build only the CPU sources, with what finds faults in them (make sanitize), into
                     thread             build/sanitize-*/lib beside a copy of the package, never in place
 """
 
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 MODE = os.environ.get("FASTPIXCON_BUILD", "auto")
 MODES = ("auto", "0", "cpu", "cuda")
@@ -29,6 +34,10 @@ if SANITIZE not in ("", *SANITIZERS):
     raise SystemExit(f"FASTPIXCON_SANITIZE: got {SANITIZE!r}, want one of {' | '.join(SANITIZERS)}")
 if SANITIZE and MODE != "cpu":
     raise SystemExit(f"FASTPIXCON_SANITIZE: got FASTPIXCON_BUILD={MODE}, want cpu: the sanitizers are the compiler's")
+TESTS = os.environ.get("FASTPIXCON_BUILD_TESTS") == "1" or bool(SANITIZE)
+PRECOMPILE = os.environ.get("FASTPIXCON_PRECOMPILE") == "1" and not SANITIZE
+PRECOMPILED = ("torch/library.h", "ATen/core/Tensor.h", "ATen/Dispatch.h", "ATen/Parallel.h", "ATen/ops/empty.h",
+               "ATen/ops/from_blob.h", "ATen/ops/zeros.h", "c10/util/Exception.h")  # fmt: skip
 ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 HERE = Path(__file__).parent
 
@@ -48,6 +57,11 @@ def find_cuda() -> None:
         os.environ["CUDA_HOME"] = str(Path(here[1]).parent)
 
 
+def is_about_building(record: logging.LogRecord) -> bool:
+    """Not what torch says of a machine without a GPU, which builds as well as any."""
+    return not str(record.msg).startswith("No CUDA runtime is found")
+
+
 def no_cuda() -> str | None:
     """Why CUDA sources can't be built; None if they can. A GPU is not needed."""
     import torch
@@ -65,6 +79,36 @@ def no_cuda() -> str | None:
     return None
 
 
+def write(path: Path, text: str) -> None:
+    """Leaves the file as old as it is where nothing changes."""
+    if not path.is_file() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def precompiled(build: Any, module: Extension) -> Path:
+    """The header that stands for torch's, beside what the compiler made of it; without that it is a header still."""
+    import torch
+
+    folder = Path(build.build_temp).resolve() / "precompiled"
+    header, source = folder / "torch_headers.h", folder / "torch_headers.cpp"
+    lines = [f"// torch {torch.__version__}, {torch.__file__}", "#pragma once", "#pragma GCC system_header"]
+    write(header, "\n".join([*lines, *(f"#include <{name}>" for name in PRECOMPILED)]) + "\n")
+    write(source, f'#include "{header.name}"\n')
+    (made,) = build.compiler.compile(
+        [os.path.relpath(source)],
+        output_dir=str(folder),
+        macros=module.define_macros,
+        include_dirs=module.include_dirs,
+        extra_preargs=["-x", "c++-header"],
+        extra_postargs=module.extra_compile_args,
+    )
+    compiled = Path(f"{header}.gch")
+    compiled.unlink(missing_ok=True)
+    compiled.symlink_to(made)
+    return header
+
+
 def sources(*patterns: str) -> list[str]:
     return sorted(str(p.relative_to(HERE)) for pattern in patterns for p in HERE.glob(pattern))
 
@@ -74,14 +118,16 @@ def extension() -> dict[str, object]:
     if MODE == "0":
         return {}
     find_cuda()
+    logging.getLogger("torch.utils.cpp_extension").addFilter(is_about_building)
     try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+        from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension, include_paths
     except ImportError as error:  # an isolated build has no torch
         if MODE != "auto":
             raise
         say(f"building without the C++ extension: {error}; use --no-build-isolation with torch installed")
         return {}
-    why = "FASTPIXCON_BUILD=cpu" if MODE == "cpu" else no_cuda()
+    no_toolkit = no_cuda()
+    why = "FASTPIXCON_BUILD=cpu" if MODE == "cpu" else no_toolkit
     if why is not None:
         if MODE == "cuda":
             raise SystemExit(f"FASTPIXCON_BUILD=cuda: {why}")
@@ -93,6 +139,16 @@ def extension() -> dict[str, object]:
             super().finalize_options()
             if SANITIZE and self.inplace:
                 raise SystemExit("FASTPIXCON_SANITIZE: got --inplace, want build, which leaves _C as it is")
+
+        def build_extension(self, module: Extension) -> None:
+            if not self.debug and not SANITIZE:
+                # Python's own flags have -g, which takes a sixth of the time.
+                module.extra_compile_args["cxx"].append("-g0")
+            if PRECOMPILE and self.use_ninja:
+                os.environ.setdefault("CCACHE_SLOPPINESS", "pch_defines,time_macros")
+                header = precompiled(self, module)
+                module.extra_compile_args["cxx"] += ["-include", str(header)]
+            super().build_extension(module)
 
         def build_extensions(self) -> None:
             try:
@@ -121,28 +177,32 @@ def extension() -> dict[str, object]:
         if SANITIZE == "thread":
             link_args.append("-Wl,--wrap=GOMP_parallel")  # csrc/sanitize/thread.cpp
     compile_args = {"cxx": flags + openmp}
-    macros = []
     if has_cuda:
-        architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
-        macros = [("FASTPIXCON_CUDA_ARCHITECTURES", f'"{architectures.replace(";", " ")}"')]
+        architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
+        os.environ["TORCH_CUDA_ARCH_LIST"] = architectures
         # Kernels of templates keep the symbols by which launch.cpp names them.
         compile_args["nvcc"] = [
             "-O3",
+            f'-DFASTPIXCON_CUDA_ARCHITECTURES="{architectures.replace(";", " ")}"',
             "-static-global-template-stub=false",
             "-device-entity-has-hidden-visibility=false",
         ]
     more_sources = ["csrc/cuda/host/*.cpp", "csrc/cuda/*.cu"] if has_cuda else []
     if SANITIZE == "thread":
         more_sources.append("csrc/sanitize/thread.cpp")
+    cpu_sources = sources("csrc/*.cpp", "csrc/cpu/*.cpp")
     module = (CUDAExtension if has_cuda else CppExtension)(
         "fastpixcon._C",
-        sources("csrc/*.cpp", "csrc/cpu/*.cpp", *more_sources),
+        [source for source in cpu_sources if TESTS or not source.endswith("_emulated.cpp")] + sources(*more_sources),
         include_dirs=[str(HERE / "csrc")],
         depends=sources("csrc/**/*.h", "csrc/**/*.cuh"),
-        define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )
+    if not has_cuda and no_toolkit is None:
+        # One command line with CUDA and without: adding CUDA compiles nothing anew.
+        more = include_paths(device_type="cuda")
+        module.include_dirs += [path for path in more if path not in module.include_dirs]
     folder = f"build/sanitize-{SANITIZE.replace(',', '-')}"
     options = {"build": {"build_base": folder, "build_lib": f"{folder}/lib"}} if SANITIZE else {}
     return {"ext_modules": [module], "cmdclass": {"build_ext": Build}, "options": options}

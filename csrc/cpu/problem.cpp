@@ -14,9 +14,9 @@ const TileKernels& tile_kernels(at::ScalarType dtype) {
     case Isa::kAvx512Bf16: return bf16 ? tile_kernels_avx512_bf16() : tile_kernels_avx512();
     case Isa::kAvx512: return tile_kernels_avx512();
     case Isa::kAvx2: return tile_kernels_avx2();
-    case Isa::kAmxEmulated: return bf16 ? tile_kernels_amx_emulated() : tile_kernels_avx512_emulated();
-    case Isa::kAvx512Bf16Emulated: return bf16 ? tile_kernels_avx512_bf16_emulated() : tile_kernels_avx512_emulated();
-    case Isa::kAvx512Emulated: return tile_kernels_avx512_emulated();
+    case Isa::kAmxEmulated:
+    case Isa::kAvx512Bf16Emulated:
+    case Isa::kAvx512Emulated: return emulated_kernels(bf16 ? isa() : Isa::kAvx512Emulated)();
     case Isa::kBaseline: break;
   }
   return tile_kernels_baseline();

@@ -157,7 +157,8 @@ const TileKernels& tile_kernels_avx2();
 const TileKernels& tile_kernels_avx512();
 const TileKernels& tile_kernels_avx512_bf16();
 const TileKernels& tile_kernels_amx();
-// The same code in narrower vectors and software tiles, for tests on processors without them.
+// The same code in narrower vectors and software tiles, for tests on processors without them; only in builds for tests,
+// and so reached through emulated_kernels (isa.h).
 const TileKernels& tile_kernels_avx512_emulated();
 const TileKernels& tile_kernels_avx512_bf16_emulated();
 const TileKernels& tile_kernels_amx_emulated();

@@ -26,3 +26,6 @@ namespace fastpixcon::cpu {
 const TileKernels& tile_kernels_amx_emulated() { return tile_kernels_baseline(); }
 }  // namespace fastpixcon::cpu
 #endif
+
+static const fastpixcon::cpu::EmulatedKernels registered(fastpixcon::cpu::Isa::kAmxEmulated,
+                                                         fastpixcon::cpu::tile_kernels_amx_emulated);

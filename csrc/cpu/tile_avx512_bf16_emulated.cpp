@@ -28,3 +28,6 @@ namespace fastpixcon::cpu {
 const TileKernels& tile_kernels_avx512_bf16_emulated() { return tile_kernels_baseline(); }
 }  // namespace fastpixcon::cpu
 #endif
+
+static const fastpixcon::cpu::EmulatedKernels registered(fastpixcon::cpu::Isa::kAvx512Bf16Emulated,
+                                                         fastpixcon::cpu::tile_kernels_avx512_bf16_emulated);
