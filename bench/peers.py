@@ -6,6 +6,7 @@ else in float32, as someone would who wants them fast; sums are float32. Librari
 """
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,10 @@ Loss = Callable[[], Any]  # -> the loss []; a selection: index and label [A]
 Adapter = Callable[[Any], Loss | str]
 NO_MAP = "takes rows, not maps"
 INDUCTOR = "torch._inductor.compile_fx"
+# Where an nvcc is but no GPU, torch would say so in every process that compiles for the CPU.
+logging.getLogger("torch.utils.cpp_extension").addFilter(
+    lambda record: not str(record.msg).startswith("No CUDA runtime is found")
+)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def draw_info_nce() -> Figure:
     sizes = [5, 4, 3, 4]
     n = sum(sizes)
     of = [c for c, size in enumerate(sizes) for _ in range(size)]
-    fig, (left, middle, right) = figure(11, 4.1, 3)
+    fig, (left, middle, right) = figure(11, 4.1, 3, [n + 3.3, n + 0.6, n + 5.3])  # one scale
     for ax, title in (
         (left, "Forward, first sweep: sums of e^s\nover tiles of the triangle"),
         (middle, 'Second sweep ("negatives"): positives,\nonly where classes meet'),
@@ -289,12 +289,13 @@ def draw_select() -> Figure:
     show(axes[0], labels, "labels (grey: ignore_index)")
     show(axes[1], labels, "hard pixels: predicted as another class")
     hard = (predictions != labels) & (labels != 255)
-    axes[1].scatter(*hard.nonzero().T.flip(0), s=6, marker="s", color=INK)
+    axes[1].scatter(*hard.nonzero().T.flip(0), s=6, marker="s", color=INK, clip_on=False)
     show(axes[2], labels, f"drawn: {count} anchors, {count // 3} of each of 3 segments")
     for index in chosen.index[:count].tolist():
         row, column = divmod(index, w)
         is_hard = bool(hard[row, column])
-        axes[2].scatter(column, row, s=26, marker="X" if is_hard else "o", color=RED if is_hard else INK, linewidths=0)
+        marker, colour = ("X", RED) if is_hard else ("o", INK)
+        axes[2].scatter(column, row, s=26, marker=marker, color=colour, linewidths=0, clip_on=False)
     axes[2].text(0, h + 1.5, "x hard, o easy; the small segment (9 pixels, max_views 10) has no anchors", fontsize=7.5)
     return fig
 
@@ -410,12 +411,16 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+# Tight: what stands out of its axes, as titles may, widens the picture.
+SAVED: dict[str, Any] = {"facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.1}
+
+
 def draw(folder: Path) -> None:
     """Writes every picture as SVG into ``folder``; the same bytes every time."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "fastpixcon", "svg.fonttype": "path"}):
         for name, make in PICTURES.items():
-            make().savefig(folder / f"{name}.svg", metadata={"Date": None}, facecolor="white")
+            make().savefig(folder / f"{name}.svg", metadata={"Date": None}, **SAVED)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def figure(width: float, height: float, across: int = 1, ratios: list[float] | N
 
 
 def box(ax: Any, x: float, y: float, w: float, h: float, fill: str = PALE, text: str = "", **more: Any) -> None:
-    style: dict[str, Any] = {"facecolor": fill, "edgecolor": LINE, "linewidth": 0.8} | more
+    # Not clipped: of a box at the edge of its axes half a line would be left.
+    style: dict[str, Any] = {"facecolor": fill, "edgecolor": LINE, "linewidth": 0.8, "clip_on": False} | more
     ax.add_patch(Rectangle((x, y), w, h, **style)).set_in_layout(False)  # or the layout measures each of thousands
     if text:
         ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=8, color=INK)
@@ -40,12 +41,20 @@ def box(ax: Any, x: float, y: float, w: float, h: float, fill: str = PALE, text:
 
 def cells(ax: Any, corners: list[tuple[float, float]], fill: str, width: float) -> None:
     """Unit squares."""
-    squares = PatchCollection([Rectangle(at, 1, 1) for at in corners], facecolor=fill, edgecolor=LINE, linewidth=width)
+    style: dict[str, Any] = {"facecolor": fill, "edgecolor": LINE, "linewidth": width, "clip_on": False}
+    squares = PatchCollection([Rectangle(at, 1, 1) for at in corners], **style)
     ax.add_collection(squares).set_in_layout(False)
 
 
 def arrow(ax: Any, start: tuple[float, float], end: tuple[float, float], colour: str = INK, **more: Any) -> None:
-    style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 9, "linewidth": 1, "color": colour} | more
+    style: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 9,
+        "linewidth": 1,
+        "color": colour,
+        "clip_on": False,
+    }
+    style |= more
     ax.add_patch(FancyArrowPatch(start, end, **style)).set_in_layout(False)
 
 

@@ -185,6 +185,37 @@ def test_the_tournament_of_the_picture(blocks: int, size: int) -> None:
     assert all(sum(map(len, tasks)) == len(set().union(*tasks)) for tasks in rounds.values())
 
 
+def test_nothing_of_a_picture_is_cut_off() -> None:
+    """The rim is white, no box reaches beyond axes that clip it, no text lies on another."""
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imread
+
+    for name, make in pictures().PICTURES.items():
+        figure = make()
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=50, **pictures().SAVED)
+        file.seek(0)
+        pixels = imread(file)[..., :3]  # [H, W, 3]
+        for rim in (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:]):
+            assert (rim == 1).all(), name
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        texts = []
+        for ax in figure.axes:
+            texts += [ax.title, *ax.texts]
+            for artist in [*ax.patches, *ax.collections]:
+                if artist.get_clip_on():
+                    inside, box = ax.bbox.padded(1), artist.get_window_extent(renderer)
+                    assert inside.contains(box.x0, box.y0), f"{name}: {artist}"
+                    assert inside.contains(box.x1, box.y1), f"{name}: {artist}"
+        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
+        for number, (text, box) in enumerate(boxes):
+            for other, beside in boxes[:number]:
+                assert not box.overlaps(beside), f"{name}: {text!r} on {other!r}"
+
+
 def test_results_of_benchmarks_are_included() -> None:
     """Headings below the page's title, pictures where the build has them, links to files as text."""
     spec = importlib.util.spec_from_file_location("pages", DOCS / "pages.py")

@@ -141,7 +141,7 @@ def show_config() -> str:
             lines.append(f"{name}: not available: {why}")
             continue
         operators = ", ".join(op for owner, op in define.OVERLOADS if owner == name)
-        facts = "; ".join(f"{k} {v}" for k, v in extension.build.items()) if name == "native" else ""
+        facts = "; ".join(extension.facts()) if name == "native" else ""
         lines.append(f"{name}: {operators}" + (f" ({facts})" if facts else ""))
     text = "\n".join(lines)
     print(text)

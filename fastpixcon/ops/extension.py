@@ -24,6 +24,13 @@ if reason is not None:
     warnings.warn(f"fastpixcon runs on its slow reference: {reason}", RuntimeWarning, stacklevel=2)
 
 
+def facts() -> list[str]:
+    """``build`` in words; of the CPU's instruction set also what else is there and why it was not taken."""
+    shown = {key: value for key, value in build.items() if key not in ("isa", "isa choice")}
+    isa = [f"cpu_isa {build['isa']} ({build['isa choice']})"] if "isa" in build else []
+    return [f"{key} {value}" for key, value in shown.items()] + isa
+
+
 def devices_of(qualified: str) -> frozenset[str]:
     """The types of devices that C++ registered a kernel for, of the operator ``namespace::name``."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
