@@ -20,7 +20,7 @@ def command_line() -> str:
     for action in parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             for verb, inner in action.choices.items():
-                inner.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100)
+                inner.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=88)
                 lines += [f"## {verb}", "", "```text", inner.format_help().rstrip(), "```", ""]
     return "\n".join(lines)
 

@@ -36,9 +36,12 @@ Sweep sweep_of(const Problem& p, const Rows& x, const Rows& y, int64_t D, const 
 
 Diagonal reversed(const Diagonal& diagonal) { return diagonal.has_value() ? Diagonal(-*diagonal) : std::nullopt; }
 
-Problem swapped(Problem p) {
-  std::swap(p.a, p.c);
-  return p;
+// Copies: gcc takes the empty optionals that std::swap would move for uninitialised ones.
+Problem swapped(const Problem& p) {
+  Problem other = p;
+  other.a = p.c;
+  other.c = p.a;
+  return other;
 }
 
 std::tuple<Tensor, Tensor> contrast_sums(const Tensor& anchors, const Tensor& anchor_labels,
