@@ -1,5 +1,6 @@
 """What an installation gives: with a compiler, without one, and without being asked for one."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from fastpixcon.ops import extension
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILT = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
@@ -77,6 +80,44 @@ def test_an_unknown_way_to_build_is_an_error(tmp_path: Path) -> None:
     done = install(tmp_path, FASTPIXCON_BUILD="maybe")
     assert done.returncode != 0
     assert "FASTPIXCON_BUILD: got 'maybe', want one of auto, 0, cpu, cuda" in done.stdout + done.stderr
+
+
+SHOW = """
+import json, runpy, setuptools
+def show(ext_modules, **others):
+    (module,) = ext_modules
+    print(json.dumps([module.sources, module.include_dirs, module.define_macros, module.extra_compile_args["cxx"]]))
+setuptools.setup = show
+runpy.run_path("setup.py")
+"""
+
+
+def described(**environment: str) -> list[list[str]]:
+    """Sources, folders of headers, macros and flags of C++ that setup.py asks for; it says nothing but why not CUDA."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FASTPIXCON_")} | environment
+    done = subprocess.run([sys.executable, "-c", SHOW], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all("building without CUDA kernels" in line for line in done.stderr.splitlines()), done.stderr
+    found: list[list[str]] = json.loads(done.stdout)
+    return found
+
+
+def test_instruction_sets_in_software_are_built_for_tests_alone() -> None:
+    plain = described(FASTPIXCON_BUILD="cpu")
+    for_tests = described(FASTPIXCON_BUILD="cpu", FASTPIXCON_BUILD_TESTS="1")
+    assert not any("emulated" in source for source in plain[0])
+    assert {source for source in for_tests[0] if "emulated" in source} == set(for_tests[0]) - set(plain[0])
+    assert len(for_tests[0]) == len(plain[0]) + 3
+    assert for_tests[1:] == plain[1:]  # what is built already stays
+
+
+def test_adding_cuda_compiles_nothing_anew() -> None:
+    """Nor does it say that there is no GPU."""
+    if shutil.which("nvcc") is None or "CUDA" not in extension.build.get("devices", ""):
+        pytest.skip("no nvcc that fits")
+    cpu, cuda = described(FASTPIXCON_BUILD="cpu"), described(FASTPIXCON_BUILD="cuda")
+    assert set(cpu[0]) < set(cuda[0])
+    assert cpu[1:] == cuda[1:]
 
 
 @pytest.mark.skipif(torch.version.cuda is None, reason="this torch was built without CUDA")

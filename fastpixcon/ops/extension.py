@@ -26,9 +26,10 @@ if reason is not None:
 
 def facts() -> list[str]:
     """``build`` in words; of the CPU's instruction set also what else is there and why it was not taken."""
-    shown = {key: value for key, value in build.items() if key not in ("isa", "isa choice")}
-    isa = [f"cpu_isa {build['isa']} ({build['isa choice']})"] if "isa" in build else []
-    return [f"{key} {value}" for key, value in shown.items()] + isa
+    shown = dict(build)
+    if (why := shown.pop("isa choice", None)) is not None:
+        shown["cpu_isa"] = f"{shown.pop('isa')} ({why})"
+    return [f"{key} {value}" for key, value in shown.items()]
 
 
 def devices_of(qualified: str) -> frozenset[str]:
