@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.distributed.device_mesh
-import torch.distributed.fsdp
 import torch.multiprocessing as mp
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -318,7 +316,10 @@ def rows_and_bank_of_other_dtypes(rank: int, size: int, across: str) -> None:
 
 def trains_a_sharded_temperature(rank: int, size: int) -> None:
     """A loss module that FSDP2 shards, whose parameters want a dimension."""
-    mesh = dist.device_mesh.init_device_mesh("cpu", (size,))
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # imports for seconds, which no other test should wait for
+
+    mesh = init_device_mesh("cpu", (size,))
     x, y = torch.randn(12, 6), torch.arange(12) % K
     for make in (fpc.SupConLoss, partial(fpc.PixelContrastLoss, max_views=3, min_pixels=1, num_classes=K)):
         given = (x, y) if make is fpc.SupConLoss else (x.T.reshape(1, 6, 3, 4), y.view(1, 3, 4), y.view(1, 3, 4))
@@ -326,7 +327,7 @@ def trains_a_sharded_temperature(rank: int, size: int) -> None:
         for loss in (plain, sharded):
             if make is not fpc.SupConLoss:
                 loss.seed.fill_(0)
-        dist.fsdp.fully_shard(sharded, mesh=mesh)
+        fully_shard(sharded, mesh=mesh)
         wanted, value = plain(*given), sharded(*given)
         torch.testing.assert_close(value, wanted)
         wanted.backward()
