@@ -187,7 +187,7 @@ def test_torchrun_passes_signals_on(tmp_path: Path) -> None:
     """SIGTERM to torchrun and to its workers, as Slurm sends it: each worker gets it twice. No worker ends before the
     checkpoint is written, for torchrun would end the others then."""
     here, run, code = tmp_path / "here", tmp_path / "run", tmp_path / "main.py"
-    slow = "save = checkpoint.torch.save\ncheckpoint.torch.save = lambda *given: (time.sleep(8), save(*given))\n"
+    slow = "save = checkpoint.save\ncheckpoint.save = lambda *given: (time.sleep(8), save(*given))\n"
     code.write_text(WAITS.replace("sys.argv[1:] =", f"{slow}sys.argv[1:] ="))
     arguments = tiny_arguments(run, *SETTINGS, 'arms=["ce+contrast"]', "schedule.iterations=4", "data.workers=1")
     command = torchrun_command(code, 2, "step", "1.0", str(here), *arguments)
