@@ -1,6 +1,7 @@
 """What verbs have in common."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def model_files(names: list[str]) -> list[Path]:
     from fastpixcon.training.zoo import path_of
 
     paths = [path_of(name) for name in names]
-    return [path / MODEL_FILE if path.is_dir() else path for path in paths]
+    return [path / MODEL_FILE if os.path.isdir(path) else path for path in paths]
 
 
 def open_models(names: list[str]) -> "list[Trained]":

@@ -5,6 +5,7 @@ has the wrong type or range, is an error that names the key, the value given and
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -214,7 +215,7 @@ def _tree(source: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
     configs = shipped()
     if source in configs:
         text = configs[source]
-    elif Path(source).is_file():
+    elif os.path.isfile(source):
         text = read_text(Path(source), "a TOML file")
     else:
         where = f"config {extended_by[-1]}: extends" if extended_by else "config"

@@ -22,7 +22,7 @@ def create(wanted: Path) -> Path:
     """``wanted``, or the first of wanted-2, wanted-3, … that is not taken; where it is a link to nowhere, its end."""
     check(wanted)
     candidate, number = wanted, 1
-    if not wanted.exists():
+    if not os.path.exists(wanted):
         candidate = Path(os.path.realpath(wanted))
     while True:
         try:
@@ -60,7 +60,7 @@ def latest(wanted: Path) -> Path:
         for path in wanted.parent.glob(f"{wanted.name}-*")
         if path.name.removeprefix(f"{wanted.name}-").isdecimal()
     }
-    started = {number: path for number, path in runs.items() if (path / CONFIG_FILE).is_file()}
+    started = {number: path for number, path in runs.items() if os.path.isfile(path / CONFIG_FILE)}
     if not started:
         raise TrainingError(f"--resume: no run in {wanted}, want a directory with a {CONFIG_FILE}")
     return started[max(started)]

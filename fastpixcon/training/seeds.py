@@ -1,5 +1,6 @@
 """Runs that differ in their seed alone, together: mean, deviation, paired test."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -40,8 +41,8 @@ class Arm:
 
 def read(path: Path) -> dict[str, Any]:
     """The results of a run, from its directory or its file."""
-    file = path / "results.json" if path.is_dir() else path
-    if not file.is_file():
+    file = path / "results.json" if os.path.isdir(path) else path
+    if not os.path.isfile(file):
         raise TrainingError(f"{file}: no such file, want the directory of a finished run or its results.json")
     results: Any = read_json(file, "the results of a run")
     if not isinstance(results, dict) or not {"config", "arms"} <= results.keys():

@@ -77,4 +77,4 @@ def utf8_name(name: str) -> str:
 def as_path(name: str) -> Path:
     """The path of a name that was read from text: in UTF-8 if there is one, else in the locale's encoding."""
     path = Path(os.fsdecode(name.encode("utf-8", "surrogateescape")))
-    return path if path.exists() else Path(name)
+    return path if os.path.exists(path) else Path(name)

@@ -1,5 +1,6 @@
 """Trained networks in one file: the weights and all that is needed to use them."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,12 @@ def check_trained(state: dict[str, Any], file: Path) -> None:
 
 def load_trained(path: Path) -> Trained:
     """From the file, or the folder of a run's arm. Nothing in a file is executed."""
-    file = path / MODEL_FILE if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
+    file = path / MODEL_FILE if os.path.isdir(path) else path
+    if os.path.isdir(path) and not os.path.isfile(file):
         arms = sorted(found.parent.name for found in path.glob(f"*/{MODEL_FILE}"))
         hint = f", want one of its arms: {', '.join(str(path / arm) for arm in arms)}" if arms else ""
         raise TrainingError(f"{path}: no {MODEL_FILE} in it{hint}")
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise TrainingError(
             f"{file}: no such file, want a {MODEL_FILE}, the folder of a run's arm or a name of the zoo"
         )

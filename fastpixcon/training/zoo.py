@@ -1,6 +1,7 @@
 """The trained networks that come with the package."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -47,9 +48,9 @@ def entries() -> list[Entry]:
 def path_of(name: str) -> Path:
     """Of a name of the zoo, else ``name`` as a path."""
     shipped = FOLDER / f"{name}.pt"
-    if shipped.is_file():
+    if os.path.isfile(shipped):
         return shipped
-    if not Path(name).exists():
+    if not os.path.exists(name):
         known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.pt"))) or "none here"
         raise TrainingError(f"MODEL: got {name!r}, want a file, a folder of a run or a name of the zoo ({known})")
     return Path(name)

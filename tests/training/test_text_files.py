@@ -142,7 +142,7 @@ for command in commands:
     print(f"status {status}", file=sys.stderr, flush=True)
 """
 COMMANDS = {  # what is printed of each, and what the last line says; names that are not UTF-8, and one that is
-    b"predict|{run}/ce|{here}/stra\xdfe.png": "stra\\udcdfe.png: cannot be read: No such file",
+    b"predict|{run}/ce|{here}/stra\xdfe.png|--out|{here}/out": "stra\\udcdfe.png: cannot be read: No such file",
     b"eval|{run}/ce|--data|{here}/stra\xdfe": "--data: got '{here}/stra\\udcdfe', which is not UTF-8",
     b"train|--data|{here}/stra\xdfe": "--data: got '{here}/stra\\udcdfe', which is not UTF-8",
     b"train|--set|data.root=stra\xdfe": "--set: got 'data.root=stra\\udcdfe', which is not UTF-8",
@@ -180,6 +180,45 @@ def test_names_in_any_encoding_in_every_locale(finished_run: Path, tmp_path: Pat
         assert line.startswith("fastpixcon: "), errors
         assert part.replace("{here}", str(tmp_path)) in line
         assert status == "status 2"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--config", "{long}"],
+        ["train", "--data", "{long}"],
+        ["train", "--out", "{long}"],
+        ["train", "--resume", "--out", "{long}"],
+        ["train", "--set", "model.checkpoint='{long}'"],
+        ["eval", "{long}"],
+        ["eval", "{run}/ce", "--data", "{long}"],
+        ["predict", "{run}/ce", "{long}.png", "--out", "{here}/out"],
+        ["export", "{long}", "--out", "{here}/small.pt"],
+        ["table", "{long}"],
+    ],
+)
+def test_names_that_are_too_long(
+    finished_run: Path, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system refuses even to look for them."""
+    long = tmp_path / ("x" * 300)
+    assert cli.main([part.format(long=long, run=finished_run, here=tmp_path) for part in arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("fastpixcon: ")
+    assert message.count("\n") == 1
+    assert "x" * 300 in message
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for name, layout in LAYOUTS.items():
+        data = layout.build(tmp_path / name).data()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", refuse)
+            with pytest.raises(TrainingError, match=r": cannot be read: Permission denied$"):
+                open_dataset(data)
 
 
 def test_as_unicode() -> None:

@@ -6,6 +6,7 @@
 In both a label holds the ids 0 to 10 in the order of ``_CLASSES``, and 11 for void.
 """
 
+import os
 from pathlib import Path
 
 from fastpixcon.training.config import Data
@@ -34,14 +35,14 @@ CAMVID_IDS = list(range(len(_CLASSES)))
 def camvid(config: Data) -> DataSet:
     """Opens the folder ``config.root`` and checks every file of it."""
     root = dataset_root(config, "CamVid")
-    is_segnet = (root / "trainannot").is_dir() and not (root / "images").is_dir()
+    is_segnet = os.path.isdir(root / "trainannot") and not os.path.isdir(root / "images")
     ids = Ids({i: i for i in range(len(_CLASSES))} | {_VOID: IGNORE})
 
     def split(name: str) -> Files:
         images, labels, endings = _folders(root, name, is_segnet)
         return open_pairs(f"{root}: {name}", names(images, endings), names(labels, PNG), ids, PICTURE)
 
-    has_test = _folders(root, "test", is_segnet)[0].is_dir()
+    has_test = os.path.isdir(_folders(root, "test", is_segnet)[0])
     test = split("test") if has_test else None
     return DataSet(split("train"), split("val"), list(_CLASSES), list(_CLASSES.values()), test)
 

@@ -12,13 +12,14 @@ never draw, so 255 is no id here: an error tells ``labelTrainIds`` under the nam
 ``_labelTrainIds.png`` are not read, since whoever makes them may choose the ids.
 """
 
+import os
 from pathlib import Path
 
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet
 from fastpixcon.training.data.files import PICTURE, Files, Ids, dataset_root, open_pairs
-from fastpixcon.training.data.names import names, pictures_in, refuse_strangers
+from fastpixcon.training.data.names import folders_in, names, pictures_in, refuse_strangers
 
 # Raw id, name and RGB of the classes, in the order of the train ids; cityscapesscripts/helpers/labels.py of
 # https://github.com/mcordts/cityscapesScripts. What is drawn: cityscapesscripts/preparation/json2labelImg.py.
@@ -73,9 +74,9 @@ def cityscapes(config: Data) -> DataSet:
 
 def _by_city(folder: Path, ending: str, left_alone: tuple[str, ...] = ()) -> dict[str, Path]:
     """``CITY/NAME`` -> file."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise TrainingError(f"{folder}: no such folder, want CITY/NAME{ending} in it")
-    cities = sorted(city for city in folder.iterdir() if city.is_dir() and not city.name.startswith("."))
+    cities = folders_in(folder)
     if not cities:
         raise TrainingError(f"{folder}: has no folders of cities, want CITY/NAME{ending} in it")
     refuse_strangers(folder, pictures_in(folder), f"folders CITY with files NAME{ending}", within=False)

@@ -14,6 +14,7 @@
 Eleven of COCO's 182 ids are of things that nobody annotated (``_REMOVED``); they are in no label, so they are errors.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ _CONVERTED = "_labelTrainIds.png"
 def coco_stuff_10k(config: Data) -> DataSet:
     """Opens the folder ``config.root``, of either layout, and checks it."""
     root = dataset_root(config, "COCO-Stuff 10k")
-    is_converted = (root / "annotations" / "train2014").is_dir()
+    is_converted = os.path.isdir(root / "annotations" / "train2014")
     split = _converted_10k if is_converted else _published_10k
     return _data_set(split(root, "train"), split(root, "test"), "what it calls test is val here")
 

@@ -5,6 +5,7 @@ checked in all labels of a split of up to ``_ALL_IDS`` images and in ``_SAMPLED_
 one. Each label is checked again as it is loaded, so that an id that the data set does not have never trains.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class Files:
 
 def dataset_root(config: Data, what: str) -> Path:
     root = as_path(config.root)
-    if not config.root or not root.is_dir():
+    if not config.root or not os.path.isdir(root):
         raise TrainingError(f"data.root: got {config.root!r}, want {what}'s folder (--data DIR)")
     return root
 

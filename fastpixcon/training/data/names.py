@@ -36,7 +36,7 @@ def names(folder: Path, endings: Sequence[str], left_alone: Sequence[str] = ()) 
         TrainingError: no such folder or file; several files of a name; pictures that are not taken.
     """
     wanted = _in_words(endings)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise TrainingError(f"{folder}: no such folder, want files {wanted} in it")
     found: dict[str, Path] = {}
     strange: list[str] = []
@@ -69,6 +69,11 @@ def refuse_strangers(
         )
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """Folders in one, sorted."""
+    return sorted(folder / name for name in _files(folder) if os.path.isdir(folder / name))
+
+
 def pictures_in(folder: Path) -> list[str]:
     """Names of files in a folder that look like pictures, sorted."""
     return sorted(file for file in _files(folder) if _looks_like_picture(file))
@@ -96,7 +101,7 @@ class Finder:
         if folder not in self._files:
             there: dict[str, list[str]] = {}
             self._files[folder] = there
-            for file in sorted(_files(folder)) if folder.is_dir() else []:
+            for file in sorted(_files(folder)) if os.path.isdir(folder) else []:
                 if _ending(file, self.endings) or _looks_like_picture(file):
                     there.setdefault(utf8_name(os.path.splitext(file)[0]), []).append(file)
         return self._files[folder]
@@ -114,8 +119,11 @@ def listed(path: Path) -> list[str]:
     return found
 
 
-def _files(folder: Path) -> Iterator[str]:
-    return (file for file in os.listdir(folder) if not file.startswith(_OF_SYSTEMS))
+def _files(folder: Path) -> list[str]:
+    try:
+        return [file for file in os.listdir(folder) if not file.startswith(_OF_SYSTEMS)]
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _ending(file: str, endings: Sequence[str]) -> str | None:
@@ -134,9 +142,8 @@ def _looks_like_picture(file: str) -> bool:
 
 def _pictures_within(folder: Path) -> Iterator[str]:
     """Pictures in the folders within one, as paths from it."""
-    with os.scandir(folder) as entries:
-        inner = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(_OF_SYSTEMS))
-    for path in inner:
+    # Most names have a suffix that no folder has, and to ask of each is slow.
+    for path in (folder / name for name in sorted(_files(folder)) if not _looks_like_picture(name)):
         for where, folders, files in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith(_OF_SYSTEMS))
             for file in sorted(files):

@@ -10,6 +10,8 @@ With 59 classes the background does not count and every id is one less; with 60 
 mmsegmentation's tools/dataset_converters/pascal_context.py makes from the annotations of 459 classes.
 """
 
+import os
+
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet, distinct_colours
 from fastpixcon.training.data.files import PICTURE, Files, Ids, dataset_root, open_listed
@@ -41,7 +43,7 @@ def pascal_context_60(config: Data) -> DataSet:
 
 def _open(config: Data, ids: Ids, classes: list[str], first_colour: int) -> DataSet:
     root = dataset_root(config, "PASCAL-Context")
-    if (root / "VOC2010").is_dir():
+    if os.path.isdir(root / "VOC2010"):
         root = root / "VOC2010"
 
     def split(name: str) -> Files:

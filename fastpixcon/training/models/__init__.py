@@ -5,6 +5,7 @@ Each takes images [B, 3, H, W] in [0, 1], normalises them itself, and returns ``
 [B, K, h', w']; in eval mode the logits alone.
 """
 
+import os
 from collections.abc import Callable
 
 from fastpixcon.training import TrainingError
@@ -34,7 +35,7 @@ def check_model_name(config: Model) -> None:
     """Raise ``TrainingError`` if there is no such network or its weights are not there."""
     if config.name not in MODELS:
         raise TrainingError(f"model.name: got {config.name!r}, want one of {', '.join(sorted(MODELS))}")
-    if config.checkpoint and not as_path(config.checkpoint).is_file():
+    if config.checkpoint and not os.path.isfile(as_path(config.checkpoint)):
         raise TrainingError(f"model.checkpoint: got {config.checkpoint!r}, want a file")
     if config.pretrained and not config.checkpoint and config.name != _BUNDLED:
         raise TrainingError(

@@ -4,10 +4,10 @@ Names follow the published files: torchvision's, those of HRNet's authors (timm'
 github.com/tfzhou/ContrastiveSeg (Wang et al. 2021), and of transformers.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -184,7 +184,7 @@ def load_checkpoint(network: ContrastNetwork, name: str, path: str) -> None:
 
 def read(path: str) -> State:
     """Tensors by name from a file of torch.save or safetensors, with what training programs put around them off."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise TrainingError(f"model.checkpoint: got {path!r}, want a file")
     try:
         if path.endswith(".safetensors"):
