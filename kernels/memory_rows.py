@@ -4,8 +4,8 @@
 1. classes: every pixel's class and inverse norm, the map of embeddings read once;
 2. draw: one program a segment (class in an image) counts its pixels and finds those of the smallest keys;
 3. gather_normalize of these;
-4. regions: one program a segment and part of D adds up the unit embeddings of its pixels, read once more;
-5. gather_normalize of the sums.
+4. region sums: one program a segment and part of D adds up the unit embeddings of its pixels, read once more;
+5. regions: the sums as unit rows, but for those that cancel.
 
 Keys of different pixels of an image differ, as the hash is a bijection of the lower 32 bits of the index: no ties.
 """
@@ -14,12 +14,13 @@ import torch
 import triton
 import triton.language as tl
 from fastpixcon.kernels.common import ASSERTIONS, MEMORY_STREAM, cast, cdiv, hash32, launch, normalize, power_of_two
-from fastpixcon.kernels.gather_normalize import gather_normalize, gather_normalize_kernel
+from fastpixcon.kernels.gather_normalize import gather_normalize
 from torch import Tensor
 
 SCAN = 1024  # pixels at a time
 CHUNK = 64  # candidates at a time
 SUM_PIXELS, SUM_WIDTH = 64, 64  # the tile of the sums
+MIN_MEAN = tl.constexpr(2.0**-16)  # a shorter mean of unit rows has no direction
 
 
 @triton.jit
@@ -71,10 +72,11 @@ def count_up_to(classes_ptr, first, seed, k, high, pixels, SCAN: tl.constexpr):
 
 @triton.jit
 def draw_kernel(
-    classes_ptr, seed_ptr, candidates_ptr, counts_ptr, index_ptr, pixel_labels_ptr, segment_ptr, region_labels_ptr,
+    classes_ptr, inv_norm_ptr, seed_ptr, candidates_ptr, counts_ptr, index_ptr, pixel_labels_ptr,
     K, P, pixels, most, SCAN: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """The P smallest keys of a segment, or all: first a key with no fewer up to it, and no more than `most`."""
+    """The P smallest keys of a segment, or all: first a key with no fewer up to it, and no more than `most`. A pixel
+    without direction has label -1."""
     segment = tl.program_id(0)
     b = segment // K
     k = segment - b * K
@@ -83,8 +85,6 @@ def draw_kernel(
     high = tl.full([], 0xFFFFFFFF, tl.int64)
     n = count_up_to(classes_ptr, first, seed, k, high, pixels, SCAN)
     tl.store(counts_ptr + segment, n)
-    tl.store(segment_ptr + segment, tl.where(n > 0, segment, -1).to(tl.int64))
-    tl.store(region_labels_ptr + segment, tl.where(n > 0, k, -1))
     keep = tl.minimum(n, P)
     found = n
     low = tl.full([], -1, tl.int64)
@@ -117,7 +117,8 @@ def draw_kernel(
             rank += tl.sum(((o < count)[None, :] & (other[None, :] < key[:, None])).to(tl.int32), axis=1)
         kept = (c < count) & (rank < keep)
         tl.store(index_ptr + to + rank, first + q, mask=kept)
-        tl.store(pixel_labels_ptr + to + rank, tl.zeros([CHUNK], tl.int32) + k, mask=kept)
+        inv_norm = tl.load(inv_norm_ptr + first + q, mask=kept, other=0.0)
+        tl.store(pixel_labels_ptr + to + rank, tl.where(inv_norm == 0, -1, k), mask=kept)
     for start in range(0, P, CHUNK):
         p = start + tl.arange(0, CHUNK)
         nothing = (p >= keep) & (p < P)
@@ -127,10 +128,11 @@ def draw_kernel(
 
 @triton.jit
 def region_sums_kernel(
-    embeddings_ptr, classes_ptr, inv_norm_ptr, counts_ptr, sums_ptr, K, D, w, pixels, stride_b, stride_d, stride_h,
-    stride_w, FLAT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+    embeddings_ptr, classes_ptr, inv_norm_ptr, counts_ptr, sums_ptr, units_ptr, K, D, w, pixels, stride_b, stride_d,
+    stride_h, stride_w, FLAT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Program (segment, part of D): the sum of the unit embeddings, [B * K, D] float32."""
+    """Program (segment, part of D): the sum of the unit embeddings, [B * K, D] float32, and how many have a direction,
+    [B * K] int32."""
     segment = tl.program_id(0)
     b = segment // K
     k = segment - b * K
@@ -139,6 +141,7 @@ def region_sums_kernel(
     feature = b.to(tl.int64) * stride_b + offs_d.to(tl.int64) * stride_d
     left = tl.load(counts_ptr + segment)  # pixels to come
     total = tl.zeros([BLOCK_P, BLOCK_D], tl.float32)
+    units = tl.zeros([BLOCK_P], tl.int32)
     start = 0
     while left > 0:
         q = start + tl.arange(0, BLOCK_P)
@@ -147,11 +150,32 @@ def region_sums_kernel(
         if count > 0:
             ptrs = embeddings_ptr + embedding_offset(q, w, stride_h, stride_w, FLAT)[:, None] + feature[None, :]
             x = tl.load(ptrs, mask=mine[:, None] & (offs_d < D)[None, :], other=0.0).to(tl.float32)
-            unit = x * tl.load(inv_norm_ptr + first + q, mask=mine, other=0.0)[:, None]
-            total += cast(unit, embeddings_ptr.dtype.element_ty).to(tl.float32)  # as a row of the bank: sums may cancel
+            inv_norm = tl.load(inv_norm_ptr + first + q, mask=mine, other=0.0)
+            total += x * inv_norm[:, None]
+            units += (inv_norm != 0).to(tl.int32)
         left -= count
         start += BLOCK_P
     tl.store(sums_ptr + segment.to(tl.int64) * D + offs_d, tl.sum(total, axis=0), mask=offs_d < D)
+    if tl.program_id(1) == 0:
+        tl.store(units_ptr + segment, tl.sum(units, axis=0))
+
+
+@triton.jit
+def regions_kernel(
+    sums_ptr, units_ptr, regions_ptr, region_labels_ptr, segments, K, D, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Sums as unit rows; zeros and label -1 of those that cancel."""
+    segment = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    offs_d = tl.arange(0, BLOCK_D)
+    here = segment < segments
+    at = segment.to(tl.int64)[:, None] * D + offs_d[None, :]
+    all_here = here[:, None] & (offs_d < D)[None, :]
+    sums = tl.load(sums_ptr + at, mask=all_here, other=0.0)
+    norm = tl.sqrt(tl.sum(sums * sums, axis=1))  # of unit rows, so no square overflows
+    cancels = norm <= tl.load(units_ptr + segment, mask=here, other=0).to(tl.float32) * MIN_MEAN
+    inverse = tl.where(cancels, 0.0, 1.0 / tl.where(cancels, 1.0, norm))
+    tl.store(regions_ptr + at, cast(sums * inverse[:, None], regions_ptr.dtype.element_ty), mask=all_here)
+    tl.store(region_labels_ptr + segment, tl.where(cancels, -1, segment % K), mask=here)
 
 
 def memory_rows(
@@ -181,20 +205,20 @@ def memory_rows(
     candidates = labels.new_empty(B * K * most, dtype=torch.int32)
     counts = labels.new_empty(B * K, dtype=torch.int32)
     index = labels.new_empty(B * K * P, dtype=torch.int64)
-    segment = labels.new_empty(B * K, dtype=torch.int64)
     launch(
-        draw_kernel, (B * K,), classes, seed, candidates, counts, index, pixel_labels, segment, region_labels, K, P,
-        pixels, most, SCAN=SCAN, CHUNK=CHUNK, num_warps=8,
+        draw_kernel, (B * K,), classes, inv_norm, seed, candidates, counts, index, pixel_labels, K, P, pixels, most,
+        SCAN=SCAN, CHUNK=CHUNK, num_warps=8,
     )  # fmt: skip
     pixel_rows = gather_normalize(embeddings, index)[0].view(B, K, P, D)
     sums = embeddings.new_empty(B * K, D, dtype=torch.float32)
+    units = torch.empty_like(counts)
     launch(
-        region_sums_kernel, (B * K, cdiv(D, SUM_WIDTH)), embeddings, classes, inv_norm, counts, sums, K, D, w, pixels,
-        *strides, FLAT=flat, BLOCK_P=SUM_PIXELS, BLOCK_D=SUM_WIDTH, num_warps=4,
+        region_sums_kernel, (B * K, cdiv(D, SUM_WIDTH)), embeddings, classes, inv_norm, counts, sums, units, K, D, w,
+        pixels, *strides, FLAT=flat, BLOCK_P=SUM_PIXELS, BLOCK_D=SUM_WIDTH, num_warps=4,
     )  # fmt: skip
     block_n = max(1, min(16, 4096 // block_d))
-    launch(  # the sums as a map of B * K pixels, in the dtype of embeddings
-        gather_normalize_kernel, (cdiv(B * K, block_n),), sums, segment, regions, inv_norm.new_empty(B * K), B * K,
-        B * K, D, 1, B * K, 0, 1, 0, D, BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4, **ASSERTIONS,
+    launch(
+        regions_kernel, (cdiv(B * K, block_n),), sums, units, regions, region_labels, B * K, K, D, BLOCK_N=block_n,
+        BLOCK_D=block_d, num_warps=4,
     )  # fmt: skip
     return pixel_rows, pixel_labels, regions, region_labels

@@ -174,3 +174,17 @@ def test_defaults_are_the_papers() -> None:
 def test_bad_input_is_named(call: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message.replace("(", r"\(")):
         call()
+
+
+def test_a_bank_takes_no_row_without_direction(complete_backend: Backend) -> None:
+    """Of pixels of zeros no row, of pixels that cancel no region: a row of zeros is as near to one anchor as to any."""
+    device = complete_backend.device
+    memory = fpc.MemoryBank(2, 3, pixel_size=8, region_size=4, pixels_per_image=8).to(device)
+    embeddings = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = torch.tensor([[[0, 0], [1, 1]]] * 2, device=device)
+    embeddings[0, :, 0, 1] = -2 * embeddings[0, :, 0, 0]  # class 0 of image 0 cancels
+    embeddings[1, :, 1] = 0  # class 1 of image 1
+    memory.enqueue(embeddings, labels)
+    assert memory.written.tolist() == [[4, 2], [1, 1]]
+    filled = memory.labels >= 0
+    torch.testing.assert_close(memory.rows[filled].norm(dim=1), torch.ones(8, device=device))

@@ -24,8 +24,9 @@ namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
-constexpr int64_t kPixels = 256;  // of a block
-constexpr int64_t kStripes = 4;   // of an image, whose sums are apart; as many for any number of threads
+constexpr int64_t kPixels = 256;      // of a block
+constexpr int64_t kStripes = 4;       // of an image, whose sums are apart; as many for any number of threads
+constexpr double kMinMean = 0x1p-16;  // a shorter mean of unit rows has no direction
 
 struct Sizes {
   int64_t B, D, h, w, K, P;
@@ -114,9 +115,11 @@ void inverse_norms(const Block<scalar_t>& block, int64_t D, double* inverse) {
   for (int64_t p = 0; p < block.count; ++p) inverse[p] = inverse_norm(std::sqrt(squares[p]));
 }
 
-// sums [K][D] += unit embeddings by class. Labels come in runs.
+// sums [K][D] += unit embeddings by class, units [K] += how many. Labels come in runs.
 template <typename scalar_t>
-void add_regions(const Block<scalar_t>& block, int64_t D, const double* inverse, float* sums) {
+void add_regions(const Block<scalar_t>& block, int64_t D, const double* inverse, float* sums, int64_t* units) {
+  for (int64_t p = 0; p < block.count; ++p)
+    if (block.classes[p] >= 0) units[block.classes[p]] += inverse[p] != 0;
   float scale[kPixels];
   for (int64_t p = 0; p < block.count; ++p) scale[p] = static_cast<float>(inverse[p]);
   const bool tiny_or_huge =
@@ -158,7 +161,8 @@ void add_regions(const Block<scalar_t>& block, int64_t D, const double* inverse,
 
 template <typename scalar_t>
 void read_map(const Tensor& embeddings, const std::vector<int32_t>& classes,
-              const std::vector<std::vector<Drawn>>& drawn, const Sizes& size, scalar_t* pixels, float* sums) {
+              const std::vector<std::vector<Drawn>>& drawn, const Sizes& size, scalar_t* pixels, int32_t* pixel_labels,
+              float* sums, int64_t* units) {
   const int64_t height = (size.h + kStripes - 1) / kStripes;
   at::parallel_for(0, size.B * kStripes, 1, [&](int64_t begin, int64_t end) {
     double inverse[kPixels];
@@ -176,9 +180,10 @@ void read_map(const Tensor& embeddings, const std::vector<int32_t>& classes,
                                       embeddings.stride(1), embeddings.stride(3), std::min(kPixels, size.w - x),
                                       classes.data() + pixel};
           inverse_norms(block, size.D, inverse);
-          add_regions(block, size.D, inverse, stripe);
+          add_regions(block, size.D, inverse, stripe, units + task * size.K);
           for (; next != drawn[b].end() && next->pixel < pixel + block.count; ++next) {
             const int64_t p = next->pixel - pixel;
+            if (inverse[p] == 0) pixel_labels[next->row] = -1;
             scalar_t* row = pixels + next->row * size.D;
             for (int64_t d = 0; d < size.D; ++d) {
               const double value = static_cast<double>(block.x[d * block.stride_d + p * block.stride_x]);
@@ -190,23 +195,28 @@ void read_map(const Tensor& embeddings, const std::vector<int32_t>& classes,
   });
 }
 
-// Unit rows of the stripes' sums.
+// Unit rows of the stripes' sums, zeros and label -1 of those that cancel.
 template <typename scalar_t>
-void normalize_regions(const float* sums, const Sizes& size, scalar_t* regions) {
+void normalize_regions(const float* sums, const int64_t* units, const Sizes& size, scalar_t* regions,
+                       int32_t* region_labels) {
   at::parallel_for(0, size.B * size.K, 8, [&](int64_t begin, int64_t end) {
     std::vector<double> total(size.D);
     for (int64_t segment = begin; segment < end; ++segment) {
       const int64_t b = segment / size.K, c = segment % size.K;
       double squares = 0;
+      int64_t count = 0;
+      for (int64_t s = 0; s < kStripes; ++s) count += units[(b * kStripes + s) * size.K + c];
       for (int64_t d = 0; d < size.D; ++d) {
         total[d] = 0;
         for (int64_t s = 0; s < kStripes; ++s) total[d] += sums[((b * kStripes + s) * size.K + c) * size.D + d];
         squares += total[d] * total[d];
       }
-      const double inverse = inverse_norm(std::sqrt(squares));
+      const double norm = std::sqrt(squares);
+      const bool cancels = norm <= kMinMean * count;
+      if (cancels) region_labels[segment] = -1;
       scalar_t* row = regions + segment * size.D;
       for (int64_t d = 0; d < size.D; ++d)
-        row[d] = inverse == 0 ? scalar_t(0) : static_cast<scalar_t>(static_cast<float>(total[d] * inverse));
+        row[d] = cancels ? scalar_t(0) : static_cast<scalar_t>(static_cast<float>(total[d] / norm));
     }
   });
 }
@@ -240,11 +250,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_rows(const Tensor& embeddings,
     }
   });
   const Tensor sums = at::zeros({size.B, kStripes, size.K, size.D}, options.dtype(at::kFloat));
-  AT_DISPATCH_SWITCH(
-      embeddings.scalar_type(), "memory_rows", AT_DISPATCH_CASE_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, [&] {
-        read_map(embeddings, classes, drawn, size, pixels.mutable_data_ptr<scalar_t>(), sums.mutable_data_ptr<float>());
-        normalize_regions(sums.const_data_ptr<float>(), size, regions.mutable_data_ptr<scalar_t>());
-      }));
+  std::vector<int64_t> units(size.B * kStripes * size.K);
+  AT_DISPATCH_SWITCH(embeddings.scalar_type(), "memory_rows",
+                     AT_DISPATCH_CASE_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, [&] {
+                       read_map(embeddings, classes, drawn, size, pixels.mutable_data_ptr<scalar_t>(), of_pixel,
+                                sums.mutable_data_ptr<float>(), units.data());
+                       normalize_regions(sums.const_data_ptr<float>(), units.data(), size,
+                                         regions.mutable_data_ptr<scalar_t>(), of_region);
+                     }));
   return {pixels, pixel_labels, regions, region_labels};
 }
 

@@ -21,9 +21,9 @@ __global__ void __launch_bounds__(kMemoryThreads)
 }
 
 __global__ void __launch_bounds__(kMemoryThreads)
-    memory_segments(const int32_t* classes, const int64_t* seed, int32_t* members, int32_t* begin, int32_t* count,
-                    int64_t* drawn, int64_t* index, int32_t* pixel_labels, int32_t* region_labels, int K, int P,
-                    int pixels) {
+    memory_segments(const int32_t* classes, const float* inv_norms, const int64_t* seed, int32_t* members,
+                    int32_t* begin, int32_t* count, int32_t* units, int64_t* drawn, int64_t* index,
+                    int32_t* pixel_labels, int K, int P, int pixels) {
   __shared__ KeySelection<1> selection;
   __shared__ int64_t warps[kMemoryThreads / kWarp];
   __shared__ int taken;
@@ -43,33 +43,31 @@ __global__ void __launch_bounds__(kMemoryThreads)
   if (tid == 0) {
     begin[segment] = first;
     count[segment] = n;
-    region_labels[segment] = n > 0 ? c : -1;
+    units[segment] = 0;
   }
   const int64_t to = static_cast<int64_t>(segment) * P;
-  for (int i = tid; i < P; i += kMemoryThreads) {
-    pixel_labels[to + i] = i < wanted ? c : -1;
-    if (i >= wanted) index[to + i] = -1;
-  }
+  for (int i = wanted + tid; i < P; i += kMemoryThreads) pixel_labels[to + i] = index[to + i] = -1;
   if (n == 0) return;
 
   int32_t* const own = members + image + first;  // [n]
-  int64_t before = 0;
+  int64_t before = 0;                            // as `number`
   for (int q0 = 0; q0 < pixels; q0 += kMemoryThreads * kPixels) {
     const int q = q0 + tid * kPixels;
     bool is_own[kPixels];
-    int64_t number = 0, sum;
+    int64_t number = 0, sum;  // own pixels in the lower half, those of them with a direction in the upper one
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
       is_own[i] = q + i < pixels && classes[image + q + i] == c;
-      number += is_own[i] ? 1 : 0;
+      if (is_own[i]) number += inv_norms[image + q + i] == 0 ? 1 : 1 + (int64_t{1} << 32);
     }
-    int64_t place = before + block_exclusive_sum<kMemoryThreads>(number, warps, sum);
+    uint32_t place = static_cast<uint32_t>(before + block_exclusive_sum<kMemoryThreads>(number, warps, sum));
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
       if (is_own[i]) own[place++] = q + i;
     }
     before += sum;
   }
+  if (tid == 0) units[segment] = static_cast<int32_t>(before >> 32);
   __syncthreads();  // the pixels are listed
 
   const uint32_t upper = hash_upper(hash_key(*seed, kMemoryStream), 0);  // of fewer than 2^32 pixels
@@ -92,24 +90,28 @@ __global__ void __launch_bounds__(kMemoryThreads)
     const uint64_t candidate = candidates[i];
     int rank = 0;  // no two are equal
     for (int k = 0; k < wanted; ++k) rank += static_cast<uint64_t>(candidates[k]) < candidate ? 1 : 0;
-    index[to + rank] = image + static_cast<uint32_t>(candidate);
+    const int64_t pixel = image + static_cast<uint32_t>(candidate);
+    index[to + rank] = pixel;
+    pixel_labels[to + rank] = inv_norms[pixel] == 0 ? -1 : c;
   }
 }
 
 namespace {
 
-// The inverse norm of a row from the sums of its squares and of those scaled by 2^-128, should the former overflow. A
-// square that underflows is of a row that is too short to have a direction, or does not matter.
-constexpr float kSmall = 0x1p-64f;
+// The inverse norm of a row from the sums of its squares and of those scaled by 2^-192, should the former overflow; NaN
+// of one that is not finite. A square that underflows is of a row that is too short to have a direction, or does not
+// matter.
+constexpr float kSmall = 0x1p-96f;
 __device__ float inverse_norm(float sum, float small_sum) {
-  const float norm = isinf(sum) ? sqrtf(small_sum) / kSmall : sqrtf(sum);
-  return norm >= kMinNorm ? 1 / norm : 0;
+  const float norm = sqrtf(isinf(sum) ? small_sum : sum);
+  if (!isfinite(norm)) return NAN;
+  return norm < kMinNorm ? 0 : (isinf(sum) ? kSmall : 1.0f) / norm;
 }
 
-// A number of a unit row, as such rows are stored.
+// A number of a unit row, not rounded as such rows are stored: sums may cancel.
 template <typename scalar_t>
 __device__ float unit(scalar_t x, float inv_norm) {
-  return to_float(from_float<scalar_t>(to_float(x) * inv_norm));
+  return to_float(x) * inv_norm;
 }
 
 }  // namespace
@@ -184,17 +186,19 @@ __global__ void __launch_bounds__(kMemoryThreads, 4)  // left to itself, ptxas s
 }
 
 template <typename scalar_t>
-__global__ void __launch_bounds__(kMemoryThreads)
-    memory_regions(const float* sums, const int32_t* count, void* regions, int segments, int D) {
+__global__ void __launch_bounds__(kMemoryThreads) memory_regions(const float* sums, const int32_t* units, void* regions,
+                                                                 int32_t* region_labels, int segments, int K, int D) {
   const int segment = (blockIdx.x * kMemoryThreads + threadIdx.x) / kWarp, lane = threadIdx.x % kWarp;
   if (segment >= segments) return;
-  const bool is_here = count[segment] > 0;
+  const int32_t n = units[segment];                                   // without one, there are no sums
   const float* const row = sums + static_cast<int64_t>(segment) * D;  // [D]
   scalar_t* const to = static_cast<scalar_t*>(regions) + static_cast<int64_t>(segment) * D;
   float sum = 0;
-  for (int d = lane; is_here && d < D; d += kWarp) sum = fmaf(row[d], row[d], sum);
-  const float inv_norm = inverse_norm(warp_sum(sum), 0);
-  for (int d = lane; d < D; d += kWarp) to[d] = from_float<scalar_t>(is_here ? row[d] * inv_norm : 0.0f);
+  for (int d = lane; n > 0 && d < D; d += kWarp) sum = fmaf(row[d], row[d], sum);
+  const float norm = sqrtf(warp_sum(sum));
+  const bool cancels = norm <= kMinMean * static_cast<float>(n);
+  for (int d = lane; d < D; d += kWarp) to[d] = from_float<scalar_t>(cancels ? 0.0f : row[d] / norm);
+  if (lane == 0) region_labels[segment] = cancels ? -1 : segment % K;
 }
 
 MemoryClassesKernel memory_classes_kernel() { return &memory_classes; }

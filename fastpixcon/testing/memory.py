@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from fastpixcon.reference.contrast_sums import bank_pairs
+from fastpixcon.reference.gather_normalize import normalize
+from fastpixcon.reference.select_anchors import downsample
 from fastpixcon.testing.accuracy import EPS, Case, with_layout
 from fastpixcon.testing.contrast import mined_somewhere
 from fastpixcon.testing.info_nce import InfoNCECase
@@ -54,6 +56,21 @@ class MemoryRowsCase(Case):
         return [embeddings, labels.to(self.label_dtype).to(device), seed, *how]
 
 
+def mean_lengths(arguments: list[Any]) -> Tensor:
+    """Of the means of memory_rows, before they are unit rows, the lengths [B, K]; -1 where there are none. What a mean
+    is off by, its direction is off by over its length; one of about MIN_MEAN may have one or not."""
+    embeddings, labels, _, K, _, ignore_index = arguments
+    B, D, h, w = embeddings.shape
+    label = downsample(labels, h, w).flatten(1)
+    counted = (label != ignore_index) & (label >= 0)
+    segment = torch.where(counted, label + K * torch.arange(B)[:, None], B * K).flatten()
+    unit, _ = normalize(embeddings.double().permute(0, 2, 3, 1).reshape(-1, D))
+    sums = unit.new_zeros(B * K + 1, D + 1)
+    sums.index_add_(0, segment, torch.cat([unit, (unit != 0).any(dim=1, keepdim=True)], dim=1))
+    length = torch.where(sums[:, -1] > 0, sums[:, :-1].norm(dim=1) / sums[:, -1], -1)
+    return length[:-1].view(B, K)
+
+
 def memory_rows_cases() -> list[MemoryRowsCase]:
     layouts = ("contiguous", "channels_last", "strided", "part", "transposed")
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
@@ -78,6 +95,8 @@ def memory_rows_cases() -> list[MemoryRowsCase]:
         MemoryRowsCase(size=(33, 40), runs=True, D=32, layout="channels_last", ignored=0.01),
         MemoryRowsCase(norm=1e15),
         MemoryRowsCase(norm=1e-13),
+        MemoryRowsCase(norm=1e-12, D=3),  # some pixels have a direction
+        MemoryRowsCase(D=1, size=(40, 40), ignored=0.0, classes=9),
         MemoryRowsCase(seed=-5),
         MemoryRowsCase(seed=2**62 + 3, pixels_per_image=20, B=4),
         MemoryRowsCase(B=0),

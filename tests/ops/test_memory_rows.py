@@ -1,5 +1,7 @@
 """What memory_rows means: a few random pixels of each class in each image, and the mean of all."""
 
+from typing import Any
+
 import pytest
 import torch
 from tested_backends import Backend
@@ -61,6 +63,68 @@ def test_another_seed_draws_other_pixels_evenly(operators: Backend) -> None:
     assert hits.sum() == 3 * draws
     assert (hits > 4).all()  # 15 on average
     assert (hits < 30).all()
+
+
+def regions_of(operators: Backend, pixels: list[list[float]], dtype: torch.dtype = torch.float32) -> Any:
+    """What an image of these pixels, of one class, adds."""
+    embeddings = torch.tensor(pixels, dtype=dtype, device=operators.device).T[None, :, None]  # [1, D, 1, pixels]
+    labels = torch.zeros(1, 1, len(pixels), dtype=torch.int64, device=operators.device)
+    seed = torch.tensor(0, device=operators.device)
+    return operators.op("memory_rows", dtype)(embeddings, labels, seed, 1, 4, 255)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_pixels_that_cancel_have_no_region(dtype: torch.dtype, operators: Backend) -> None:
+    """What would be left is their rounding. Of one channel all unit rows are 1 and -1."""
+    third = [0.3, -0.1, 0.7]
+    for pixels in (
+        [[2.0], [-7.0]],
+        [[1.0], [3.0], [-0.1], [-5.0]],
+        [third, [-4 * x for x in third]],
+        [[1.0, 0.0], [-0.5, 3**0.5 / 2], [-0.5, -(3**0.5) / 2]],
+    ):
+        rows, labels, regions, region_labels = regions_of(operators, pixels, dtype)
+        cancels = dtype == torch.float32 or len(pixels) != 3  # in half precision the three are no 120 degrees apart
+        assert labels[0, 0].tolist() == [0] * len(pixels) + [-1] * (4 - len(pixels))
+        assert rows[0, 0, : len(pixels)].norm(dim=1).sub(1).abs().max() < 0.01
+        assert region_labels.tolist() == [[-1 if cancels else 0]]
+        assert regions.any() != cancels
+
+
+def test_pixels_that_nearly_cancel_have_one(operators: Backend) -> None:
+    """It is as exact as the mean: here of length 5e-4 and 2^-18, of which the second has none."""
+    for angle, label in ((1e-3, 0), (2.0**-17, -1)):
+        _, _, regions, region_labels = regions_of(operators, [[1.0, 0.0], [-1.0, angle]])
+        assert region_labels.tolist() == [[label]]
+        wanted = torch.tensor([0.0, 1.0]) if label == 0 else torch.zeros(2)
+        torch.testing.assert_close(regions[0, 0].cpu(), wanted, rtol=0, atol=2e-3)
+
+
+def test_pixels_without_direction_are_left_out(operators: Backend) -> None:
+    """They have no row, and make no mean shorter."""
+    count = 2000
+    pixels = [[0.0, 0.0]] * count + [[0.0, 3.0]] + [[0.0, 1e-14]] * count
+    _, _, regions, region_labels = regions_of(operators, pixels)
+    assert region_labels.tolist() == [[0]]
+    torch.testing.assert_close(regions[0, 0].cpu(), torch.tensor([0.0, 1.0]))
+    rows, labels, regions, region_labels = regions_of(operators, [[0.0, 0.0], [1e-13, 0.0], [0.0, 2.0]])
+    assert sorted(labels[0, 0].tolist()) == [-1, -1, -1, 0]
+    assert torch.equal(rows[0, 0].any(dim=1), labels[0, 0] == 0)
+    rows, labels, regions, region_labels = regions_of(operators, [[0.0, 0.0]])
+    assert (labels == -1).all()
+    assert region_labels.tolist() == [[-1]]
+    assert not rows.any()
+    assert not regions.any()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_pixel_that_is_not_finite_shows(value: float, operators: Backend) -> None:
+    """The bank looks for it: it takes neither the row nor the region."""
+    rows, labels, regions, region_labels = regions_of(operators, [[1.0, value], [-1.0, 0.5], [1.0, -0.5]])
+    assert sorted(labels[0, 0].tolist()) == [-1, 0, 0, 0]
+    assert rows[0, 0].isnan().any(dim=1).sum() == 1
+    assert region_labels.tolist() == [[0]]
+    assert regions.isnan().any()
 
 
 def test_a_label_beyond_the_classes_is_refused(operators: Backend) -> None:

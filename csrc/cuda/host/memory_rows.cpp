@@ -33,16 +33,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_rows(const Tensor& embeddings,
   const auto rows = embeddings.options().memory_format(at::MemoryFormat::Contiguous);
   const auto ints = rows.dtype(at::kInt), longs = rows.dtype(at::kLong), floats = rows.dtype(at::kFloat);
   const Tensor classes = at::empty({B, h * w}, ints), members = at::empty({B, h * w}, ints);
-  const Tensor begin = at::empty({B, K}, ints), count = at::empty({B, K}, ints);
+  const Tensor begin = at::empty({B, K}, ints), count = at::empty({B, K}, ints), units = at::empty({B, K}, ints);
   const Tensor drawn = at::empty({B, K, P}, longs), index = at::empty({segments * P}, longs);
   Tensor pixel_labels = at::empty({B, K, P}, ints), region_labels = at::empty({B, K}, ints);
   launch(memory_classes_kernel(), dim3(ceil_div<int64_t>(pixels, kMemoryThreads)), dim3(kMemoryThreads), 0, labels,
          classes, pixels, labels.size(1), labels.size(2), h, w, K, ignore_index, integer_of("labels", labels),
          labels.stride(0), labels.stride(1), labels.stride(2));
-  launch(memory_segments_kernel(), dim3(segments), dim3(kMemoryThreads), 0, classes, seed, members, begin, count, drawn,
-         index, pixel_labels, region_labels, K, P, h * w);
-  const Tensor drawn_rows = std::get<0>(gather_normalize(embeddings, index));
-
   const bool channels = channels_are_close(embeddings);
   const auto [stride_b, stride_d, stride_h, stride_w] =
       std::tuple(embeddings.stride(0), embeddings.stride(1), embeddings.stride(2), embeddings.stride(3));
@@ -50,11 +46,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_rows(const Tensor& embeddings,
   Tensor regions = at::empty({B, K, D}, rows);
   launch(memory_norms_kernel(dtype, channels), dim3(ceil_div<int64_t>(pixels * (channels ? 32 : 1), kMemoryThreads)),
          dim3(kMemoryThreads), 0, embeddings, inv_norms, pixels, D, h, w, stride_b, stride_d, stride_h, stride_w);
+  launch(memory_segments_kernel(), dim3(segments), dim3(kMemoryThreads), 0, classes, inv_norms, seed, members, begin,
+         count, units, drawn, index, pixel_labels, K, P, h * w);
+  const Tensor drawn_rows = std::get<0>(gather_normalize(embeddings, index));
   launch(region_sums_kernel(dtype, channels), dim3(segments, ceil_div<int64_t>(D, kRegionChannels)),
          dim3(kMemoryThreads), 0, embeddings, inv_norms, members, begin, count, sums, K, D, h, w, stride_b, stride_d,
          stride_h, stride_w);
   launch(regions_kernel(dtype), dim3(ceil_div<int64_t>(segments * 32, kMemoryThreads)), dim3(kMemoryThreads), 0, sums,
-         count, regions, segments, D);
+         units, regions, region_labels, segments, K, D);
   return {drawn_rows.view({B, K, P, D}), pixel_labels, regions, region_labels};
 }
 
