@@ -11,6 +11,9 @@ from tested_backends import Backend
 from torch import Tensor
 
 from fastpixcon.ops import define
+from fastpixcon.reference.contrast_gradient import d_logits
+from fastpixcon.reference.contrast_sums import Pairs
+from fastpixcon.reference.info_nce import prepare
 from fastpixcon.testing import (
     CASES,
     GatherCase,
@@ -20,6 +23,7 @@ from fastpixcon.testing import (
     backward_arguments,
     float64,
 )
+from fastpixcon.testing.rounding import spread_of_products, spread_of_total
 
 OUTPUTS = {
     "info_nce": ("loss", "log_sum", "weight", "num_positives"),
@@ -64,11 +68,24 @@ def compare(
         assert_as_accurate(actual, expected, truth, tol, scale=scale, name=f"{operator} {name}")
 
 
+def rounding_scales(
+    weights: Tensor, itself: bool, a: Tensor, c: Tensor, inverses: tuple[Tensor, Tensor], temperature: float
+) -> tuple[float, float, float]:
+    """Norms that half a unit in the last place of rounded weights dL/ds [N, M] is of, in d_anchors, d_contrast and
+    d_temperature; of rows over their norms."""
+    of_rows = weights + weights.T if itself else weights
+    return (
+        float((spread_of_products(of_rows, c) * inverses[0]).norm()) / temperature,
+        float((spread_of_products(weights.T, a) * inverses[1]).norm()) / temperature,
+        spread_of_total(of_rows, a @ c.T) / temperature**2 * (0.5 if itself else 1.0),
+    )
+
+
 def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> tuple[float, float, float]:
     """Norms under which the gradients of d_anchors, d_contrast and d_temperature are cancelled sums.
 
     A row's gradient is |d_loss| * |c| / T times a difference of two averages; of a raw row over its norm. That of
-    the temperature sums as many terms as there are logits, with weights that a kernel may round to the rows' type.
+    the temperature sums as many terms as there are logits. Half precision: a kernel may round dL/ds to the rows' type.
     """
     anchors, _, contrast, *_ = float64(arguments)
     sides = [anchors, anchors if contrast is None else contrast]
@@ -77,11 +94,28 @@ def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> 
     shortest = [float(x[x > 0].min()) if case.rows == "raw" and bool((x > 0).any()) else 1.0 for x in norms]
     unit = float(d_loss.double().norm()) / case.temperature
     logit = longest[0] * longest[1] / case.temperature
-    return (
+    cancelled = (
         0.05 * unit * longest[1] / shortest[0],
         0.05 * unit * longest[0] / shortest[1],
         (0.1 if case.dtype == torch.float32 else 0.5) * unit * logit,
     )
+    if case.dtype == torch.float32:
+        return cancelled
+    return tuple(max(of_sums) for of_sums in zip(cancelled, info_nce_rounding(case, arguments, d_loss), strict=True))
+
+
+def info_nce_rounding(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> tuple[float, float, float]:
+    x, y, contrast, z, temperature, denominator, rows, *_ = float64(arguments)
+    _, log_sum, weight, count = reference("info_nce")(*float64(arguments))
+    a, a_inverse = prepare(x, y, rows)
+    c, c_inverse = (a, a_inverse) if contrast is None else prepare(contrast, z, rows)
+    z = y if contrast is None else z
+    itself = torch.eye(len(a), dtype=torch.bool) if contrast is None else torch.zeros((), dtype=torch.bool)
+    both = (y != -1)[:, None] & (z != -1) & ~itself
+    same = y[:, None] == z
+    these = Pairs(a @ c.T, both & same, both & ~same)
+    weights = d_logits(these, temperature, d_loss.double(), log_sum, weight, count, denominator)
+    return rounding_scales(weights, contrast is None, a, c, (a_inverse, c_inverse), case.temperature)
 
 
 @pytest.mark.parametrize("case", CASES["info_nce"], ids=str)

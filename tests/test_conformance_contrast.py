@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_conformance import ODD_THREADS, as_tuple, on_cpu, reference, run
+from test_conformance import ODD_THREADS, as_tuple, on_cpu, reference, rounding_scales, run
 from tested_backends import Backend
 from torch import Tensor
 
 from fastpixcon.ops.mining_thresholds import BINS
+from fastpixcon.reference.contrast_gradient import d_logits
+from fastpixcon.reference.contrast_sums import Pairs, batch_pairs
+from fastpixcon.reference.memory_rows import MIN_MEAN
 from fastpixcon.testing import (
     CASES,
     ContrastCase,
@@ -20,6 +23,7 @@ from fastpixcon.testing import (
     assert_as_accurate,
     float64,
 )
+from fastpixcon.testing.memory import mean_lengths
 
 
 def compare(
@@ -83,6 +87,19 @@ def gradient_arguments(case: ContrastCase) -> list[Any]:
     return case.gradient(arguments, sums, reference("contrast_positives")(*case.positives(arguments, sums)))
 
 
+def contrast_rounding(case: ContrastCase, arguments: list[Any]) -> tuple[float, float, float]:
+    d_loss, column_d_loss, a, y, c, z, temperature, *sums, denominator, _, _, diagonal, mined, seed, _ = float64(
+        arguments
+    )
+    these = batch_pairs(a, y, c, z, diagonal, mined, seed)
+    weights = d_logits(these, temperature, d_loss, *sums[:3], denominator)
+    if column_d_loss is not None:
+        transposed = Pairs(*(x.T for x in these))
+        weights = weights + d_logits(transposed, temperature, column_d_loss, *sums[3:], denominator).T
+    columns, ones = a if c is None else c, weights.new_ones(())
+    return rounding_scales(weights, c is None, a, columns, (ones, ones), case.temperature)
+
+
 @pytest.mark.parametrize("case", CASES["contrast_gradient"], ids=str)
 def test_contrast_gradient(case: ContrastCase, operators: Backend, threads: Callable[[int], None]) -> None:
     op = operators.op("contrast_gradient", case.dtype, case.D)
@@ -91,9 +108,12 @@ def test_contrast_gradient(case: ContrastCase, operators: Backend, threads: Call
     d_losses = [x for x in arguments[:2] if x is not None]
     unit = float(torch.cat(d_losses).double().norm()) / case.temperature
     of_temperature = (0.1 if case.dtype == torch.float32 else 0.5) * unit / case.temperature
+    scales = (0.05 * unit, 0.05 * unit, of_temperature)
+    if case.dtype != torch.float32:
+        scales = tuple(max(x) for x in zip(scales, contrast_rounding(case, arguments), strict=True))
     compare(
         ("d_anchors", "d_contrast", "d_temperature"), op, reference("contrast_gradient"), arguments,
-        moved(arguments, operators.device), (case.gradient_tol,) * 3, (0.05 * unit, 0.05 * unit, of_temperature),
+        moved(arguments, operators.device), (case.gradient_tol,) * 3, scales,
     )  # fmt: skip
 
 
@@ -167,14 +187,27 @@ def test_mining_thresholds(case: MiningCase, operators: Backend, threads: Callab
 
 @pytest.mark.parametrize("case", CASES["memory_rows"], ids=str)
 def test_memory_rows(case: MemoryRowsCase, operators: Backend, threads: Callable[[int], None]) -> None:
-    """The same pixels on every backend."""
+    """The same pixels on every backend; regions as exact as the means that they are the directions of."""
     op = operators.op("memory_rows", case.dtype)
     threads(ODD_THREADS)
     arguments = case.arguments()
+    length = mean_lengths(arguments)
+    by_rounding = (length > MIN_MEAN / 2) & (length < 2 * MIN_MEAN)  # [B, K] whether there is a direction
+
+    def comparable(op: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*these: Any) -> tuple[Tensor, ...]:
+            pixels, pixel_labels, regions, region_labels = (x.cpu() for x in op(*these))
+            assert regions.dtype == these[0].dtype
+            scale = length.clamp(min=0).masked_fill(by_rounding, 0)[..., None]
+            return pixels, pixel_labels, regions.double() * scale, region_labels.masked_fill(by_rounding, -1)
+
+        return call
+
     tol = (case.tol, 0, case.region_tol, 0)
+    segments = float((length >= 0).sum()) ** 0.5
     compare(
-        ("pixels", "pixel_labels", "regions", "region_labels"), op, reference("memory_rows"), arguments,
-        case.arguments(operators.device), tol, (0.0,) * 4,
+        ("pixels", "pixel_labels", "regions", "region_labels"), comparable(op), comparable(reference("memory_rows")),
+        arguments, case.arguments(operators.device), tol, (0.0, 0.0, segments, 0.0),
     )  # fmt: skip
 
 

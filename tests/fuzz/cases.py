@@ -127,9 +127,8 @@ def select(random: Random) -> SelectCase:
 
 
 def memory_rows(random: Random) -> MemoryRowsCase:
-    # Of one channel unit rows are 1 and -1: where their sum cancels, its direction is that of what rounding left.
     return MemoryRowsCase(
-        D=max(width(random), 2), pixels_per_image=random.choice((1, 3, 50)), dtype=random.choice(DTYPES),
+        D=width(random), pixels_per_image=random.choice((1, 3, 50)), dtype=random.choice(DTYPES),
         layout=random.choice(MAP_LAYOUTS), runs=random.random() < 0.3, **labelled(random),
     )  # fmt: skip
 

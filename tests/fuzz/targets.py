@@ -2,8 +2,8 @@
 
 "case"    a random Case: against the reference in float64, as accurate as the conformance tests want, but for lenient()
 "layout"  the same values in other strides: the same result
-"values"  NaN, infinities, extreme numbers and labels: of operators on pixels refused where the reference refuses, else
-          the same result, and no NaN lost; of losses of raw rows, NaN for the same anchors
+"values"  NaN, infinities, extreme numbers and labels: refused where the reference refuses; of operators on pixels the
+          same result, and no NaN lost; of losses over one contrast set or several, NaN for the same anchors
 "shape"   other shapes, dtypes, types and numbers: a result or an exception
 """
 
@@ -20,11 +20,13 @@ from tested_backends import Backend
 from torch import Tensor
 
 from fastpixcon.ops import define
+from fastpixcon.reference.memory_rows import MIN_MEAN
 from fastpixcon.testing import assert_as_accurate
+from fastpixcon.testing.memory import mean_lengths
 from fuzz import spoil
 from fuzz.cases import CASES
 
-NATIVE = Backend("native", "cpu")
+backend = Backend("native", "cpu")  # or what the command says
 MODES = ("case", "layout", "values", "shape")
 CHECKS: dict[str, Callable[..., None]] = {
     "select_anchors": batch.test_select_anchors,
@@ -41,8 +43,9 @@ CHECKS: dict[str, Callable[..., None]] = {
     "memory_positives": sets.test_memory_positives,
     "mining_thresholds": sets.test_mining_thresholds,
 }
-# The reference says what becomes of any values. Of thresholds and sums over what are no unit rows a result is a result.
+# The reference says what becomes of any values. Of thresholds and gradients a result is a result.
 PIXELS = ("select_anchors", "gather_normalize", "memory_rows", "memory_enqueue_")
+LOSSES = ("info_nce", "contrast_sums", "contrast_positives", "memory_sums", "memory_positives")
 # How torch's schemas, its checks and ours refuse arguments; anything else is a finding.
 REFUSALS = (ValueError, TypeError, RuntimeError, IndexError, NotImplementedError, MemoryError)
 
@@ -79,13 +82,13 @@ def make(operator: str, seed: int) -> Input:
     return Input(operator, seed, mode, case, threads, good, change(good, random))
 
 
-def outcome(backend: str, operator: str, arguments: list[Any]) -> tuple[Tensor, ...] | Exception:
+def outcome(of: str, operator: str, arguments: list[Any]) -> tuple[Tensor, ...] | Exception:
     """What a call returns, for an operator in place what it leaves; or how it refuses."""
     copies = arguments
     if operator.endswith("_"):
         copies = [x.clone(memory_format=torch.preserve_format) if isinstance(x, Tensor) else x for x in arguments]
     try:
-        result = define.OVERLOADS[backend, operator](*copies)
+        result = define.OVERLOADS[of, operator](*copies)
     except REFUSALS as error:
         if "INTERNAL ASSERT" in str(error):
             raise AssertionError("an assertion of torch's") from error
@@ -94,10 +97,8 @@ def outcome(backend: str, operator: str, arguments: list[Any]) -> tuple[Tensor, 
 
 
 def lenient(actual: Tensor, reference: Tensor, truth: Tensor, tol: float, *, name: str, scale: float = 0.0) -> None:
-    """Tolerances are for errors of either sign. A gradient of the temperature is one number, of all pairs, and rows of
-    one or two bfloat16 features are the same few over and over, with the same rounding."""
-    tol *= 10 if name.endswith("d_temperature") else 2
-    assert_as_accurate(actual, reference, truth, tol, scale=scale, name=name)
+    """Tolerances are of errors as they mostly are; of so many inputs some have twice as much."""
+    assert_as_accurate(actual, reference, truth, 2 * tol, scale=scale, name=name)
 
 
 def check(given: Input) -> None:
@@ -108,43 +109,88 @@ def check(given: Input) -> None:
             (True,) if given.operator.startswith("memory_") and given.operator.endswith(("sums", "positives")) else ()
         )
         with patch.object(batch, "assert_as_accurate", lenient), patch.object(sets, "assert_as_accurate", lenient):
-            CHECKS[given.operator](given.case, *more, NATIVE, lambda _: None)
+            CHECKS[given.operator](given.case, *more, backend, lambda _: None)
         return
     assert given.arguments is not None
     assert given.good is not None
-    actual = outcome("native", given.operator, given.arguments)
+    if backend.name != "native" and refused(given):
+        return
+    actual = outcome(backend.name, given.operator, given.arguments)
     if given.mode == "layout":
-        expected = outcome("native", given.operator, given.good)
+        expected = outcome(backend.name, given.operator, given.good)
         if isinstance(actual, Exception):
             assert given.operator == "memory_enqueue_", actual
             assert "want a contiguous tensor" in str(actual), actual
             return
         assert not isinstance(expected, Exception), expected
-        same(actual, expected)
+        same_results(given, actual, expected)
     elif given.mode == "values":
         against_reference(given, actual)
 
 
+def refused(given: Input) -> bool:
+    """What the launchers of Triton do not look at, on a GPU as little as here: they take what functional.py checked."""
+    return given.mode == "shape" or isinstance(outcome("reference", given.operator, given.arguments or []), Exception)
+
+
 def against_reference(given: Input, actual: tuple[Tensor, ...] | Exception) -> None:
-    raw = given.operator == "info_nce" and given.case.rows == "raw"
-    if not raw and given.operator not in PIXELS:
+    if given.operator not in PIXELS + LOSSES:
         return
     expected = outcome("reference", given.operator, given.arguments or [])
     if isinstance(expected, Exception) or isinstance(actual, Exception):
         assert type(actual) is type(expected), f"got {actual!r}, want {expected!r}"
-    elif raw:
-        loss, wanted = actual[0], expected[0]
-        assert torch.equal(loss.isnan(), wanted.isnan()), f"got {loss}, want {wanted}"
+    elif given.operator in LOSSES:
+        if of_unit_rows(given):
+            for loss, wanted in zip(actual, expected, strict=True):
+                lost = (loss.isnan(), wanted.isnan())
+                lost = tuple(x.any(dim=1) if x.dim() > 1 else x for x in lost)
+                assert torch.equal(*lost), f"got {loss}, want {wanted}"
     elif given.operator == "gather_normalize":
         lost = expected[0].isnan().any(dim=1)  # [N]; of a row that is not finite the contract says no more
         assert torch.equal(actual[0].isnan().any(dim=1), lost), f"rows with a NaN: got {actual[0]}, want {expected[0]}"
         same(tuple(x[~lost] for x in actual), tuple(x[~lost] for x in expected))
     else:
-        same(actual, expected)
+        same_results(given, actual, expected)
 
 
-def same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
-    """Up to the rounding of sums in another order. A row with a NaN has one in both, and says nothing else."""
+def of_unit_rows(given: Input) -> bool:
+    """Where the contract says which results are NaN: where what is finite is of unit rows, or of rows that are
+    normalised in the operator, or whose logits do not overflow. A bank is finite."""
+    if given.operator == "info_nce" and given.case.rows == "raw":
+        return True
+    assert given.arguments is not None
+    assert given.good is not None
+    most = 1e6 if given.operator == "info_nce" and given.case.rows == "any" else 1.1
+    for number, (x, good) in enumerate(zip(given.arguments, given.good, strict=True)):
+        if isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 1 and x.shape == good.shape:
+            is_mined = x.dim() == 2 and x.shape[0] == 4 and number > 5
+            if not is_mined and bool((x[x.isfinite()].abs() > most).any()):
+                return False
+            if x.dim() == 3 and not bool(x.isfinite().all()):
+                return False
+    return True
+
+
+def same_results(given: Input, actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    """Of memory_rows the regions as long as their means, of which they are the directions, and nothing of means that
+    are hardly long enough to have one."""
+    if given.operator != "memory_rows":
+        return same(actual, expected)
+    assert given.arguments is not None
+    length = mean_lengths(given.arguments)  # [B, K]
+    by_rounding = (length > MIN_MEAN / 2) & (length < 2 * MIN_MEAN)
+    scale = torch.where(length.isnan(), 1, length.clamp(min=0)).masked_fill(by_rounding, 0)[..., None]
+
+    def comparable(pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor) -> tuple[Tensor, ...]:
+        scaled = (regions.double() * scale).to(regions.dtype)
+        return pixels, pixel_labels, scaled, region_labels.masked_fill(by_rounding, -1)
+
+    return same(comparable(*actual), comparable(*expected), scale=1.0)
+
+
+def same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], scale: float = 0.0) -> None:
+    """Up to the rounding of sums in another order, of terms as large as the largest result or ``scale``. A row with a
+    NaN has one in both, and says nothing else."""
     for x, y in zip(actual, expected, strict=True):
         if not x.is_floating_point():
             assert torch.equal(x, y), f"got {x}, want {y}"
@@ -154,5 +200,5 @@ def same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
         assert torch.equal(*rows), f"NaN in {int(rows[0].sum())} rows, want it in {int(rows[1].sum())}"
         eps = torch.finfo(x.dtype).eps
         x, y = (v.double().masked_fill(rows[1], 0) for v in (x, y))
-        largest = float(y.nan_to_num(0, 0, 0).abs().max()) if y.numel() else 0
+        largest = max(scale, float(y.nan_to_num(0, 0, 0).abs().max()) if y.numel() else 0)
         torch.testing.assert_close(x, y, rtol=8 * eps, atol=8 * max(eps, 1e-6) * largest)
