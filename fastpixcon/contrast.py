@@ -20,7 +20,7 @@ from torch._C import _are_functorch_transforms_active
 from fastpixcon.ops.backends import choose, chosen
 from fastpixcon.ops.derivatives import below_autograd, first_only, no_forward_mode
 
-__all__ = ["Bank", "Miner", "contrast_loss", "doubled", "how_to", "not_finite"]
+__all__ = ["Bank", "Miner", "contrast_loss", "doubled", "how_to"]
 
 
 WHAT = "the loss over several contrast sets"  # in errors
@@ -101,9 +101,12 @@ class LocalBatch(NamedTuple):
 
     def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         how = self.how
-        return choose("contrast_positives", self.anchors, how.backend)(
+        loss, weight, count, *_ = choose("contrast_positives", self.anchors, how.backend)(
             *self[:5], log_z, None, how.denominator, how.fixed_shift, how.is_sorted, how.diagonal, self.mined, self.seed
-        )[:3]
+        )
+        if self.mined is not None:
+            loss = loss + not_finite(self.anchors, self.labels, self.contrast, self.contrast_labels)
+        return loss, weight, count
 
     def gradient(
         self, d_loss: Tensor, log_z: Tensor, weight: Tensor, count: Tensor, wanted: list[bool]
@@ -136,7 +139,12 @@ class Memory(NamedTuple):
         return choose("memory_sums", self.rows, self.how.backend)(*self[:5], *self.known(), wants_mean)
 
     def positives(self, log_z: Tensor, wants_pull: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return choose("memory_positives", self.rows, self.how.backend)(*self[:5], log_z, *self.known(), wants_pull)
+        loss, *others = choose("memory_positives", self.rows, self.how.backend)(
+            *self[:5], log_z, *self.known(), wants_pull
+        )
+        if self.mined is not None:
+            loss = loss + _not_finite(self.anchors, self.labels)
+        return loss, *others
 
 
 def bank_anchors(anchors: Tensor, labels: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
@@ -359,8 +367,15 @@ def of_backward(how: How, anchors: Tensor) -> How:
     return how._replace(backend=chosen("contrast_gradient", anchors, how.backend)) if how.use_batch else how
 
 
-def not_finite(rows: Tensor, labels: Tensor) -> Tensor:
-    """[N] zeros, NaN where one of the unit rows that take part is not finite. NaN is neither above nor below a
-    threshold: mining keeps no pair of such a row, and a loss without it would look fine."""
+def not_finite(anchors: Tensor, labels: Tensor, contrast: Tensor | None, contrast_labels: Tensor | None) -> Tensor:
+    """[N] zeros, NaN where an anchor takes part and is not finite, or a contrast row is. NaN is neither above nor below
+    a threshold: mining keeps no pair of such a row, and a loss without it would look fine."""
+    own = _not_finite(anchors, labels)
+    others = own if contrast is None or contrast_labels is None else _not_finite(contrast, contrast_labels)
+    return own + torch.where(labels != -1, others.sum(), 0)
+
+
+def _not_finite(rows: Tensor, labels: Tensor) -> Tensor:
+    """[N] zeros, NaN where one of the unit rows takes part and is not finite."""
     nothing = rows.detach().sum(dim=1, dtype=torch.promote_types(rows.dtype, torch.float32)) * 0
     return torch.where(labels != -1, nothing, 0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastpixcon import distributed
-from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to, not_finite
+from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import choose
 
@@ -137,7 +137,8 @@ def info_nce(
         anchors: [N, D] floating, in memory order or not.
         anchor_labels: [N], any integer dtype; -1 leaves a row out of everything.
         contrast, contrast_labels: [M, D] in the dtype of the anchors, [M]; None: the anchors, without j = i.
-        temperature: a number > 0, or a tensor with gradient of one element, of any shape.
+        temperature: a number > 0, or a tensor with gradient of one element, of any shape; from 2^-126 to the largest
+            float32.
         base_temperature: the loss is scaled by temperature / base_temperature; None: not scaled.
         denominator: "negatives" or "all".
         normalize: True: raw rows, normalised in the kernel; False: rows taken as they are, of any norm.
@@ -407,10 +408,6 @@ def _info_nce(
             loss, num_positives = distributed.ranks_loss(
                 anchors, anchor_labels, temperature_, bank=bank, seed=pair_seed, how=how, ranks=ranks
             )
-        if mining is not None:
-            loss = loss + not_finite(anchors, anchor_labels)
-            if contrast is not None and contrast_labels is not None:
-                loss = loss + not_finite(contrast, contrast_labels).sum()
     if scale is not None:
         loss = loss * scale
     if reduction == "none":

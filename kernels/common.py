@@ -14,6 +14,7 @@ INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
 INTERPRETED = tl.constexpr(INTERPRETING)
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+TEMPERATURE_MIN, TEMPERATURE_MAX = tl.constexpr(2.0**-126), tl.constexpr((2 - 2.0**-23) * 2.0**127)
 MIN_NORM = tl.constexpr(1e-12)  # below it a row has no direction: it is zero and gets no gradient
 SEGMENT_STREAM = tl.constexpr(0x5E6D)  # draws of whole segments use another stream than draws of pixels
 MEMORY_STREAM = tl.constexpr(0x3E3D)  # draws of pixels for the memory bank
@@ -73,6 +74,12 @@ def multiprocessors(x: Tensor) -> int:
     if x.device.type != "cuda" or not torch.cuda.is_available():
         return 8
     return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
+
+
+@triton.jit
+def is_temperature(x):
+    """Beyond, it or its reciprocal is no finite float32."""
+    return (x >= TEMPERATURE_MIN) & (x <= TEMPERATURE_MAX)
 
 
 @triton.jit

@@ -63,6 +63,9 @@ def prepare_rows_kernel(
         unit, inv_norm = normalize(x.to(tl.float32))
         x = cast(unit, x.dtype)
         tl.store(inv_norm_ptr + offs_n, inv_norm, mask=here)
+    else:  # one that is not finite is NaN altogether: an infinite logit may add nothing to a sum
+        whole = tl.sum(x.to(tl.float32) * 0.0, axis=1) == 0
+        x = cast(tl.where(whole[:, None], x.to(tl.float32), float("nan")), x.dtype)
     out = rows_ptr + offs_n.to(tl.int64)[:, None] * D_PAD + offs_d[None, :]
     tl.store(out, x, mask=here[:, None] & (offs_d < D_PAD)[None, :])
     if RANKED:
@@ -121,7 +124,7 @@ def order(labels: Tensor, is_sorted: bool) -> Order:
 def prepare(x: Tensor, labels: Tensor, rows: str, by: Order, classes: Tensor | None) -> Rows:
     N, D = x.shape
     dense = x.is_contiguous() and D % 16 == 0 and x.storage_offset() % 16 == 0
-    if by.source is None and dense and rows != "raw":
+    if by.source is None and dense and rows == "unit":
         return Rows(x, labels.contiguous(), None, None)
     D_pad = round_up(D, 16)
     out = x.new_empty(N, D_pad)

@@ -2,7 +2,15 @@
 
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import LEAST_ROWS, LOG2_E, cast, dot, rounded_product, softplus_sigmoid
+from fastpixcon.kernels.common import (
+    LEAST_ROWS,
+    LOG2_E,
+    cast,
+    dot,
+    is_temperature,
+    rounded_product,
+    softplus_sigmoid,
+)
 from fastpixcon.kernels.info_nce_blocks import (
     left_out,
     load_keys,
@@ -26,7 +34,7 @@ def info_nce_terms_kernel(
     """Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (FIXED) or of e^(s - log Z) in dL/ds, the
     pull of each positive, and 1 / Z (FIXED) or log Z."""
     # Not in the kernels of tiles: that they might call what prints it makes ptxas serialise wgmma.
-    tl.device_assert(tl.load(temperature_ptr) > 0, "temperature: not a number > 0")
+    tl.device_assert(is_temperature(tl.load(temperature_ptr)), "temperature: not a number > 0 from 2^-126 on")
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = offs < N
     at = offs

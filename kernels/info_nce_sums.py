@@ -2,7 +2,7 @@
 
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import LN_2, LOG2_E, dot, rounded_product, softplus_sigmoid
+from fastpixcon.kernels.common import LN_2, LOG2_E, dot, is_temperature, rounded_product, softplus_sigmoid
 from fastpixcon.kernels.info_nce_blocks import (
     blocks_between,
     left_out,
@@ -235,7 +235,7 @@ def info_nce_log_sums_kernel(
     SORTED: tl.constexpr, BLOCK_M: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """log Z of every row, to where it came from."""
-    tl.device_assert(tl.load(temperature_ptr) > 0, "temperature: not a number > 0")
+    tl.device_assert(is_temperature(tl.load(temperature_ptr)), "temperature: not a number > 0 from 2^-126 on")
     offs_i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = offs_i < N
     log_sum = log_of_sums(sums_ptr, maxima_ptr, offs_i, here, N, slots, FIXED, BLOCK_M, SLOTS)

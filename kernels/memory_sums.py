@@ -8,7 +8,16 @@ import torch
 import triton
 import triton.language as tl
 from fastpixcon.kernels import launch_table
-from fastpixcon.kernels.common import ASSERTIONS, LN_2, LOG2_E, architecture, cdiv, launch, rounded_product
+from fastpixcon.kernels.common import (
+    ASSERTIONS,
+    LN_2,
+    LOG2_E,
+    architecture,
+    cdiv,
+    is_temperature,
+    launch,
+    rounded_product,
+)
 from fastpixcon.kernels.info_nce import precision
 from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, draw_keys, is_drawn, load_mined
 from fastpixcon.kernels.info_nce_sums import NOTHING
@@ -112,7 +121,7 @@ def memory_means_kernel(
     FIXED: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """log of the sums of all splits, and the means."""
-    tl.device_assert(tl.load(temperature_ptr) > 0, "temperature: not a number > 0")
+    tl.device_assert(is_temperature(tl.load(temperature_ptr)), "temperature: not a number > 0 from 2^-126 on")
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     offs_d = tl.arange(0, BLOCK_D)
     here = offs < N

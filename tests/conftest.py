@@ -33,6 +33,10 @@ ONE_IN = {
     "test_a_row_that_is_not_finite_shows_in_the_loss": 6,
     "test_a_row_left_out_may_hold_anything": 6,
     "test_a_contrast_row_that_is_not_finite_shows_in_the_loss": 6,
+    "test_as_the_only_negative": 5,
+    "test_without_negatives": 5,
+    "test_rows_as_they_are": 3,
+    "test_mining_shows_it_to_every_anchor": 3,
     **dict.fromkeys((f"test_{operator}" for operator in define.OPERATORS), 5),
 }
 # And nothing of what is about schedules, which an interpreter has not, about schemas, which executed kernels share,

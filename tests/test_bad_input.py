@@ -40,6 +40,8 @@ WRONG_OPTIONS: list[tuple[str, Any, type[Exception], str]] = [
     ("temperature", -0.1, ValueError, "> 0"),
     ("temperature", float("nan"), ValueError, "> 0"),
     ("temperature", float("inf"), ValueError, "> 0"),
+    ("temperature", 1e-40, ValueError, "from 2^-126"),
+    ("temperature", 1e39, ValueError, "to 3.40282e+38"),
     ("temperature", "0.1", TypeError, "number"),
     ("temperature", None, TypeError, "number"),
     ("temperature", True, TypeError, "number"),
@@ -177,9 +179,12 @@ def test_what_only_the_values_show(backend: Backend) -> None:
     for outside in (30, -2):
         with pytest.raises(ValueError, match=r"index: got .*, want|index: got values outside \[-1, 30\)"):
             gather_normalize(MAP, torch.tensor([0, outside]))
-    for tau in (0.0, -0.5, float("nan")):
-        with pytest.raises(ValueError, match=r"temperature: got .*, want a number > 0"):
+    for tau in (0.0, -0.5, float("nan"), float("inf"), 1e-40, 1e-46):
+        with pytest.raises(ValueError, match=r"temperature: got .*, want a number > 0, from 2\^-126"):
             rows(temperature=torch.tensor(tau))
+    for tau in (2.0**-126, 3e38):
+        for temperature in (tau, torch.tensor(tau)):
+            assert rows(temperature=temperature, reduction="none").isfinite().all()
 
 
 BEYOND = """

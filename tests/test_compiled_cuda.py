@@ -190,7 +190,7 @@ def test_an_index_beyond_the_map_is_an_assertion_on_the_device() -> None:
         define.OVERLOADS["native", "gather_normalize"](embeddings, index)
 
 
-@pytest.mark.parametrize("value", [0.0, -0.1, float("nan")])
+@pytest.mark.parametrize("value", [0.0, -0.1, float("nan"), float("inf"), 1e-40])
 def test_a_temperature_that_is_not_positive_is_an_assertion_on_the_device(value: float) -> None:
     arguments = InfoNCECase(20, 16).arguments()
     arguments[4].fill_(value)

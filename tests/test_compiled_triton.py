@@ -122,7 +122,7 @@ def test_an_index_outside_the_map_is_an_assertion_on_the_device(value: int, emul
         define.OVERLOADS["triton", "gather_normalize"](embeddings, index)
 
 
-@pytest.mark.parametrize("value", [0.0, -0.1, float("nan")])
+@pytest.mark.parametrize("value", [0.0, -0.1, float("nan"), float("inf"), 1e-40])
 def test_a_temperature_that_is_not_positive_is_an_assertion_on_the_device(value: float, emulator: Emulator) -> None:
     """In the backward of a step; the forward would be slower for it."""
     case = InfoNCECase(20, 16)

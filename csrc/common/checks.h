@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -77,6 +78,14 @@ inline void check_rows(const char* name, const at::Tensor& x, const at::Tensor& 
   TORCH_CHECK_TYPE(labels.scalar_type() == at::kInt || labels.scalar_type() == at::kLong, name, "' labels: got dtype ",
                    labels.scalar_type(), ", want int32 or int64");
   check_same_device("labels", labels, x);
+}
+
+// Below, 1 / temperature is no finite float; above, temperature.
+constexpr double kTemperatureMin = 0x1p-126, kTemperatureMax = std::numeric_limits<float>::max();
+
+inline void check_temperature(double temperature) {
+  TORCH_CHECK_VALUE(temperature >= kTemperatureMin && temperature <= kTemperatureMax, "temperature: got ", temperature,
+                    ", want a number > 0, from 2^-126 to ", kTemperatureMax);
 }
 
 inline void check_temperature_and_denominator(const at::Tensor& temperature, c10::string_view denominator) {

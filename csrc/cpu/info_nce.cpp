@@ -9,6 +9,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -79,8 +80,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
       const int64_t to = a.source[i], count = p.num_positives(i);
       log_sum_out[to] = static_cast<float>(log_z.rows[i]);
       num_positives_out[to] = static_cast<int32_t>(count);
-      if (count == 0 || log_z.rows[i] == -kInf) continue;
+      if (count == 0) continue;
       if (p.negatives) {
+        if (log_z.rows[i] == -kInf && !std::isnan(of.loss[i])) continue;  // of no negatives exactly nothing
         loss_out[to] = static_cast<float>(of.loss[i] / count);
         weight_out[to] = static_cast<float>(of.weight[i] / count);
       } else {

@@ -24,7 +24,7 @@ const TileKernels& tile_kernels(at::ScalarType dtype) {
 
 Scale::Scale(const at::Tensor& temperature_in, bool unit_rows) {
   const double temperature = temperature_in.item<double>();
-  TORCH_CHECK_VALUE(temperature > 0, "temperature: got ", temperature, ", want a number > 0");
+  check_temperature(temperature);
   online = !unit_rows || temperature < kFixedShiftMin;
   scale = static_cast<float>(1 / temperature / (online ? 1 : kLn2));
   inverse = scale * (online ? 1 : kLn2);

@@ -58,7 +58,12 @@ void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, SortedRows& set
       if (i >= set.n) continue;
       const scalar_t* from = x + set.source[i] * x_stride;
       if (set.inv_norm.empty()) {
-        for (int64_t k = 0; k < D; ++k) row[k] = static_cast<float>(from[k]);
+        float nothing = 0;
+        for (int64_t k = 0; k < D; ++k) {
+          row[k] = static_cast<float>(from[k]);
+          nothing += row[k] * 0;
+        }
+        if (nothing != 0) std::fill(row, row + D, nothing);  // not finite: an infinite logit may add nothing to a sum
         continue;
       }
       const double inverse = inverse_norm(std::sqrt(sum_of_squares(from, D)));

@@ -140,7 +140,7 @@ void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
   for (int64_t j = 0; j < tile.n; ++j) columns.sum[j] += column_sum[j];
 }
 
-// Raises a running sum's maximum to at least `best`; false if there is nothing to add.
+// Raises a running sum's maximum to at least `best`, which may have lost a NaN; false if there is no number to add.
 inline bool raise_max(RunningSum sums, int64_t i, float best) {
   if (best == -kInfinity) return false;
   if (best > sums.max[i]) {
@@ -148,6 +148,11 @@ inline bool raise_max(RunningSum sums, int64_t i, float best) {
     sums.max[i] = best;
   }
   return true;
+}
+
+// To a running sum what a tile has of it: nothing, if raise_max said so, but that a NaN among nothings stays visible.
+inline void add_sum(RunningSum sums, int64_t i, bool any, float sum) {
+  if (any || sum != sum) sums.sum[i] += sum;
 }
 
 void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
@@ -163,9 +168,10 @@ void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
     const Lanes lanes(tile, i);
     Vec best = splat(-kInfinity), sum{};
     for (int64_t v = 0; v < tile.n; v += kWidth) best = maximum(best, row_logit(lanes, i, v));
-    if (!raise_max(rows, i, max_lanes(best))) continue;
-    for (int64_t v = 0; v < tile.n; v += kWidth) sum += exp2((row_logit(lanes, i, v) - rows.max[i]) * kLog2E);
-    rows.sum[i] += sum_lanes(sum);
+    const bool any = raise_max(rows, i, max_lanes(best));
+    const float max = any ? rows.max[i] : 0;
+    for (int64_t v = 0; v < tile.n; v += kWidth) sum += exp2((row_logit(lanes, i, v) - max) * kLog2E);
+    add_sum(rows, i, any, sum_lanes(sum));
   }
   if (columns.sum == nullptr) return;
   float column_max[kTileStride], column_sum[kTileStride] = {};
@@ -187,8 +193,7 @@ void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
       store(column_sum + v, load(column_sum + v) + e);
     }
   }
-  for (int64_t j = 0; j < tile.n; ++j)
-    if (any[j]) columns.sum[j] += column_sum[j];
+  for (int64_t j = 0; j < tile.n; ++j) add_sum(columns, j, any[j], column_sum[j]);
 }
 
 struct SoftplusSigmoid {

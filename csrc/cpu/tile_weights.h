@@ -101,8 +101,8 @@ void weights_online(const TileView& tile, RunningSum rows, float* factor) {
     const bool any = raise_max(rows, i, max_lanes(best));
     factor[i] = before == -kInfinity || !any ? 1 : exp2(splat((before - rows.max[i]) * kLog2E))[0];
     for (int64_t v = 0; v < tile.n; v += kWidth) {
-      Vec e{};
-      if (any) e = exp2((logit(tile, i, v) - rows.max[i]) * kLog2E);
+      const Vec x = logit(tile, i, v);
+      Vec e = any ? exp2((x - rows.max[i]) * kLog2E) : x * 0.0f;  // of NaN it stays
       if (!lanes.plain(v)) e = select(lanes.in_sum(v), e, Vec{});
       sum += e;
       store(s + v, e);

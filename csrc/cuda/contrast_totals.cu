@@ -24,7 +24,7 @@ __device__ float product_sum(const float* products, int slots, int64_t size, int
 __global__ void __launch_bounds__(kContrastThreads)
     log_sums(const float* sums, const float* maxima, const int64_t* source, const float* temperature,
              const float* products, float* log_sum, float* mean, int N, int D, int slots) {
-  FASTPIXCON_DEVICE_CHECK(*temperature > 0, "temperature: not a number > 0");
+  FASTPIXCON_DEVICE_CHECK(is_temperature(*temperature), "temperature: not a number > 0 from 2^-126 on");
   const int n = blockIdx.x * kRowsOfBlock + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (n >= N) return;
   const int64_t to = place_of(source, n);

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(Tiles::kThreads, 2)
   }
   float row_losses[kM][2] = {}, row_weights[kM][2] = {};
   int32_t row_counts[kM][2] = {};
-  FASTPIXCON_DEVICE_CHECK(*temperature > 0, "temperature: not a number > 0");
+  FASTPIXCON_DEVICE_CHECK(is_temperature(*temperature), "temperature: not a number > 0 from 2^-126 on");
   const float scale = 1.0f / *temperature;
   sweep.run<kPrecision>(
       i0, min(i0 + kRows, row_valid), 0, column_valid, begin, end, [](int) {},

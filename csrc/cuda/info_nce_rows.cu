@@ -33,6 +33,10 @@ __global__ void __launch_bounds__(kRowwiseThreads)
     }
     direction = direction_of(warp_sum(sum), scale);
     if (lane == 0) inv_norms[n] = scale * direction;
+  } else {  // one that is not finite is NaN altogether: an infinite logit may add nothing to a sum
+    float nothing = 0;
+    for (int d = lane; d < D; d += kWarp) nothing += to_float(x[d * stride_d]) * 0.0f;
+    scale += warp_sum(nothing);
   }
   for (int d = lane; d < D_pad; d += kWarp) {
     const float value = d < D ? to_float(x[d * stride_d]) : 0;

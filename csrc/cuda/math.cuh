@@ -8,6 +8,9 @@ namespace fastpixcon {
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
+// Beyond, it or its reciprocal is no finite float.
+__device__ inline bool is_temperature(float x) { return x >= 0x1p-126f && x <= 0x1.fffffep127f; }
+
 // log(1 + t) for 0 <= t <= 1, relative error below 2e-7: t times a polynomial, exact at 0.
 __device__ inline float log1p_unit(float t) {
   float p = -0.0032440233f;

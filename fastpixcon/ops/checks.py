@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastpixcon.ops.backends import choose
+from fastpixcon.reference.info_nce import TEMPERATURES
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
 LABEL_DTYPES = (torch.int32, torch.int64)  # what the operators take
@@ -61,6 +62,14 @@ def _positive_number(name: str, value: object) -> None:
         raise TypeError(f"{name}: got {value!r}, want a number > 0")
     if not 0 < value < math.inf:  # type: ignore[operator]  # in this form Dynamo traces it for a float that changes
         raise ValueError(f"{name}: got {value}, want a finite number > 0")
+
+
+def _temperature(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"temperature: got {value!r}, want a number > 0")
+    least, most = TEMPERATURES
+    if not least <= value <= most:  # type: ignore[operator]
+        raise ValueError(f"temperature: got {value}, want a number > 0, from 2^-126 to {most:.6g}")
 
 
 def embeddings_map(embeddings: object) -> None:
@@ -294,7 +303,7 @@ def temperature_scale(temperature: float | Tensor, base_temperature: float | Non
                 " tensor of one element"
             )
     else:
-        _positive_number("temperature", temperature)
+        _temperature(temperature)
     if base_temperature is None:
         return None
     _positive_number("base_temperature", base_temperature)

@@ -7,7 +7,7 @@
        count   [N] int32, the kept positives
        column_loss, column_weight, column_count   [M] of the contrast rows as anchors; [0] unless mutual
 
-An empty sum (log_sum -inf) gives no loss and no weight.
+An empty sum (log_sum -inf) gives no loss and no weight, but of a positive that is NaN.
 """
 
 import torch

@@ -2,7 +2,8 @@
 
     anchors         [N, D], anchor_labels   [N] int32 or int64, -1 leaves a row out
     contrast        [M, D], contrast_labels [M]; None: the anchors themselves, without j = i
-    temperature     [] float32 (float64 for float64 rows)
+    temperature     [] float32 (float64 for float64 rows), from 2^-126, below which 1 / temperature is no float32, to
+                    the largest float32
     denominator     "negatives" (Wang et al. 2021, eq. 3) or "all" (Khosla et al. 2020, L_out)
     rows            "raw": normalised here; "unit": already unit (or zero) rows; "any": taken as they are
     fixed_shift     the caller knows that temperature >= 0.025, for a backend that can't look at it: e^s of unit
@@ -16,6 +17,8 @@
 With s_ij = a_i.c_j / temperature, Z_i = sum_neg e^s_ij, P_i the positives of i:
     negatives: loss_i = mean_{p in P_i} log(1 + Z_i e^-s_ip)
     all:       loss_i = log_sum_i - mean_{p in P_i} s_ip
+A row that takes part and has a NaN or an infinite number is NaN altogether, so the loss of every anchor with a positive
+that is it, or has it among its positives or negatives, is NaN: also where Z_i = 0. "unit" rows have no infinity.
 Backward, with G = dL/ds: d_anchors = G C / T (self contrast: (G + G^T) A / T), d_contrast = G^T A / T,
 d_temperature = -sum_ij G_ij s_ij / T, which is read off the rows of d_anchors.
 """

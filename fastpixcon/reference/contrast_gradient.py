@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fastpixcon.reference.contrast_positives import positive_sums
 from fastpixcon.reference.contrast_sums import Pairs, accumulated, batch_pairs
-from fastpixcon.reference.info_nce import taking_part
+from fastpixcon.reference.info_nce import check_temperature, taking_part
 
 
 def d_logits(
@@ -43,6 +43,7 @@ def contrast_gradient(
     seed: Tensor | None,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_temperature(temperature)
     these = batch_pairs(anchors, anchor_labels, contrast, contrast_labels, diagonal, mined, seed)
     g = d_logits(these, temperature, d_loss, log_sum, weight, count, denominator)  # [N, M]
     if column_d_loss is not None and column_log_sum is not None:

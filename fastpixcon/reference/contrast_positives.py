@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from fastpixcon.reference.contrast_sums import Pairs, batch_pairs
+from fastpixcon.reference.info_nce import check_temperature
 
 
 def positive_sums(
@@ -38,6 +39,7 @@ def contrast_positives(
     mined: Tensor | None,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    check_temperature(temperature)
     these = batch_pairs(anchors, anchor_labels, contrast, contrast_labels, diagonal, mined, seed)
     rows = positive_sums(these, temperature, log_sum, denominator)[:3]
     if column_log_sum is None:

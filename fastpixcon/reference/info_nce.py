@@ -11,7 +11,9 @@ from fastpixcon.reference.gather_normalize import normalize, normalize_backward
 
 
 def taking_part(x: Tensor, labels: Tensor | None) -> Tensor:
-    """``x [N, D]`` with zeros where a row is left out, which may hold anything: 0 times NaN is NaN."""
+    """``x [N, D]`` with zeros where a row is left out, which may hold anything: 0 times NaN is NaN. One that takes part
+    and is not finite is NaN altogether: its logits might be infinite, and add nothing to a sum."""
+    x = x.where(x.isfinite().all(dim=1, keepdim=True), torch.nan)
     return x if labels is None else x.where((labels != -1)[:, None], 0)
 
 
@@ -25,9 +27,13 @@ def prepare(x: Tensor, labels: Tensor | None, rows: str) -> tuple[Tensor, Tensor
     return unit.to(accumulate), inv_norm.to(accumulate)
 
 
+TEMPERATURES = (2.0**-126, (2 - 2.0**-23) * 2.0**127)  # beyond, it or its reciprocal is no finite float32
+
+
 def check_temperature(temperature: Tensor) -> None:
-    if temperature.device.type == "cpu" and not bool(temperature > 0):
-        raise ValueError(f"temperature: got {float(temperature)}, want a number > 0")
+    least, most = TEMPERATURES
+    if temperature.device.type == "cpu" and not least <= float(temperature) <= most:
+        raise ValueError(f"temperature: got {float(temperature)}, want a number > 0, from 2^-126 to {most:.6g}")
 
 
 def pairs(anchor_labels: Tensor, contrast_labels: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -89,6 +95,7 @@ def info_nce_backward(
     is_sorted: bool,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_temperature(temperature)
     a, a_inv_norm = prepare(anchors, anchor_labels, rows)  # [N, D]
     c, c_inv_norm = (a, a_inv_norm) if contrast is None else prepare(contrast, contrast_labels, rows)  # [M, D]
     tau = temperature.to(a)

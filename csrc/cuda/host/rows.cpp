@@ -42,7 +42,7 @@ Rows prepare(const Tensor& x, const Tensor& labels, c10::string_view how, const 
              const std::optional<Tensor>& classes) {
   const int64_t n = x.size(0), D = x.size(1), element = static_cast<int64_t>(x.element_size());
   const bool raw = how == "raw";
-  if (!by.source.has_value() && !raw && is_in_pieces(x, kPanel))
+  if (!by.source.has_value() && how == "unit" && is_in_pieces(x, kPanel))
     return {x, labels.contiguous(), std::nullopt, std::nullopt};
   const int64_t D_pad = round_up(D, kPanel / element);
   Rows rows{at::empty({n, D_pad}, x.options()), at::empty({n}, labels.options().dtype(at::kInt)), by.source,
