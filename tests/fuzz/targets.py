@@ -142,9 +142,8 @@ def against_reference(given: Input, actual: tuple[Tensor, ...] | Exception) -> N
     elif given.operator in LOSSES:
         if of_unit_rows(given):
             for loss, wanted in zip(actual, expected, strict=True):
-                lost = (loss.isnan(), wanted.isnan())
-                lost = tuple(x.any(dim=1) if x.dim() > 1 else x for x in lost)
-                assert torch.equal(*lost), f"got {loss}, want {wanted}"
+                got, want = (x.isnan().any(dim=1) if x.dim() > 1 else x.isnan() for x in (loss, wanted))
+                assert torch.equal(got, want), f"got {loss}, want {wanted}"
     elif given.operator == "gather_normalize":
         lost = expected[0].isnan().any(dim=1)  # [N]; of a row that is not finite the contract says no more
         assert torch.equal(actual[0].isnan().any(dim=1), lost), f"rows with a NaN: got {actual[0]}, want {expected[0]}"
