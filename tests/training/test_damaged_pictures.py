@@ -46,11 +46,11 @@ def saved(pixels: np.ndarray, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def matrix(**options: Any) -> bytes:
+def matrix(of: type = np.uint8, **options: Any) -> bytes:
     from scipy.io import savemat
 
     file = io.BytesIO()
-    savemat(file, {"captions": "a label", "S": every_id([0, 1, 182])}, **options)
+    savemat(file, {"captions": "a label", "S": every_id([0, 1, 182]).astype(of)}, **options)
     return file.getvalue()
 
 
@@ -82,6 +82,7 @@ MATRICES = {
     "mat": lambda: matrix(),
     "compressed mat": lambda: matrix(do_compression=True),
     "mat of version 4": lambda: matrix(format="4"),
+    "mat of floats": lambda: matrix(of=np.float64, do_compression=True),
 }
 
 

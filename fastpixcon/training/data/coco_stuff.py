@@ -24,6 +24,7 @@ from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet, distinct_colours
 from fastpixcon.training.data.decoding import Size
 from fastpixcon.training.data.files import PICTURE, Files, Ids, LabelFormat, dataset_root, open_listed, open_pairs
+from fastpixcon.training.data.matlab import MatlabError, Matrix, open_matrix
 from fastpixcon.training.data.names import JPEG, PNG, Finder, names
 
 # Ids and names of https://github.com/nightrome/cocostuff: labels.txt, labels.md (what is removed), README.md (164k);
@@ -99,35 +100,31 @@ def _data_set(train: Files, val: Files, no_test: str) -> DataSet:
     return DataSet(train, val, _CLASSES, distinct_colours(1, len(_CLASSES)), no_test=no_test)
 
 
-def _matrix_size(path: str) -> Size:
-    from scipy.io import whosmat  # comes with scikit-learn; a second of imports that only this data set needs
-
+def _matrix(path: str) -> Matrix:
     try:
-        shapes = {name: shape for name, shape, _ in whosmat(path)}
-    except Exception as error:  # scipy lets through whatever a broken file sets off
-        raise _no_matrix(path, f"cannot be read: {error or type(error).__name__}") from None
-    if len(shapes.get("S", ())) != 2:
-        raise _no_matrix(path, f"has {shapes}")
-    height, width = shapes["S"]
+        with open(path, "rb") as file:
+            return open_matrix(file.read(), "S")
+    except OSError as error:
+        raise _no_matrix(path, f"cannot be read: {error.strerror}") from None
+    except MatlabError as error:
+        raise _no_matrix(path, str(error)) from None
+
+
+def _matrix_size(path: str) -> Size:
+    height, width = _matrix(path).shape
     return width, height
 
 
 def _read_matrix(path: str) -> np.ndarray:
-    from scipy.io import loadmat
-
     try:
-        ids = loadmat(path, variable_names=["S"])["S"]
-        if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "buif" or ids.ndim != 2 or not ids.size:
-            raise _no_matrix(path, f"got {type(ids).__name__} of {getattr(ids, 'dtype', 'no dtype')} {np.shape(ids)}")
-        with np.errstate(invalid="ignore"):  # NaN
-            raw: np.ndarray = ids.astype(np.uint8)
-        if not np.array_equal(raw, ids):
-            raise _no_matrix(path, f"got {ids.dtype} {list(ids.shape)} from {ids.min()} to {ids.max()}")
-        return raw
-    except TrainingError:
-        raise
-    except Exception as error:
-        raise _no_matrix(path, f"cannot be read: {error or type(error).__name__}") from None
+        ids = _matrix(path).values()
+    except MatlabError as error:
+        raise _no_matrix(path, str(error)) from None
+    with np.errstate(invalid="ignore"):  # NaN
+        raw: np.ndarray = ids.astype(np.uint8)
+    if not np.array_equal(raw, ids):
+        raise _no_matrix(path, f"got {ids.dtype} {list(ids.shape)} from {ids.min()} to {ids.max()}")
+    return raw
 
 
 def _no_matrix(path: str, why: str) -> TrainingError:
