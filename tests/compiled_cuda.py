@@ -23,7 +23,10 @@ from fastpixcon.ops import define, extension
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-FLAGS = ("-O3", "-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-arch=sm_80", f"-I{ROOT / 'csrc'}")
+FLAGS = (
+    "-O3", "-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-arch=sm_80", f"-I{ROOT / 'csrc'}",
+    '-DFASTPIXCON_CUDA_ARCHITECTURES="8.0"',
+)  # fmt: skip
 ENTRY = re.compile(r"^(?:\.weak |\.visible )?\.entry (\w+)", re.MULTILINE)
 FUNCTION = re.compile(r"(?=^(?:\.weak |\.visible )?\.(?:entry|func) )", re.MULTILINE)
 LARGE, SMALL = 166912, 101376  # bytes of shared memory a block of sm_80, of sm_86, 89 and 120
