@@ -3,6 +3,7 @@
 from fastpixcon import functional, ops
 from fastpixcon._version import __version__
 from fastpixcon.contrast_model import ContrastModel
+from fastpixcon.last_call import LastCall
 from fastpixcon.losses import InfoNCELoss, PixelContrastLoss, SupConLoss
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
@@ -11,6 +12,7 @@ from fastpixcon.ops.backends import backend, show_config
 __all__ = [
     "ContrastModel",
     "InfoNCELoss",
+    "LastCall",
     "MemoryBank",
     "Mining",
     "PixelContrastLoss",

@@ -76,13 +76,29 @@ def select_anchors(
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
+    return _select(labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index, seed, backend)[0]
+
+
+def _select(
+    labels: Tensor,
+    predictions: Tensor,
+    num_classes: int | None,
+    max_samples: int,
+    max_views: int,
+    min_pixels: int | None,
+    ignore_index: int,
+    seed: int | Tensor,
+    backend: str,
+) -> tuple[SelectedAnchors, Tensor]:
+    """The anchors; of every class the segments that give some, and those that are left out, [2, K]."""
     num_classes = checks.selection(labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     op = choose("select_anchors", labels, backend)
     min_pixels = max_views + 1 if min_pixels is None else min_pixels
-    return SelectedAnchors(
-        *op(labels, predictions.detach(), seed, num_classes, max_samples, max_views, min_pixels, ignore_index)
+    *selected, segments = op(
+        labels, predictions.detach(), seed, num_classes, max_samples, max_views, min_pixels, ignore_index
     )
+    return SelectedAnchors(*selected), segments
 
 
 def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
@@ -121,7 +137,7 @@ def info_nce(
     mining: Miner | None = None,
     contrast_with: str = "both",
     seed: int | Tensor = 0,
-    process_group: Any = None,
+    process_group: Any = distributed.NO_GROUP,
     across: str = "gather",
     backend: str = "auto",
 ) -> Tensor:
@@ -149,10 +165,10 @@ def info_nce(
         mining: a :class:`fastpixcon.Mining`: which pairs an anchor keeps. This and memory want unit or raw rows.
         contrast_with: with a memory, contrast with the rows of the "batch", with "memory" or with "both".
         seed: int or [] int64 tensor, of the pairs that mining draws.
-        process_group: a ``torch.distributed.ProcessGroup`` (NCCL on GPUs, Gloo on CPUs): the anchors of all its ranks
-            are the contrast set, and "mean" and "sum" are over all of them, the same on every rank. A gradient is
-            that of the sum of what all ranks return: as DistributedDataParallel, which takes the mean over ranks,
-            wants it. All ranks call forward and backward; numbers of anchors may differ, also be 0.
+        process_group: "world" or a ``torch.distributed.ProcessGroup`` (NCCL on GPUs, Gloo on CPUs): the anchors of all
+            its ranks are the contrast set, and "mean" and "sum" are over all of them, the same on every rank. A
+            gradient is that of the sum of what all ranks return: as DistributedDataParallel, which takes the mean over
+            ranks, wants it. All ranks call forward and backward; numbers of anchors may differ, also be 0.
         across: "gather": every rank gets all rows, in memory that grows with all anchors; "ring": shards pass around,
             in memory that grows with its own; not with mining.
         backend: "auto", "reference", "native" or "triton".
@@ -190,7 +206,7 @@ def info_nce(
         process_group=process_group,
         across=across,
         backend=backend,
-    )
+    )[0]
 
 
 def pixel_contrast(
@@ -210,7 +226,7 @@ def pixel_contrast(
     mining: Miner | None = None,
     contrast_with: str = "both",
     seed: int | Tensor = 0,
-    process_group: Any = None,
+    process_group: Any = distributed.NO_GROUP,
     across: str = "gather",
     backend: str = "auto",
 ) -> Tensor:
@@ -232,24 +248,61 @@ def pixel_contrast(
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
+    return pixel_contrast_and_facts(
+        embeddings,
+        labels,
+        predictions,
+        temperature=temperature,
+        base_temperature=base_temperature,
+        max_samples=max_samples,
+        max_views=max_views,
+        min_pixels=min_pixels,
+        ignore_index=ignore_index,
+        num_classes=num_classes,
+        denominator=denominator,
+        memory=memory,
+        mining=mining,
+        contrast_with=contrast_with,
+        seed=seed,
+        process_group=process_group,
+        across=across,
+        backend=backend,
+    )[0]
+
+
+def pixel_contrast_and_facts(
+    embeddings: Tensor,
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    temperature: float | Tensor,
+    base_temperature: float | None,
+    max_samples: int,
+    max_views: int,
+    min_pixels: int | None,
+    ignore_index: int,
+    num_classes: int | None,
+    denominator: str,
+    memory: Bank | None,
+    mining: Miner | None,
+    contrast_with: str,
+    seed: int | Tensor,
+    process_group: Any,
+    across: str = "gather",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`pixel_contrast`, and what it did: the loss [], segments [2, K] as of the operator ``select_anchors``,
+    labels [max_samples] and numbers of positives [max_samples] of the anchors."""
     checks.embeddings_map(embeddings)
     checks.same_pixels(embeddings, labels, predictions)
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.temperature_scale(temperature, base_temperature)
     if contrast_with != "batch" and isinstance(rows := getattr(memory, "rows", None), Tensor):
         checks.wants_float64("embeddings", embeddings, rows, backend)
-    selected = select_anchors(
-        labels,
-        predictions,
-        num_classes=num_classes,
-        max_samples=max_samples,
-        max_views=max_views,
-        min_pixels=min_pixels,
-        ignore_index=ignore_index,
-        seed=seed,
-        backend=backend,
+    selected, segments = _select(
+        labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index, seed, backend
     )
-    return _info_nce(
+    loss, num_positives = _info_nce(
         gather_normalize(embeddings, selected.index, backend=backend),
         selected.label,
         None,
@@ -269,6 +322,7 @@ def pixel_contrast(
         across=across,
         backend=backend,
     )
+    return loss, segments, selected.label, num_positives
 
 
 def memory_rows(
@@ -359,7 +413,8 @@ def _info_nce(
     process_group: Any,
     across: str,
     backend: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """The loss; how many positives each anchor has, [N]."""
     checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.one_of("contrast_with", contrast_with, CONTRASTS)
@@ -411,11 +466,11 @@ def _info_nce(
     if scale is not None:
         loss = loss * scale
     if reduction == "none":
-        return loss
+        return loss, num_positives
     total, anchors_with_positive = loss.sum(), (num_positives > 0).sum()
     if ranks is not None:
         total, anchors_with_positive = distributed.total(total, anchors_with_positive, ranks)
-    return total if reduction == "sum" else total / anchors_with_positive.clamp(min=1)
+    return total if reduction == "sum" else total / anchors_with_positive.clamp(min=1), num_positives
 
 
 def _unit_rows(x: Tensor, labels: Tensor, backend: str) -> Tensor:

@@ -6,11 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from fastpixcon import distributed, functional
+from fastpixcon.distributed import NO_GROUP, Ranks
+from fastpixcon.last_call import LastCall, last_call
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
 from fastpixcon.ops import checks
+from fastpixcon.ops.calls import draw_seed
 
 __all__ = ["InfoNCELoss", "PixelContrastLoss", "SupConLoss"]
+
+BANK_STREAM = 0x0B41  # so that a call's rows for the bank are not those of its anchors
 
 
 class PixelContrastLoss(nn.Module):
@@ -33,17 +38,25 @@ class PixelContrastLoss(nn.Module):
         mining: a :class:`Mining`: which of its positives and negatives an anchor keeps; None: all.
         denominator: "negatives" (the paper) or "all" (SupCon).
         contrast_with: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
-        process_group: a ``torch.distributed.ProcessGroup``, such as ``torch.distributed.group.WORLD`` after
-            ``init_process_group``: anchors contrast with those of all its ranks, and every rank returns the mean over
-            all of them, with the gradient that DistributedDataParallel wants. A memory takes the batches of all ranks.
-        across: "gather": every rank gets the anchors of all; "ring": they pass around, so that memory does not grow
-            with the number of ranks; not with mining.
+        process_group: "world": all ranks, those of the first call, so that the module may be made before
+            ``init_process_group``; or a ``torch.distributed.ProcessGroup``. Anchors contrast with those of all its
+            ranks, and every rank returns the mean over all of them, with the gradient that DistributedDataParallel
+            wants. A memory takes the batches of all ranks. Left out: every process is alone.
+        across: "gather" (the default): every rank gets the anchors of all; "ring": they pass around, so that memory
+            does not grow with the number of ranks; not with mining.
+        seed: of the anchors and of mining's draws, an int or a [] int64 tensor on the device of the maps, the same at
+            every call (a tensor may be changed in between); None: a number of torch's generator of that device, another
+            one at every call, as dropout takes it.
 
-    The buffer ``seed`` ([] int64) starts from ``torch.initial_seed()`` and advances on the device by one a call:
-    every call draws other pixels, and a restored ``state_dict`` draws the same ones again.
+    ``torch.manual_seed`` and torch's random state, which ``torch.utils.checkpoint`` keeps and a checkpoint of a
+    training should, repeat what is drawn. A forward that is computed anew for its backward draws the same, and changes
+    nothing twice.
     """
 
-    seed: Tensor
+    # What the last call left, buffers that are not in the state_dict; ``last`` reads them.
+    _segments: Tensor  # [2, K] int32
+    _labels: Tensor  # [max_samples] int32
+    _num_positives: Tensor  # [max_samples] int32
 
     def __init__(
         self,
@@ -58,8 +71,9 @@ class PixelContrastLoss(nn.Module):
         mining: Mining | None = None,
         denominator: str = "negatives",
         contrast_with: str = "both",
-        process_group: Any = None,
-        across: str = "gather",
+        process_group: Any = NO_GROUP,
+        across: str | None = None,
+        seed: int | Tensor | None = None,
     ) -> None:
         super().__init__()
         if memory is not None and not isinstance(memory, MemoryBank):
@@ -72,9 +86,11 @@ class PixelContrastLoss(nn.Module):
         if contrast_with == "memory" and memory is None:
             raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")
         # Always max_samples rows: their number is exchanged once.
-        self.ranks = distributed.ranks_of(process_group, across, same_sizes=True)
-        if self.ranks is not None:
-            checks.across_ranks(None, mining, across)
+        self._group = distributed.Group(process_group, across, same_sizes=True)
+        if self._group.is_asked_for:
+            checks.across_ranks(None, mining, self._group.across)
+        if seed is not None and not isinstance(seed, Tensor):
+            checks.seed_tensor(seed, torch.device("cpu"))
         checks.temperature_scale(temperature, base_temperature)
         checks.positive_int("max_samples", max_samples)
         checks.positive_int("max_views", max_views)
@@ -95,7 +111,32 @@ class PixelContrastLoss(nn.Module):
         self.mining = mining
         self.denominator = denominator
         self.contrast_with = contrast_with
-        self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63, dtype=torch.int64))
+        self.seed = seed
+        K = checks.DEFAULT_NUM_CLASSES if num_classes is None else num_classes
+        for name, shape in (("_segments", (2, K)), ("_labels", (max_samples,)), ("_num_positives", (max_samples,))):
+            self.register_buffer(name, torch.empty(shape, dtype=torch.int32), persistent=False)
+        self.reset_parameters()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        state_dict.pop(f"{prefix}seed", None)  # of earlier versions
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def reset_parameters(self) -> None:
+        """Forgets the last call, whatever the buffers held: as after ``to_empty`` of a module made on the meta device.
+        A ``memory`` resets itself."""
+        self._segments.zero_()
+        self._labels.fill_(-1)
+        self._num_positives.zero_()
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """The ranks that it contrasts across; None where there is only this one (yet)."""
+        return self._group.ranks()
+
+    @property
+    def last(self) -> LastCall:
+        """What the last call did; before the first one zeros."""
+        return last_call(self._segments, self._labels, self._num_positives, self.memory)
 
     def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
         """The mean loss in nats per anchor, []; 0, still attached to the graph, if no anchor has a positive.
@@ -105,11 +146,19 @@ class PixelContrastLoss(nn.Module):
             labels: [B, H, W], any integer dtype, on the device of embeddings.
             predictions: [B, h, w] integer classes, or logits [B, K, h, w].
 
+        What it did, :attr:`last` tells.
+
         Raises:
             TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
             RuntimeError: with a process_group, a rank is lost.
         """
-        loss = functional.pixel_contrast(
+        checks.embeddings_map(embeddings)
+        number = draw_seed(embeddings)  # always one, so that a forward computed anew has the same random state
+        seed = number if self.seed is None else self.seed
+        ranks, memory = self.ranks or NO_GROUP, self.memory
+        if memory is not None:
+            memory.begin_call(number, adds=self.training, is_read=self.contrast_with != "batch")
+        loss, *facts = functional.pixel_contrast_and_facts(
             embeddings,
             labels,
             predictions,
@@ -121,16 +170,27 @@ class PixelContrastLoss(nn.Module):
             ignore_index=self.ignore_index,
             num_classes=self.num_classes,
             denominator=self.denominator,
-            memory=self.memory,
+            memory=memory,
             mining=self.mining,
             contrast_with=self.contrast_with,
-            seed=self.seed,
-            process_group=self.ranks,
+            seed=seed,
+            process_group=ranks,
         )
-        if self.memory is not None and self.training:
-            self.memory.enqueue(embeddings, labels, process_group=self.ranks)
-        self.seed.add_(1)
+        if memory is not None and self.training:
+            memory.end_call(embeddings, labels, process_group=ranks, seed=number ^ BANK_STREAM)
+        self._keep(*facts)
         return loss
+
+    def _keep(self, segments: Tensor, labels: Tensor, num_positives: Tensor) -> None:
+        """For ``last``. A compiled graph writes into what is there, so that it may stand under checkpoint, where
+        modules may not get new attributes."""
+        for name, value in (("_segments", segments), ("_labels", labels), ("_num_positives", num_positives)):
+            kept, length = getattr(self, name), value.shape[-1]
+            if torch.compiler.is_compiling() and kept.device == value.device and length <= kept.shape[-1]:
+                kept.zero_()
+                kept[..., :length].copy_(value)
+            else:
+                setattr(self, name, value)
 
     def extra_repr(self) -> str:
         return (
@@ -138,8 +198,7 @@ class PixelContrastLoss(nn.Module):
             f" max_samples={self.max_samples}, max_views={self.max_views}, min_pixels={self.min_pixels},"
             f" ignore_index={self.ignore_index},"
             f" num_classes={self.num_classes}, denominator={self.denominator!r},"
-            f" mining={self.mining}, contrast_with={self.contrast_with!r}"
-            + ("" if self.ranks is None else f", across={self.ranks.across!r}, ranks={self.ranks.size}")
+            f" mining={self.mining}, contrast_with={self.contrast_with!r}" + self._group.words()
         )
 
 

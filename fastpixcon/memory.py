@@ -7,8 +7,12 @@ from torch import Tensor, nn
 
 from fastpixcon import distributed, functional
 from fastpixcon.ops import checks
+from fastpixcon.ops.calls import computed_anew, draw_seed
 
 __all__ = ["MemoryBank"]
+
+_ROOM = 8  # images whose rows may wait, to begin with
+_OLD_STATE = ("seed",)  # what states of earlier versions have besides
 
 
 class MemoryBank(nn.Module):
@@ -19,6 +23,10 @@ class MemoryBank(nn.Module):
     A batch adds, of every class in every image, a few random pixels to the ring of pixels and the mean embedding to the
     ring of regions. A full ring overwrites its oldest rows. Empty places take no part, and rows that are not finite do
     not get in.
+
+    What a loss adds waits beside the rings until the next call begins (or the ``state_dict`` is taken, or
+    :meth:`flush`): a forward that is computed anew for its backward, as under ``torch.utils.checkpoint``, meets the
+    bank that it met before, and adds nothing twice.
 
     Under DistributedDataParallel give the loss its process_group, and all ranks have the same bank; without, each would
     have its own, but buffers inside the wrapped module are those of rank 0 again at the next forward.
@@ -37,13 +45,19 @@ class MemoryBank(nn.Module):
         rows: [K, S, D] unit rows, S = pixel_size + region_size: pixels, then regions.
         labels: [K, S] int32, the class, -1 where a place is empty.
         written: [2, K] int64, rows that the rings of pixels and of regions have taken so far.
-        seed: [] int64, advances by one an :meth:`enqueue`.
+
+    Not in the state_dict: ``waiting_pixels`` [B, K, P, D], ``waiting_pixel_labels`` [B, K, P], ``waiting_regions``
+    [B, K, D], ``waiting_region_labels`` [B, K], where the last call's rows wait, and ``waiting_seed`` [], its number.
     """
 
     rows: Tensor
     labels: Tensor
     written: Tensor
-    seed: Tensor
+    waiting_pixels: Tensor
+    waiting_pixel_labels: Tensor
+    waiting_regions: Tensor
+    waiting_region_labels: Tensor
+    waiting_seed: Tensor
 
     def __init__(
         self,
@@ -69,24 +83,75 @@ class MemoryBank(nn.Module):
         self.pixels_per_image = pixels_per_image
         self.ignore_index = ignore_index
         places = pixel_size + region_size
-        self.register_buffer("rows", torch.zeros(num_classes, places, dim, dtype=dtype))
-        self.register_buffer("labels", torch.full((num_classes, places), -1, dtype=torch.int32))
-        self.register_buffer("written", torch.zeros(2, num_classes, dtype=torch.int64))
-        self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63, dtype=torch.int64))
+        self.register_buffer("rows", torch.empty(num_classes, places, dim, dtype=dtype))
+        self.register_buffer("labels", torch.empty(num_classes, places, dtype=torch.int32))
+        self.register_buffer("written", torch.empty(2, num_classes, dtype=torch.int64))
+        self.register_buffer("waiting_seed", torch.empty((), dtype=torch.int64), persistent=False)
+        self._make_room(_ROOM)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """An empty bank, whatever its buffers held: as after ``to_empty`` of a module made on the meta device."""
+        self.reset()
 
     @torch.no_grad()
-    def enqueue(self, embeddings: Tensor, labels: Tensor, *, process_group: Any = None) -> None:
-        """Adds a batch.
+    def reserve(self, images: int) -> None:
+        """Makes room for the rows of a batch of so many images (of all ranks) to wait in; there is some for 8.
+
+        A call with more images makes it by itself. Only inside a CUDA graph, or under checkpoint inside a compiled
+        graph, it has to be there before.
+        """
+        if isinstance(images, bool) or not isinstance(images, (int, torch.SymInt)) or images < 0:
+            raise ValueError(f"images: got {images!r}, want an int >= 0")
+        if self.waiting_pixels.shape[0] >= images:
+            return
+        self.flush()
+        self._make_room(images)
+
+    def _make_room(self, images: int) -> None:
+        K, P, D, device = self.num_classes, self.pixels_per_image, self.dim, self.rows.device
+        if self.rows.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"memory: no room for the rows of {images} images to wait in, and none can be made in a CUDA graph;"
+                f" want a call before it is captured, or MemoryBank.reserve({images})"
+            )
+        for name, sizes in (("pixel", (images, K, P)), ("region", (images, K))):
+            rows = torch.zeros(*sizes, D, dtype=self.rows.dtype, device=device)
+            self.register_buffer(f"waiting_{name}s", rows, persistent=False)
+            labels = torch.full(sizes, -1, dtype=torch.int32, device=device)
+            self.register_buffer(f"waiting_{name}_labels", labels, persistent=False)
+
+    @torch.no_grad()
+    def enqueue(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        *,
+        process_group: Any = distributed.NO_GROUP,
+        seed: int | Tensor | None = None,
+    ) -> None:
+        """Adds a batch at once. Within a backward nothing: a forward that is computed anew has added its batch.
 
         Args:
             embeddings: [B, D, h, w] floating, of any norm; detached here.
             labels: [B, H, W] integers, brought to [h, w] by nearest.
             process_group: every rank adds the batches of all its ranks, in the order of their ranks, so that all banks
-                stay the same; the number of images may differ between ranks.
+                stay the same; the number of images may differ between ranks. As in :class:`PixelContrastLoss`.
+            seed: of the pixels drawn, int or [] int64 tensor on the device of labels; None: torch's next random number.
 
         Raises:
             TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
         """
+        anew = self.flush()
+        rows = self._rows_of(embeddings, labels, process_group, seed)
+        if anew is not True:
+            self._write(*_unless(anew, rows))
+
+    def _rows_of(
+        self, embeddings: Tensor, labels: Tensor, process_group: Any, seed: int | Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a batch adds: pixels [B, K, P, D], their labels [B, K, P], regions [B, K, D], theirs [B, K]; -1: none,
+        or a row that is not finite, which would stay for thousands of steps. Of several ranks B is that of all."""
         checks.embeddings_map(embeddings)
         if embeddings.shape[1] != self.dim:
             raise ValueError(f"embeddings: got {embeddings.shape[1]} features, want {self.dim} (dim)")
@@ -96,12 +161,68 @@ class MemoryBank(nn.Module):
             num_classes=self.num_classes,
             pixels_per_image=self.pixels_per_image,
             ignore_index=self.ignore_index,
-            seed=self.seed,
+            seed=draw_seed(labels) if seed is None else seed,
         )
-        if process_group is not None:
+        if process_group is not distributed.NO_GROUP:
             rows = distributed.gather_memory_rows(rows, process_group)
-        self.enqueue_rows(*rows)
-        self.seed.add_(1)
+        pixels, pixel_labels, regions, region_labels = rows
+        return pixels, _finite_only(pixels, pixel_labels), regions, _finite_only(regions, region_labels)
+
+    @torch.no_grad()
+    def flush(self) -> bool | Tensor:
+        """Adds what waits to the rings. Within a backward nothing: a forward that is computed anew meets the bank that
+        it met before.
+
+        Returns:
+            whether this is within a backward; in a compiled graph a [] bool tensor.
+        """
+        anew = computed_anew(self.rows)
+        if anew is True:
+            return anew
+        self._write(*_unless(anew, self._waiting()))
+        for labels in (self.waiting_pixel_labels, self.waiting_region_labels):
+            labels.copy_(torch.where(anew, labels, -1)) if isinstance(anew, Tensor) else labels.fill_(-1)
+        return anew
+
+    def _waiting(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.waiting_pixels, self.waiting_pixel_labels, self.waiting_regions, self.waiting_region_labels
+
+    @torch.no_grad()
+    def begin_call(self, number: Tensor, *, adds: bool, is_read: bool) -> None:
+        """A call of a loss with this bank begins, whose random number is ``number`` []: adds what the call before left.
+
+        ``adds``: it will end with :meth:`end_call`; ``is_read``: the bank is among its contrast rows.
+
+        Raises:
+            RuntimeError: this is a forward that is computed anew, and the bank is no more the one that it met. (On a
+                GPU, and in a compiled graph, an assertion on the device.)
+        """
+        anew = self.flush()
+        number = number if adds else torch.full_like(number, -1)
+        if anew is False:
+            self.waiting_seed.copy_(number)
+            return
+        if adds and is_read:
+            same = self.waiting_seed == number
+            _assert(same if anew is True else same | ~anew, _MOVED_ON)
+        if isinstance(anew, Tensor):
+            self.waiting_seed.copy_(torch.where(anew, self.waiting_seed, number))
+
+    @torch.no_grad()
+    def end_call(self, embeddings: Tensor, labels: Tensor, *, process_group: Any, seed: int | Tensor) -> None:
+        """Ends a call: its batch waits for the next one, or for :meth:`flush`. Arguments are those of
+        :meth:`enqueue`."""
+        anew = computed_anew(self.rows)
+        if anew is True:
+            return
+        rows = self._rows_of(embeddings, labels, process_group, seed)
+        B = rows[0].shape[0]
+        if self.waiting_pixels.shape[0] < B:
+            self._make_room(B)
+        for waiting, new in zip(self._waiting(), rows, strict=True):
+            if isinstance(anew, Tensor):
+                new = torch.where(anew, waiting[:B], new.to(waiting.dtype))
+            waiting[:B].copy_(new)
 
     @torch.no_grad()
     def enqueue_rows(self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor) -> None:
@@ -112,31 +233,51 @@ class MemoryBank(nn.Module):
             pixel_labels, region_labels: [..] int32, the class of each row; -1 leaves it out, and so does a row that is
                 not finite: it would stay for thousands of steps.
 
+        Within a backward nothing, as :meth:`enqueue`.
+
         Raises:
             TypeError, ValueError: naming the argument.
         """
-        pixels, regions = (x.reshape(-1, self.dim) for x in (pixels, regions))
+        anew = self.flush()
+        pixel_labels, region_labels = (_finite_only(*x) for x in ((pixels, pixel_labels), (regions, region_labels)))
+        if anew is not True:
+            self._write(*_unless(anew, (pixels, pixel_labels, regions, region_labels)))
+
+    def _write(self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor) -> None:
         functional.memory_enqueue_(
             self.rows,
             self.labels,
             self.written,
             self.pixel_size,
-            pixels,
-            _finite_only(pixels, pixel_labels.reshape(-1)),
-            regions,
-            _finite_only(regions, region_labels.reshape(-1)),
+            pixels.reshape(-1, self.dim),
+            pixel_labels.reshape(-1),
+            regions.reshape(-1, self.dim),
+            region_labels.reshape(-1),
         )
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Empties all rings."""
+        """Empties all rings, and what waits for them."""
         self.rows.zero_()
         self.labels.fill_(-1)
         self.written.zero_()
+        self._forget_waiting()
+
+    def _forget_waiting(self) -> None:
+        self.waiting_pixels.zero_()
+        self.waiting_pixel_labels.fill_(-1)
+        self.waiting_regions.zero_()
+        self.waiting_region_labels.fill_(-1)
+        self.waiting_seed.fill_(-1)
+
+    def _save_to_state_dict(self, *arguments: Any, **more: Any) -> None:
+        if not self.rows.is_meta:
+            self.flush()
+        super()._save_to_state_dict(*arguments, **more)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Refuses rings of other sizes, which can't be loaded without losing rows or their order, and counts that can't
-        be, of which places in memory are made."""
+        be, of which places in memory are made. What waits is not of that state."""
         rows = state_dict.get(f"{prefix}rows")
         if isinstance(rows, Tensor) and rows.shape != self.rows.shape:
             K, S, D = rows.shape if rows.dim() == 3 else (rows.shape, "?", "?")
@@ -148,20 +289,29 @@ class MemoryBank(nn.Module):
         written = state_dict.get(f"{prefix}written")
         if isinstance(written, Tensor) and bool(((written < 0) | (written >= 2**62)).any()):
             raise ValueError(f"{prefix}written: got {written.tolist()}, want counts in [0, 2^62)")
+        for name in _OLD_STATE:
+            state_dict.pop(f"{prefix}{name}", None)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+        if rows is not None:
+            self._forget_waiting()
 
-    def get_extra_state(self) -> dict[str, int]:
-        """What the shape of ``rows`` does not tell."""
-        return {"pixel_size": self.pixel_size, "region_size": self.region_size}
+    def get_extra_state(self) -> Tensor:
+        """What the shape of ``rows`` does not tell, [2] int64: places of the ring of pixels, of that of regions."""
+        return torch.tensor([self.pixel_size, self.region_size], device="cpu")
 
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        if state != self.get_extra_state():
-            got = "no sizes of rings"
-            if isinstance(state, dict) and state.keys() == self.get_extra_state().keys():
-                got = f"rings of {state['pixel_size']} pixels and {state['region_size']} regions a class"
+    def set_extra_state(self, state: Tensor | dict[str, int]) -> None:
+        """Refuses other sizes than those of this bank. Earlier versions saved a dict."""
+        wanted = [self.pixel_size, self.region_size]
+        got: Any = [state.get("pixel_size"), state.get("region_size")] if isinstance(state, dict) else state
+        if isinstance(got, Tensor) and got.is_meta:
+            return
+        got = got.tolist() if isinstance(got, Tensor) else got
+        if got != wanted:
+            is_pair = isinstance(got, list) and len(got) == 2
+            words = f"rings of {got[0]} pixels and {got[1]} regions a class" if is_pair else repr(got)
             raise ValueError(
-                f"memory bank: got {got}, want rings of {self.pixel_size} pixels and {self.region_size} regions;"
-                " a bank can't be resized"
+                f"memory bank: got {words},"
+                f" want rings of {wanted[0]} pixels and {wanted[1]} regions; a bank can't be resized"
             )
 
     def extra_repr(self) -> str:
@@ -171,6 +321,30 @@ class MemoryBank(nn.Module):
         )
 
 
+_MOVED_ON = (
+    "memory: a forward is computed anew within a backward, but since it ran the bank has taken a batch: another call"
+    " with this memory began before this backward. Want the backward of a call before the next call, or the loss"
+    " outside of checkpoint, where it is not computed anew"
+)
+
+
 def _finite_only(rows: Tensor, labels: Tensor) -> Tensor:
-    """``labels``, -1 where a row is not finite. Of another number than the rows they are refused after this."""
-    return torch.where(rows.isfinite().all(dim=1), labels, -1) if len(rows) == len(labels) else labels
+    """``labels [..]``, -1 where a row [.., D] is not finite. Of another number than the rows they are refused after
+    this."""
+    return torch.where(rows.isfinite().all(dim=-1), labels, -1) if rows.shape[:-1] == labels.shape else labels
+
+
+def _unless(anew: bool | Tensor, rows: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``rows``, without their labels where ``anew`` says so."""
+    if isinstance(anew, bool):
+        return rows
+    pixels, pixel_labels, regions, region_labels = rows
+    return pixels, torch.where(anew, -1, pixel_labels), regions, torch.where(anew, -1, region_labels)
+
+
+def _assert(condition: Tensor, message: str) -> None:
+    """``condition`` [] on the CPU now, on a GPU without waiting for it."""
+    if condition.is_cuda or torch.compiler.is_compiling():
+        torch._assert_async(condition, message)
+    elif not condition:
+        raise RuntimeError(message)

@@ -92,7 +92,7 @@ def threshold(keep, count, slack):
 @triton.jit
 def choose_kernel(
     counts_ptr, seed_ptr, keep_ptr, threshold_ptr, begin_ptr, offset_ptr, index_ptr, label_ptr, total_ptr,
-    segments, max_samples, max_views, min_pixels, slack, CHOOSE: tl.constexpr,
+    taken_ptr, segments, B, max_samples, max_views, min_pixels, slack, CHOOSE: tl.constexpr,
 ):  # fmt: skip
     seed = tl.load(seed_ptr)
     eligible_segments = 0
@@ -121,6 +121,8 @@ def choose_kernel(
         number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, min_pixels, CHOOSE)
         kept = eligible & (hash32(seed, number.to(tl.int64), SEGMENT_STREAM).to(tl.int64) <= high)
         views = tl.where(kept, tl.minimum(most, hard + easy), 0)
+        left_out = tl.where(kept, 0, segments // B)  # the second row of taken
+        tl.atomic_add(taken_ptr + left_out + number // B, 1, mask=here & (hard + easy > 0), sem="relaxed")
         many_hard = 2 * hard >= views
         many_easy = 2 * easy >= views
         keep_hard = tl.where(many_hard, tl.where(many_easy, views // 2, views - easy), hard)
@@ -279,7 +281,7 @@ def select_anchors(
     max_views: int,
     min_pixels: int,
     ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, H, W = labels.shape
     h, w = predictions.shape[-2:]
     K, segments, pixels = num_classes, num_classes * B, h * w
@@ -288,10 +290,12 @@ def select_anchors(
     index = labels.new_empty(max_samples, dtype=torch.int64)
     label = labels.new_empty(max_samples, dtype=torch.int32)
     total = labels.new_empty(1, dtype=torch.int32)
+    # Of every group its pixels and its candidates; of every class its segments that give anchors, and those left out.
+    counts = labels.new_empty(4 * segments + 2 * K, dtype=torch.int32).zero_()
+    taken = counts[4 * segments :].view(2, K)
     if B * pixels == 0:
-        return index.fill_(-1), label.fill_(-1), total.zero_()
+        return index.fill_(-1), label.fill_(-1), total.zero_(), taken
     codes = labels.new_empty(B * pixels, dtype=torch.int32)
-    counts = labels.new_empty(4 * segments, dtype=torch.int32).zero_()  # of every group: its pixels; its candidates
     keep, begin, offset = (labels.new_empty(2 * segments, dtype=torch.int32) for _ in range(3))
     below = labels.new_empty(2 * segments, dtype=torch.int64)
     candidates = labels.new_empty(most_candidates(segments, max_samples, max_views), dtype=torch.int32)
@@ -304,8 +308,8 @@ def select_anchors(
         **ASSERTIONS,
     )  # fmt: skip
     launch(
-        choose_kernel, (1,), counts, seed, keep, below, begin, offset, index, label, total, segments, max_samples,
-        min(max_views, max_samples), min_pixels, SLACK, CHOOSE=CHOOSE, num_warps=4,
+        choose_kernel, (1,), counts, seed, keep, below, begin, offset, index, label, total, taken, segments, B,
+        max_samples, min(max_views, max_samples), min_pixels, SLACK, CHOOSE=CHOOSE, num_warps=4,
     )  # fmt: skip
     launch(
         collect_kernel, (cdiv(pixels, BLOCK), B), codes, seed, keep, below, begin, counts, candidates, segments,
@@ -315,4 +319,4 @@ def select_anchors(
         draw_kernel, (segments,), codes, seed, keep, begin, offset, counts, candidates, index, label, B, segments,
         pixels, SLACK, BLOCK=BLOCK, CANDIDATES=CANDIDATES, num_warps=8,
     )  # fmt: skip
-    return index, label, total
+    return index, label, total, taken

@@ -4,6 +4,7 @@ import copy
 import datetime
 import importlib
 import os
+import pickle
 import socket
 import traceback
 import weakref
@@ -170,9 +171,7 @@ def trains_as_one_process(rank: int, size: int, across: str) -> None:
     net, tau = network(), torch.nn.Parameter(torch.tensor(0.2, dtype=torch.float64))
     wrapped = torch.nn.parallel.DistributedDataParallel(net)
     bank = fpc.MemoryBank(K, 6, 20, 10, dtype=torch.float64)
-    bank.seed.fill_(3)
-    loss = fpc.PixelContrastLoss(tau, memory=bank, process_group=dist.group.WORLD, across=across, **options)
-    loss.seed.fill_(5)
+    loss = fpc.PixelContrastLoss(tau, memory=bank, process_group=dist.group.WORLD, across=across, **options, seed=5)
     alone, alone_tau = network(), torch.nn.Parameter(tau.detach().clone())
     for step in range(2):
         before = bank.state_dict()
@@ -181,7 +180,7 @@ def trains_as_one_process(rank: int, size: int, across: str) -> None:
         rows, labels = [], []
         for r in range(size):
             x, y, predicted = images(10 * step + r, 1 + r)
-            selected = fpc.functional.select_anchors(y, predicted, seed=5 + step, **options)
+            selected = fpc.functional.select_anchors(y, predicted, seed=5, **options)
             rows.append(fpc.functional.gather_normalize(alone(x.double()), selected.index))
             labels.append(selected.label)
         wanted = info_nce(
@@ -200,12 +199,57 @@ def trains_as_one_process(rank: int, size: int, across: str) -> None:
             mine.grad = theirs.grad = None
 
 
+def made_before_the_group(rank: int, size: int, port: int, across: str) -> None:
+    """As Lightning, accelerate and transformers do: modules first, ``init_process_group`` later."""
+    dist.destroy_process_group()
+    assert dist.group.WORLD is None
+    options: dict[str, Any] = {"max_samples": 24, "max_views": 5, "num_classes": K, "seed": 3}
+
+    def bank() -> fpc.MemoryBank:
+        return fpc.MemoryBank(K, 3, 20, 10)
+
+    early = fpc.PixelContrastLoss(process_group="world", across=across, memory=bank(), **options)
+    copied = pickle.loads(pickle.dumps(early))
+    forgotten = fpc.PixelContrastLoss(process_group=dist.group.WORLD, memory=bank(), **options)
+    alone = fpc.PixelContrastLoss(**options)
+    with pytest.raises(ValueError, match=r"^process_group: got None with across='.*', want 'world'"):
+        fpc.PixelContrastLoss(process_group=dist.group.WORLD, across=across, **options)
+    assert early.ranks is None
+    assert "process_group='world'" in repr(early)
+    os.environ["WORLD_SIZE"] = str(size)  # as torchrun sets it
+    try:
+        for wrong in (lambda: early(*images(rank, 2)), lambda: fpc.PixelContrastLoss(process_group=dist.group.WORLD)):
+            with pytest.raises(ValueError, match=r"^process_group: got .*WORLD_SIZE"):
+                wrong()
+    finally:
+        del os.environ["WORLD_SIZE"]
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+    late = fpc.PixelContrastLoss(process_group=dist.group.WORLD, across=across, memory=bank(), **options)
+    for step in range(3):
+        maps = images(size * step + rank, 2)
+        losses = []
+        for module in (early, copied, late):
+            torch.manual_seed(step)
+            losses.append(module(*maps))
+        assert losses[0] == losses[1] == losses[2]
+        assert losses[0] != alone(*maps)
+        everyone = [torch.zeros(()) for _ in range(size)]
+        dist.all_gather(everyone, losses[0])
+        assert all(loss == losses[0] for loss in everyone)
+    for name, x in late.state_dict().items():
+        assert torch.equal(early.state_dict()[name], x), name
+    assert early.ranks is not None
+    assert early.ranks.size == size
+    assert pickle.loads(pickle.dumps(early)).ranks.size == size
+    with pytest.raises(ValueError, match=rf"^process_group: got None, .* before init_process_group, .* {size} ranks"):
+        forgotten(*images(rank, 2))
+
+
 def banks_stay_the_same(rank: int, size: int) -> dict[str, Any]:
     bank = fpc.MemoryBank(K, 3, 7, 5, pixels_per_image=3)
-    bank.seed.fill_(9)
     for step in range(4):
         x, y, _ = images(size * step + rank, (rank + step) % 3)  # also none
-        bank.enqueue(x, y, process_group=dist.group.WORLD)
+        bank.enqueue(x, y, process_group=("world", dist.group.WORLD)[step % 2])
     return {name: x.numpy() if isinstance(x, Tensor) else x for name, x in bank.state_dict().items()}
 
 
@@ -244,7 +288,9 @@ def refuses(rank: int, size: int) -> None:
     rows, labels = torch.randn(8, 6), torch.arange(8) % 2
     group = dist.group.WORLD
     wrong: list[tuple[type[Exception], str, Callable[[], Any]]] = [
-        (TypeError, "process_group", lambda: info_nce(rows, labels, process_group="world")),
+        (ValueError, "process_group", lambda: info_nce(rows, labels, process_group="all")),
+        (ValueError, "process_group", lambda: fpc.PixelContrastLoss(process_group=None, across="ring")),
+        (ValueError, "process_group", lambda: fpc.PixelContrastLoss(across="ring")),
         (TypeError, "process_group", lambda: fpc.PixelContrastLoss(process_group=3)),
         (ValueError, "across", lambda: fpc.PixelContrastLoss(process_group=group, across="tree")),
         (ValueError, "mining", lambda: fpc.PixelContrastLoss(process_group=group, across="ring", mining=fpc.Mining())),
@@ -257,7 +303,7 @@ def refuses(rank: int, size: int) -> None:
     loss = fpc.PixelContrastLoss(process_group=group)
     assert copy.deepcopy(loss).ranks.group is group
     assert "ranks=2" in repr(loss)
-    assert set(loss.state_dict()) == {"seed"}
+    assert set(loss.state_dict()) == set()
 
 
 def derivatives_that_there_are_not(rank: int, size: int, across: str) -> None:

@@ -169,7 +169,7 @@ def test_select_anchors(case: SelectCase, operators: Backend, threads: Callable[
     for actual, wanted in zip(run(op, case.arguments(operators.device)), expected, strict=True):
         assert actual.dtype == wanted.dtype
         assert torch.equal(actual.cpu(), wanted)
-    index, label, count = expected
+    index, label, count, segments = expected
     n = int(count)
     assert 0 <= n <= case.max_samples
     assert (index[:n] >= 0).all()
@@ -179,6 +179,7 @@ def test_select_anchors(case: SelectCase, operators: Backend, threads: Callable[
     assert len(index[:n].unique()) == n
     order = label[:n].long() * case.B * case.size[0] * case.size[1] + index[:n]
     assert (order.diff() > 0).all()
+    assert (segments[0] > 0).equal(label[:n].long().bincount(minlength=segments.shape[1]) > 0)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -74,6 +74,11 @@ def test_a_lost_rank_is_an_error_of_the_others(across: str, when: str) -> None:
         assert "to exchange" in messages[rank]
 
 
+@pytest.mark.parametrize("across", ["gather", "ring"])
+def test_a_module_made_before_the_group_finds_it(across: str) -> None:
+    on_ranks(2, checks.made_before_the_group, checks.free_port(), across)
+
+
 def test_ranks_that_disagree_all_say_so() -> None:
     on_ranks(3, checks.disagreements)
 

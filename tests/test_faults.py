@@ -172,12 +172,13 @@ def test_a_bank_takes_no_row_that_is_not_finite(value: float, complete_backend: 
     device = complete_backend.device
     m = maps(device)
     memory = fpc.MemoryBank(K, D, 20, 5).to(device)
-    memory.seed.zero_()
+    torch.manual_seed(0)
     loss = fpc.PixelContrastLoss(memory=memory, max_samples=96, max_views=10).to(device)
     spoilt = m["embeddings"].clone()
     spoilt[0, 2, :, 0] = value  # a column of class 0
     spoilt[1, 2] = value
     loss(spoilt, m["labels"], m["predictions"])
+    memory.flush()
     assert memory.rows.isfinite().all()
     # Of image 0 class 0 has lost the drawn pixels of its column, and its region; image 1 has nothing.
     assert memory.written[1].tolist() == [0, 1, 1]
@@ -228,7 +229,7 @@ def test_a_hostile_state_of_a_bank_is_refused_and_not_executed(tmp_path: Path) -
 
 def test_a_state_of_a_bank_of_another_version_is_refused() -> None:
     memory = bank()
-    for extra in ({}, {"pixel_size": 6}, [6, 6], None):
+    for extra in ({}, {"pixel_size": 6}, [6, 7], None, torch.tensor([6, 5]), torch.tensor(6)):
         with pytest.raises(ValueError, match=r"memory bank: got .*, want rings of 6 pixels and 6 regions"):
             memory.load_state_dict({**memory.state_dict(), "_extra_state": extra})
 

@@ -1,7 +1,6 @@
 """The modules: what they compute, and the state that PixelContrastLoss carries."""
 
 import copy
-import io
 import pickle
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 import fastpixcon as fpc
 from fastpixcon.functional import info_nce, pixel_contrast
+from fastpixcon.ops.calls import draw_seed
 
 B, D, h, w, K = 2, 12, 16, 18, 3
 OPTIONS: dict[str, Any] = {"max_samples": 24, "max_views": 6}
@@ -25,11 +25,12 @@ def images(device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
 def test_pixel_contrast_loss_is_the_function_with_its_seed(backend: Backend) -> None:
     maps = images(backend.device)
     loss = fpc.PixelContrastLoss(temperature=0.2, base_temperature=0.5, denominator="all", **OPTIONS).to(backend.device)
-    seed = loss.seed.clone()
     options = {"temperature": 0.2, "base_temperature": 0.5, "denominator": "all", **OPTIONS}
-    for step in range(3):
-        assert torch.equal(loss(*maps), pixel_contrast(*maps, seed=seed + step, **options))
-    assert loss.seed == seed + 3
+    torch.manual_seed(4)
+    seeds = [draw_seed(maps[0]) for _ in range(3)]
+    torch.manual_seed(4)
+    for seed in seeds:
+        assert torch.equal(loss(*maps), pixel_contrast(*maps, seed=seed, **options))
 
 
 def test_min_pixels_lets_small_segments_in(backend: Backend) -> None:
@@ -37,8 +38,8 @@ def test_min_pixels_lets_small_segments_in(backend: Backend) -> None:
     maps[1][:, :12] = 255
     maps[1][:, :3, :3] = 0  # all of class 0: four pixels of the map
     options = {"max_samples": 24, "max_views": 6}
-    loss = fpc.PixelContrastLoss(**options, min_pixels=1).to(backend.device)
-    wanted = {least: pixel_contrast(*maps, seed=loss.seed, min_pixels=least, **options) for least in (None, 1)}
+    loss = fpc.PixelContrastLoss(**options, min_pixels=1, seed=3).to(backend.device)
+    wanted = {least: pixel_contrast(*maps, seed=3, min_pixels=least, **options) for least in (None, 1)}
     assert torch.equal(loss(*maps), wanted[1])
     assert wanted[1] != wanted[None]
 
@@ -56,65 +57,69 @@ def test_every_call_draws_other_pixels(backend: Backend) -> None:
     assert len({loss(*maps).item() for _ in range(6)}) == 6
 
 
-def test_the_seed_starts_from_manual_seed(backend: Backend) -> None:
+def test_what_is_drawn_follows_manual_seed(backend: Backend) -> None:
     maps = images(backend.device)
+    loss = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        results.append(fpc.PixelContrastLoss(**OPTIONS).to(backend.device)(*maps).item())
+        results.append(loss(*maps).item())
     assert results[0] == results[1] != results[2]
 
 
-def test_no_number_of_the_global_generator_is_used(backend: Backend) -> None:
+@pytest.mark.parametrize("options", [{}, {"seed": 3}, {"max_samples": 3}], ids=["plain", "seed", "small"])
+def test_a_call_takes_one_number_of_the_generator(options: dict[str, Any], backend: Backend) -> None:
+    """Whatever its options are, so that a forward computed anew leaves what comes after it the same."""
     maps = images(backend.device)
-    before = torch.get_rng_state()
-    loss = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
+    loss = fpc.PixelContrastLoss(**{**OPTIONS, **options}).to(backend.device)
+    torch.manual_seed(0)
     maps[0].requires_grad_()
     loss(*maps).backward()
-    assert torch.equal(torch.get_rng_state(), before)
+    following = torch.rand((), device=backend.device)
+    torch.manual_seed(0)
+    draw_seed(maps[0])
+    assert torch.equal(torch.rand((), device=backend.device), following)
 
 
-def test_a_restored_state_draws_the_same_pixels(backend: Backend) -> None:
+def test_a_restored_random_state_draws_the_same_pixels(backend: Backend) -> None:
     maps = images(backend.device)
     loss = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
     loss(*maps)
-    file = io.BytesIO()
-    torch.save(loss.state_dict(), file)
-    expected = [loss(*maps).item() for _ in range(3)]
-    file.seek(0)
-    torch.manual_seed(99)
-    restored = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
-    restored.load_state_dict(torch.load(file))
-    assert [restored(*maps).item() for _ in range(3)] == expected
+    with torch.random.fork_rng():
+        expected = [loss(*maps).item() for _ in range(3)]
+    assert [loss(*maps).item() for _ in range(3)] == expected
+
+
+def test_a_state_of_the_first_version_loads() -> None:
+    """It had a seed."""
+    loss = fpc.PixelContrastLoss(**OPTIONS)
+    assert loss.state_dict() == {}
+    loss.load_state_dict({"seed": torch.tensor(3)})
+    nn.Sequential(loss).load_state_dict({"0.seed": torch.tensor(3)})
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copy_goes_its_own_way(duplicate: Any, backend: Backend) -> None:
+def test_a_copy_is_the_same_loss(duplicate: Any, backend: Backend) -> None:
     maps = images(backend.device)
     loss = fpc.PixelContrastLoss(**OPTIONS).to(backend.device)
     loss(*maps)
     other = duplicate(loss)
-    expected = loss(*maps).item()
+    assert [int(x) for x in other.last[:6]] == [int(x) for x in loss.last[:6]]
+    with torch.random.fork_rng():
+        expected = loss(*maps).item()
     assert other(*maps).item() == expected
-    assert loss.seed.data_ptr() != other.seed.data_ptr()
-
-
-def test_half_and_double_leave_the_seed_alone() -> None:
-    for change in (nn.Module.half, nn.Module.double):
-        assert change(fpc.PixelContrastLoss()).seed.dtype == torch.int64
 
 
 def test_a_learnt_temperature(backend: Backend) -> None:
     """A parameter given as temperature is one of the module's, and learns."""
     maps = images(backend.device)
     tau = nn.Parameter(torch.tensor(0.2, device=backend.device))
-    loss = fpc.PixelContrastLoss(temperature=tau, **OPTIONS).to(backend.device)
+    loss = fpc.PixelContrastLoss(temperature=tau, **OPTIONS, seed=6).to(backend.device)
     assert [name for name, _ in loss.named_parameters()] == ["temperature"]
     x = maps[0].requires_grad_()
-    seed = loss.seed.clone()
     loss(x, *maps[1:]).backward()
     step = 1e-2
-    high, low = (pixel_contrast(*maps, temperature=0.2 + d, seed=seed, **OPTIONS).item() for d in (step, -step))
+    high, low = (pixel_contrast(*maps, temperature=0.2 + d, seed=6, **OPTIONS).item() for d in (step, -step))
     assert tau.grad is not None
     assert tau.grad.item() == pytest.approx((high - low) / (2 * step), rel=0.02)
 

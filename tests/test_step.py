@@ -20,7 +20,7 @@ pytest.importorskip("triton")
 
 MOST_LAUNCHES = 10
 # Kernels of torch in the step: zeroing of counts and of the gradient map; the temperature; the mean and what autograd
-# makes of it; the seed.
+# makes of it. The seed is one more, inside an operator.
 TORCH_KERNELS = Counter(
     {
         "aten.zero_": 2,
@@ -31,7 +31,6 @@ TORCH_KERNELS = Counter(
         "aten.gt": 1,
         "aten.clamp": 1,
         "aten.div": 2,
-        "aten.add_": 1,
         "aten.ones_like": 1,
     }
 )

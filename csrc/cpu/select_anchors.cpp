@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -167,6 +168,18 @@ std::vector<Segment> choose_segments(const Selection& s, int64_t seed, int64_t m
   return segments;
 }
 
+// Of every class, the segments that give anchors and those that are left out: to[2, K], zeros before.
+void count_segments(const Selection& s, const std::vector<Segment>& segments, int32_t* to) {
+  for (int64_t number = 0; number < s.K * s.B; ++number) {
+    const int64_t g = s.group(number % s.B, number / s.B, 0);
+    if (s.counts[g] + s.counts[g + 1] > 0) ++to[s.K + number / s.B];
+  }
+  for (const Segment& segment : segments) {
+    ++to[segment.label];
+    --to[s.K + segment.label];
+  }
+}
+
 // So many of n uniform keys lie below it, with some to spare, that k are hardly ever missed.
 uint64_t threshold_for(int64_t k, int64_t n) {
   if (k == 0) return 0;
@@ -245,17 +258,19 @@ std::vector<Candidate> candidates_by_group(const Selection& s, const std::vector
   return sorted;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& labels, const at::Tensor& predictions,
-                                                              const at::Tensor& seed_, int64_t num_classes,
-                                                              int64_t max_samples, int64_t max_views,
-                                                              int64_t min_pixels, int64_t ignore_index) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& labels,
+                                                                          const at::Tensor& predictions,
+                                                                          const at::Tensor& seed_, int64_t num_classes,
+                                                                          int64_t max_samples, int64_t max_views,
+                                                                          int64_t min_pixels, int64_t ignore_index) {
   check_select_anchors(labels, predictions, seed_, num_classes, max_samples, max_views, min_pixels);
   const int64_t B = labels.size(0), h = predictions.size(-2), w = predictions.size(-1);
   const int64_t seed = *seed_.const_data_ptr<int64_t>();
 
-  at::Tensor index = at::empty({max_samples}, labels.options().dtype(at::kLong));  // [max_samples]
-  at::Tensor label = at::empty({max_samples}, labels.options().dtype(at::kInt));   // [max_samples]
-  at::Tensor total = at::empty({1}, labels.options().dtype(at::kInt));             // [1]
+  at::Tensor index = at::empty({max_samples}, labels.options().dtype(at::kLong));    // [max_samples]
+  at::Tensor label = at::empty({max_samples}, labels.options().dtype(at::kInt));     // [max_samples]
+  at::Tensor total = at::empty({1}, labels.options().dtype(at::kInt));               // [1]
+  at::Tensor taken = at::zeros({2, num_classes}, labels.options().dtype(at::kInt));  // [2, K] taken part, left out
   int64_t* index_out = index.mutable_data_ptr<int64_t>();
   int32_t* label_out = label.mutable_data_ptr<int32_t>();
 
@@ -264,6 +279,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
     Selection s(B, h, w, num_classes);
     count(labels, predictions, ignore_index, s);
     const std::vector<Segment> segments = choose_segments(s, seed, max_samples, max_views, min_pixels);
+    count_segments(s, segments, taken.mutable_data_ptr<int32_t>());
     std::vector<int64_t> start;
     std::vector<Candidate> candidates = candidates_by_group(s, segments, seed, start);
     const auto smaller = [](const Candidate& a, const Candidate& b) {
@@ -288,7 +304,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
   std::fill(index_out + written, index_out + max_samples, -1);
   std::fill(label_out + written, label_out + max_samples, -1);
   *total.mutable_data_ptr<int32_t>() = static_cast<int32_t>(written);
-  return {index, label, total};
+  return {index, label, total, taken};
 }
 
 }  // namespace

@@ -109,8 +109,8 @@ __device__ uint32_t limit_of(int keep, int count) {
 
 __global__ void __launch_bounds__(kChooseThreads, 1)
     choose(const int32_t* counts, const int64_t* seed, int32_t* keep, uint32_t* limit, int32_t* begin, int32_t* offset,
-           int64_t* index, int32_t* label, int32_t* total, int segments, int max_samples, int max_views,
-           int min_pixels) {
+           int64_t* index, int32_t* label, int32_t* total, int32_t* taken, int segments, int B, int max_samples,
+           int max_views, int min_pixels) {
   __shared__ KeySelection<1> selection;
   __shared__ int64_t warps[kChooseThreads / kWarp];
   const auto pixels = [&](int segment, int easy) { return counts[2 * segment + easy]; };
@@ -147,6 +147,7 @@ __global__ void __launch_bounds__(kChooseThreads, 1)
     const int64_t at = before + block_exclusive_sum<kChooseThreads>((int64_t{views} << 32) + rooms, warps, sum);
     before += sum;
     if (!here) continue;
+    if (hard + easy > 0) atomicAdd(taken + (kept ? 0 : segments / B) + s / B, 1);
     offset[s] = static_cast<int32_t>(at >> 32);
     begin[2 * s] = static_cast<int32_t>(at);
     begin[2 * s + 1] = static_cast<int32_t>(at) + room_hard;

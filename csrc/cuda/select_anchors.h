@@ -40,10 +40,11 @@ using CodesKernel = void (*)(const void* labels, const void* predictions, int32_
 CodesKernel codes_kernel(Predictions predictions, Logits logits);
 
 // One block. keep [2 * segments]; limit [2 * segments]: candidates have smaller keys; begin [2 * segments + 1]: where
-// the room of a group for candidates begins; offset [segments]: where its anchors are written. Pads index and label.
+// the room of a group for candidates begins; offset [segments]: where its anchors are written; taken [2, K], zeroed: of
+// every class its segments that give anchors, and those left out. Pads index and label.
 using ChooseKernel = void (*)(const int32_t* counts, const int64_t* seed, int32_t* keep, uint32_t* limit,
                               int32_t* begin, int32_t* offset, int64_t* index, int32_t* label, int32_t* total,
-                              int segments, int max_samples, int max_views, int min_pixels);
+                              int32_t* taken, int segments, int B, int max_samples, int max_views, int min_pixels);
 ChooseKernel choose_kernel();
 
 // codes [pixels] of all images; found [2 * segments]: zeroed; candidates: pixels of all images.

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastpixcon import functional
 from fastpixcon.mining import Mining
 from fastpixcon.ops import checks
+from fastpixcon.ops.calls import draw_seed
 
 __all__ = ["InfoNCELoss"]
 
@@ -28,15 +29,14 @@ class InfoNCELoss(BaseMetricLossFunction):
     Args:
         temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
         denominator: "negatives" or "all".
-        mining: a :class:`fastpixcon.Mining`, in place of the library's miners.
+        mining: a :class:`fastpixcon.Mining`, in place of the library's miners. Its draws take a number of torch's
+            generator a call, as dropout does.
         reducer: of the library; it gets a loss for each anchor that has a positive. None: their mean.
         more: arguments of BaseMetricLossFunction. The distance can only be the default, cosine similarity.
 
     ``indices_tuple`` may be None or hold all pairs that the labels make, as ``CrossBatchMemory`` passes them with an
     ``enqueue_mask``. A choice of some pairs or triplets has no place in the kernels: it is a ValueError, never ignored.
     """
-
-    seed: Tensor
 
     def __init__(
         self,
@@ -54,7 +54,10 @@ class InfoNCELoss(BaseMetricLossFunction):
             raise ValueError(f"distance: got {distance}, want CosineSimilarity()")
         self.temperature, self.denominator, self.mining = temperature, denominator, mining
         self.add_to_recordable_attributes(list_of_names=["temperature"], is_stat=False)
-        self.register_buffer("seed", torch.tensor(torch.initial_seed() % 2**63, dtype=torch.int64))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        state_dict.pop(f"{prefix}seed", None)  # of earlier versions
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def get_default_distance(self) -> CosineSimilarity:
         return CosineSimilarity()
@@ -85,9 +88,8 @@ class InfoNCELoss(BaseMetricLossFunction):
             denominator=self.denominator,
             reduction="none",
             mining=self.mining,
-            seed=self.seed.to(embeddings.device),
+            seed=0 if self.mining is None else draw_seed(embeddings),
         )
-        self.seed.add_(1)
         anchors = _with_positive(labels, ref_labels, alone).nonzero().flatten()
         if len(anchors) == 0:
             zeros: dict[str, Any] = self.zero_losses()

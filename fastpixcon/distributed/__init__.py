@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastpixcon.distributed.group import NO_GROUP, Group, ranks_of
 from fastpixcon.distributed.loss import ranks_loss, total
-from fastpixcon.distributed.ranks import ACROSS, Ranks, ranks_of
+from fastpixcon.distributed.ranks import ACROSS, Ranks
 
-__all__ = ["ACROSS", "Ranks", "gather_memory_rows", "ranks_loss", "ranks_of", "total"]
+__all__ = ["ACROSS", "NO_GROUP", "Group", "Ranks", "gather_memory_rows", "ranks_loss", "ranks_of", "total"]
 
 
 @torch._disable_dynamo  # as torch.compiler.disable, which imports Dynamo at once, for seconds
@@ -20,7 +21,7 @@ def gather_memory_rows(
     Args:
         rows: pixels [B, K, P, D], pixel_labels [B, K, P], regions [B, K, D], region_labels [B, K] of
             :func:`fastpixcon.functional.memory_rows`; ranks may have different B.
-        process_group: a ``torch.distributed.ProcessGroup``, of NCCL on GPUs or Gloo on CPUs.
+        process_group: "world" or a ``torch.distributed.ProcessGroup``, of NCCL on GPUs or Gloo on CPUs.
     """
     group = process_group.group if isinstance(process_group, Ranks) else process_group
     ranks = ranks_of(group, "gather")  # their numbers of images may change from call to call

@@ -9,9 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastpixcon.ops import checks
-
-__all__ = ["ACROSS", "Exchange", "Ranks", "ranks_of"]
+__all__ = ["ACROSS", "Exchange", "Ranks"]
 
 ACROSS = ("gather", "ring")
 # The older names warn where there are new ones, which torch 2.7 has not.
@@ -150,20 +148,3 @@ def _padded(x: Tensor, length: int) -> Tensor:
     padded = x.new_zeros(length, *x.shape[1:])
     padded[: len(x)] = x
     return padded
-
-
-def ranks_of(process_group: Any, across: str, *, same_sizes: bool = False) -> Ranks | None:
-    """The ranks to contrast across; None where there is only this one."""
-    checks.one_of("across", across, ACROSS)
-    if process_group is None:
-        return None
-    if isinstance(process_group, Ranks):
-        return process_group
-    wanted = "a torch.distributed.ProcessGroup that this rank belongs to, or None"
-    if not dist.is_available():
-        raise ValueError(f"process_group: got {process_group!r}, want None: this torch has no torch.distributed")
-    if process_group == dist.GroupMember.NON_GROUP_MEMBER:
-        raise ValueError(f"process_group: got one without this rank, want {wanted}")
-    if not isinstance(process_group, dist.ProcessGroup):
-        raise TypeError(f"process_group: got {process_group!r}, want {wanted}")
-    return Ranks(process_group, across, same_sizes) if dist.get_world_size(process_group) > 1 else None

@@ -71,6 +71,19 @@ def library(namespace: str) -> torch.library.Library:
     return torch.library.Library(namespace, "FRAGMENT")
 
 
+def define_host(
+    name: str, schema: str, implementation: Callable[..., Any], fake: Callable[..., Any], *tags: torch.Tag
+) -> OpOverload:
+    """Defines ``fastpixcon::name``, which asks the host something whenever a compiled graph runs: the same on every
+    device, without gradient, no backend's."""
+    qualified = f"fastpixcon::{name}"
+    torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag, *tags))
+    torch.library.impl(qualified, "default", implementation)
+    torch.library.register_fake(qualified, fake)
+    overload: OpOverload = getattr(torch.ops.fastpixcon, name).default
+    return overload
+
+
 def mutated(schema: str) -> list[str]:
     """The arguments that a schema marks as changed in place, ``Tensor(a!) name``."""
     return re.findall(r"Tensor\(\w!\) (\w+)", schema)

@@ -6,6 +6,7 @@
     -> index     [max_samples] int64, b*h*w + y*w + x, in order (class, image, pixel), padded with -1
        label     [max_samples] int32, padded with -1
        count     [1] int32, the anchors before the padding
+       segments  [2, K] int32, of every class its segments that give anchors, and those that are left out
 
 A segment is the pixels of one class in one image; only segments of ``min_pixels`` or more take part (as published:
 ``max_views + 1``). Each gives V = ``max_samples // segments`` pixels, from 1 to ``max_views``, or all if it has fewer.
@@ -20,7 +21,7 @@ from fastpixcon.ops.define import define
 
 SCHEMA = (
     "(Tensor labels, Tensor predictions, Tensor seed, SymInt num_classes, int max_samples, int max_views,"
-    " int min_pixels, int ignore_index) -> (Tensor index, Tensor label, Tensor count)"
+    " int min_pixels, int ignore_index) -> (Tensor index, Tensor label, Tensor count, Tensor segments)"
 )
 
 
@@ -33,11 +34,12 @@ def fake(
     max_views: int,
     min_pixels: int,
     ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
         labels.new_empty(max_samples, dtype=torch.int64),
         labels.new_empty(max_samples, dtype=torch.int32),
         labels.new_empty(1, dtype=torch.int32),
+        labels.new_empty(2, num_classes, dtype=torch.int32),
     )
 
 

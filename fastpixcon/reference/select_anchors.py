@@ -62,7 +62,7 @@ def select_anchors(
     max_views: int,
     min_pixels: int,
     ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device = labels.device
     B, K = labels.shape[0], num_classes
     h, w = predictions.shape[-2:]
@@ -92,6 +92,8 @@ def select_anchors(
     rank = torch.empty_like(number)
     rank[key.argsort(stable=True)] = number
     eligible &= rank < max_samples
+    left_out = (num_pixels > 0) & ~eligible
+    segments = torch.stack([eligible, left_out]).view(2, K, B).sum(dim=2)  # [2, K]
 
     # How many hard and easy pixels each segment keeps.
     many_hard, many_easy = 2 * num_hard >= V, 2 * num_easy >= V
@@ -119,4 +121,5 @@ def select_anchors(
     def padded(x: Tensor) -> Tensor:
         return torch.nn.functional.pad(x.where(valid, -1), (0, max_samples - x.numel()), value=-1)
 
-    return padded(output), padded(label[output]).to(torch.int32), count.to(torch.int32).view(1)
+    anchors = padded(output), padded(label[output]).to(torch.int32), count.to(torch.int32).view(1)
+    return *anchors, segments.to(torch.int32)

@@ -71,8 +71,7 @@ def contrast_loss(
         memory=bank,
         mining=Mining(mining.negatives, mining.positives, mining.fraction, mining.keep) if "mining" in parts else None,
         denominator=contrast.denominator,
-        process_group=processes.group,
-        across=contrast.across,
+        **({} if processes.group is None else {"process_group": processes.group, "across": contrast.across}),
     )
     return loss.to(device)
 

@@ -74,15 +74,13 @@ class Arm:
         self.evaluated = 0  # epochs
         if runtime.processes.size > 1:
             synchronise_norms(self.model, device)
-            torch.manual_seed(config.seed + runtime.processes.rank)  # of dropout
+            torch.manual_seed(config.seed + runtime.processes.rank)  # of dropout and of anchors
         # Seen by all processes alike: none writes before all are here.
         self.leaves_warm_state = len(config.arms) > 1 and not self.warm_path.exists()
         if self.checkpoint_path.exists():
             self._restore(self.checkpoint_path)
         elif self.warm_path.exists():
             self._restore(self.warm_path)
-        if self.contrast:
-            self.contrast.seed.add_(runtime.processes.rank << 32)  # every process draws its own anchors
         self.network = self._network()
 
     def _network(self) -> nn.Module:

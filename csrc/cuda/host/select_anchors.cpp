@@ -71,10 +71,11 @@ int64_t most_candidates(int64_t segments, int64_t max_samples, int64_t max_views
   return std::min(segments, max_samples) * 2 * static_cast<int64_t>(std::ceil(beyond_room)) + max_samples;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& labels, const at::Tensor& predictions,
-                                                              const at::Tensor& seed, int64_t num_classes,
-                                                              int64_t max_samples, int64_t max_views,
-                                                              int64_t min_pixels, int64_t ignore_index) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& labels,
+                                                                          const at::Tensor& predictions,
+                                                                          const at::Tensor& seed, int64_t num_classes,
+                                                                          int64_t max_samples, int64_t max_views,
+                                                                          int64_t min_pixels, int64_t ignore_index) {
   check_select_anchors(labels, predictions, seed, num_classes, max_samples, max_views, min_pixels);
   const int64_t B = labels.size(0), H = labels.size(1), W = labels.size(2);
   const int64_t h = predictions.size(-2), w = predictions.size(-1), pixels = h * w;
@@ -94,10 +95,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
   at::Tensor index = at::empty({max_samples}, labels.options().dtype(at::kLong));  // [max_samples]
   at::Tensor label = at::empty({max_samples}, ints);                               // [max_samples]
   at::Tensor total = at::empty({1}, ints);                                         // [1]
-  if (B * pixels == 0) return {index.fill_(-1), label.fill_(-1), total.zero_()};
+  // Of every group its pixels and its candidates; of every class its segments that give anchors, and those left out.
+  const at::Tensor numbers = at::zeros({4 * segments + 2 * num_classes}, ints);
+  const at::Tensor counts = numbers.slice(0, 0, 2 * segments), found = numbers.slice(0, 2 * segments, 4 * segments);
+  at::Tensor taken = numbers.slice(0, 4 * segments).view({2, num_classes});  // [2, K]
+  if (B * pixels == 0) return {index.fill_(-1), label.fill_(-1), total.zero_(), taken};
 
-  const at::Tensor numbers = at::zeros({2, 2 * segments}, ints);  // of every group: its pixels; its candidates
-  const at::Tensor counts = numbers[0], found = numbers[1];
   const at::Tensor codes = at::empty({B * pixels}, ints);
   const Reading reading(predictions, num_classes);
   const Logits logits = are_logits ? logits_of(predictions) : Logits::kFloat;
@@ -114,14 +117,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& 
   const at::Tensor limit = at::empty({2 * segments}, ints.dtype(at::kUInt32));
   const at::Tensor begin = at::empty({2 * segments + 1}, ints);
   launch(choose_kernel(), dim3(1), dim3(kChooseThreads), 0, counts, seed, keep, limit, begin, offset, index, label,
-         total, segments, max_samples, std::min(max_views, kMost), std::min(min_pixels, kMost));
+         total, taken, segments, B, max_samples, std::min(max_views, kMost), std::min(min_pixels, kMost));
 
   const at::Tensor candidates = at::empty({candidates_size}, ints.dtype(at::kUInt32));
   launch(collect_kernel(), dim3(ceil_div<int64_t>(B * pixels, kCollectThreads * kCollectPixels)), dim3(kCollectThreads),
          0, codes, seed, limit, begin, found, candidates, B * pixels);
   launch(draw_kernel(), dim3(segments), dim3(kDrawThreads), 0, codes, seed, keep, begin, offset, found, candidates,
          index, label, B, pixels);
-  return {index, label, total};
+  return {index, label, total, taken};
 }
 
 }  // namespace
