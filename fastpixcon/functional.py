@@ -9,6 +9,7 @@ from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import choose
+from fastpixcon.ops.void import Void, of_rows, one_void, void_labels
 
 __all__ = [
     "SelectedAnchors",
@@ -47,7 +48,7 @@ def select_anchors(
     max_samples: int = 1024,
     max_views: int = 100,
     min_pixels: int | None = None,
-    ignore_index: int = 255,
+    ignore_index: Void = 255,
     seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> SelectedAnchors:
@@ -65,7 +66,7 @@ def select_anchors(
         max_views: the most pixels drawn of one class in one image.
         min_pixels: the smallest segment that takes part, in pixels of the map; None: max_views + 1, as published,
             which leaves out small objects.
-        ignore_index: label that does not count, nor does a negative one.
+        ignore_index: label, or several, that do not count, nor do negative ones.
         seed: int or [] int64 tensor on the device of labels. The same seed selects the same pixels on
             every backend and device.
         backend: "auto", "reference", "native" or "triton".
@@ -86,18 +87,18 @@ def _select(
     max_samples: int,
     max_views: int,
     min_pixels: int | None,
-    ignore_index: int,
+    ignore_index: Void,
     seed: int | Tensor,
     backend: str,
 ) -> tuple[SelectedAnchors, Tensor]:
     """The anchors; of every class the segments that give some, and those that are left out, [2, K]."""
-    num_classes = checks.selection(labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index)
+    void_labels(ignore_index)  # raises
+    num_classes = checks.selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    labels, void = one_void(labels, ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     op = choose("select_anchors", labels, backend)
     min_pixels = max_views + 1 if min_pixels is None else min_pixels
-    *selected, segments = op(
-        labels, predictions.detach(), seed, num_classes, max_samples, max_views, min_pixels, ignore_index
-    )
+    *selected, segments = op(labels, predictions.detach(), seed, num_classes, max_samples, max_views, min_pixels, void)
     return SelectedAnchors(*selected), segments
 
 
@@ -133,6 +134,7 @@ def info_nce(
     denominator: str = "negatives",
     normalize: bool = True,
     reduction: str = "mean",
+    ignore_index: Void = -1,
     memory: Bank | None = None,
     mining: Miner | None = None,
     contrast_with: str = "both",
@@ -160,6 +162,7 @@ def info_nce(
         normalize: True: raw rows, normalised in the kernel; False: rows taken as they are, of any norm.
         reduction: "mean" over the anchors that have a positive (0, still attached to the graph, if none
             has), "sum", or "none" for [N], 0 where an anchor has no positive.
+        ignore_index: label, or several, that leave a row out, as -1 always does.
         memory: a :class:`fastpixcon.MemoryBank`, whose rows are contrast rows, too; read where it lies, in its dtype.
             Where one of anchors and bank is float64 and the other is not, all is computed in float64.
         mining: a :class:`fastpixcon.Mining`: which pairs an anchor keeps. This and memory want unit or raw rows.
@@ -199,6 +202,7 @@ def info_nce(
         rows="raw" if normalize else "any",
         is_sorted=False,
         reduction=reduction,
+        ignore_index=ignore_index,
         memory=memory,
         mining=mining,
         contrast_with=contrast_with,
@@ -219,7 +223,7 @@ def pixel_contrast(
     max_samples: int = 1024,
     max_views: int = 100,
     min_pixels: int | None = None,
-    ignore_index: int = 255,
+    ignore_index: Void = 255,
     num_classes: int | None = None,
     denominator: str = "negatives",
     memory: Bank | None = None,
@@ -280,7 +284,7 @@ def pixel_contrast_and_facts(
     max_samples: int,
     max_views: int,
     min_pixels: int | None,
-    ignore_index: int,
+    ignore_index: Void,
     num_classes: int | None,
     denominator: str,
     memory: Bank | None,
@@ -331,7 +335,7 @@ def memory_rows(
     *,
     num_classes: int,
     pixels_per_image: int = 10,
-    ignore_index: int = 255,
+    ignore_index: Void = 255,
     seed: int | Tensor = 0,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -342,7 +346,7 @@ def memory_rows(
         labels: [B, H, W], any integer dtype; brought to [h, w] by nearest.
         num_classes: K.
         pixels_per_image: P, the most random pixels of a class in an image.
-        ignore_index: label that does not count, nor does a negative one.
+        ignore_index: label, or several, that do not count, nor do negative ones.
         seed: int or [] int64 tensor on the device of labels.
         backend: "auto", "reference", "native" or "triton".
 
@@ -355,10 +359,12 @@ def memory_rows(
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
     checks.embeddings_map(embeddings)
-    checks.memory_rows(embeddings, labels, num_classes, pixels_per_image, ignore_index)
+    void_labels(ignore_index)  # raises
+    checks.memory_rows(embeddings, labels, num_classes, pixels_per_image)
+    labels, void = one_void(labels, ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     op = choose("memory_rows", embeddings, backend)
-    return op(embeddings.detach(), labels, seed, num_classes, pixels_per_image, ignore_index)
+    return op(embeddings.detach(), labels, seed, num_classes, pixels_per_image, void)
 
 
 def memory_enqueue_(
@@ -406,6 +412,7 @@ def _info_nce(
     rows: str,
     is_sorted: bool,
     reduction: str,
+    ignore_index: Void = -1,
     memory: Bank | None,
     mining: Miner | None,
     contrast_with: str,
@@ -427,8 +434,8 @@ def _info_nce(
         checks.contrast_takes_part(contrast, memory, contrast_with)
     bank = None if contrast_with == "batch" else memory
     device = anchors.device
-    anchor_labels = checks.label_rows(anchor_labels)
-    contrast_labels = None if contrast_labels is None else checks.label_rows(contrast_labels)
+    anchor_labels = of_rows(checks.label_rows(anchor_labels), ignore_index)
+    contrast_labels = None if contrast_labels is None else of_rows(checks.label_rows(contrast_labels), ignore_index)
     if bank is not None and checks.wants_float64(name, anchors, bank.rows, backend):
         anchors, contrast, bank = anchors.double(), None if contrast is None else contrast.double(), doubled(bank)
     autocast = torch.is_autocast_enabled(device.type) and anchors.dtype != torch.float64

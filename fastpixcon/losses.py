@@ -12,6 +12,7 @@ from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
 from fastpixcon.ops import checks
 from fastpixcon.ops.calls import draw_seed
+from fastpixcon.ops.void import Void, void_labels
 
 __all__ = ["InfoNCELoss", "PixelContrastLoss", "SupConLoss"]
 
@@ -31,7 +32,7 @@ class PixelContrastLoss(nn.Module):
         max_views: the most anchors of one class in one image.
         min_pixels: the fewest pixels of a class in an image that it takes part with, counted on the map; None:
             max_views + 1, as published, which leaves out small objects.
-        ignore_index: label that does not count.
+        ignore_index: label, or several, that do not count, nor do negative ones.
         num_classes: K; None: K of the logits, else 256.
         memory: a :class:`MemoryBank`: its rows are contrast rows besides. In training mode every call adds its batch to
             the bank, after the loss.
@@ -65,7 +66,7 @@ class PixelContrastLoss(nn.Module):
         max_samples: int = 1024,
         max_views: int = 100,
         min_pixels: int | None = None,
-        ignore_index: int = 255,
+        ignore_index: Void = 255,
         num_classes: int | None = None,
         memory: MemoryBank | None = None,
         mining: Mining | None = None,
@@ -80,7 +81,8 @@ class PixelContrastLoss(nn.Module):
             raise TypeError(f"memory: got {memory!r}, want a MemoryBank")
         if mining is not None and not isinstance(mining, Mining):
             raise TypeError(f"mining: got {mining!r}, want a Mining")
-        if memory is not None and memory.ignore_index != ignore_index:
+        void = void_labels(ignore_index)
+        if memory is not None and void_labels(memory.ignore_index) != void:
             raise ValueError(f"memory: got ignore_index {memory.ignore_index}, want {ignore_index}, that of the loss")
         checks.one_of("contrast_with", contrast_with, functional.CONTRASTS)
         if contrast_with == "memory" and memory is None:
@@ -98,7 +100,6 @@ class PixelContrastLoss(nn.Module):
             checks.positive_int("min_pixels", min_pixels)
         if num_classes is not None:
             checks.positive_int("num_classes", num_classes)
-        checks.whole_number("ignore_index", ignore_index)
         checks.one_of("denominator", denominator, functional.DENOMINATORS)
         self.temperature = temperature
         self.base_temperature = base_temperature
@@ -153,6 +154,7 @@ class PixelContrastLoss(nn.Module):
             RuntimeError: with a process_group, a rank is lost.
         """
         checks.embeddings_map(embeddings)
+        checks.same_pixels(embeddings, labels, predictions)
         number = draw_seed(embeddings)  # always one, so that a forward computed anew has the same random state
         seed = number if self.seed is None else self.seed
         ranks, memory = self.ranks or NO_GROUP, self.memory
@@ -207,25 +209,34 @@ class _RowLoss(nn.Module):
 
     denominator: str
 
-    def __init__(self, temperature: float | Tensor) -> None:
+    def __init__(self, temperature: float | Tensor, ignore_index: Void) -> None:
         super().__init__()
         checks.temperature_scale(temperature, None)
-        self.temperature = temperature
+        void_labels(ignore_index)  # raises
+        self.temperature, self.ignore_index = temperature, ignore_index
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The mean loss in nats over the rows that have a positive, [].
 
         Args:
             embeddings: [N, D] floating, of any norm.
-            labels: [N], any integer dtype; -1 leaves a row out.
+            labels: [N], any integer dtype; -1 leaves a row out, and so does ``ignore_index``.
 
         Raises:
             TypeError, ValueError: naming the argument.
         """
-        return functional.info_nce(embeddings, labels, temperature=self.temperature, denominator=self.denominator)
+        return functional.info_nce(
+            embeddings,
+            labels,
+            temperature=self.temperature,
+            denominator=self.denominator,
+            ignore_index=self.ignore_index,
+        )
 
     def extra_repr(self) -> str:
-        return f"temperature={self.temperature}"
+        return f"temperature={self.temperature}" + (
+            "" if self.ignore_index == -1 else f", ignore_index={self.ignore_index}"
+        )
 
 
 class SupConLoss(_RowLoss):
@@ -235,12 +246,13 @@ class SupConLoss(_RowLoss):
 
     Args:
         temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
+        ignore_index: label, or several, of rows that are left out.
     """
 
     denominator = "all"
 
-    def __init__(self, temperature: float | Tensor = 0.1) -> None:
-        super().__init__(temperature)
+    def __init__(self, temperature: float | Tensor = 0.1, ignore_index: Void = -1) -> None:
+        super().__init__(temperature, ignore_index)
 
 
 class InfoNCELoss(_RowLoss):
@@ -251,9 +263,10 @@ class InfoNCELoss(_RowLoss):
 
     Args:
         temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
+        ignore_index: label, or several, of rows that are left out.
     """
 
     denominator = "negatives"
 
-    def __init__(self, temperature: float | Tensor = 0.07) -> None:
-        super().__init__(temperature)
+    def __init__(self, temperature: float | Tensor = 0.07, ignore_index: Void = -1) -> None:
+        super().__init__(temperature, ignore_index)

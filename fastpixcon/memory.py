@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fastpixcon import distributed, functional
 from fastpixcon.ops import checks
 from fastpixcon.ops.calls import computed_anew, draw_seed
+from fastpixcon.ops.void import Void, void_labels
 
 __all__ = ["MemoryBank"]
 
@@ -37,7 +38,7 @@ class MemoryBank(nn.Module):
         pixel_size: places of a class's ring of pixels.
         region_size: places of a class's ring of regions.
         pixels_per_image: pixels that an image adds to the ring of each of its classes.
-        ignore_index: label that does not count, nor does a negative one.
+        ignore_index: label, or several, that do not count, nor do negative ones.
         dtype: torch.float32, or torch.bfloat16 for half the memory and faster products; contrast with the bank is
             computed in it.
 
@@ -66,14 +67,14 @@ class MemoryBank(nn.Module):
         pixel_size: int = 5000,
         region_size: int = 5000,
         pixels_per_image: int = 10,
-        ignore_index: int = 255,
+        ignore_index: Void = 255,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         sizes = {"num_classes": num_classes, "dim": dim, "pixel_size": pixel_size, "region_size": region_size}
         for name, value in {**sizes, "pixels_per_image": pixels_per_image}.items():
             checks.positive_int(name, value)
-        checks.whole_number("ignore_index", ignore_index)
+        void_labels(ignore_index)  # raises
         if dtype not in (torch.float32, torch.bfloat16, torch.float64):
             raise ValueError(f"dtype: got {dtype}, want torch.float32 or torch.bfloat16")
         self.num_classes = num_classes

@@ -27,7 +27,8 @@ import fastpixcon.contrast
 import fastpixcon.distributed
 import fastpixcon.distributed.ring
 from fastpixcon.contrast import how_to
-from fastpixcon.distributed.ranks import ALL_GATHER, REDUCE_SCATTER, ranks_of
+from fastpixcon.distributed import ranks_of
+from fastpixcon.distributed.ranks import ALL_GATHER, REDUCE_SCATTER
 from fastpixcon.functional import info_nce
 
 K = 4

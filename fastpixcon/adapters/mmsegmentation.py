@@ -15,6 +15,7 @@ from fastpixcon import features, losses
 from fastpixcon.contrast_model import projection_head
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
+from fastpixcon.ops.void import void_labels
 
 __all__ = ["PixelContrastHead", "PixelContrastLoss"]
 
@@ -74,7 +75,7 @@ class PixelContrastLoss(nn.Module):
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"{name}: got {type(value).__name__}, want None: the loss is a mean over its anchors")
-        if ignore_index != self.contrast.ignore_index:
+        if ignore_index not in void_labels(self.contrast.ignore_index):
             raise ValueError(f"ignore_index: got {ignore_index}, want {self.contrast.ignore_index}, that of the loss")
         embeddings, logits = pred
         logits = F.interpolate(logits.detach(), embeddings.shape[-2:])

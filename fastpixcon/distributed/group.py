@@ -1,6 +1,8 @@
 """Which ranks a user means: by name, by group, none; and what only looks like none."""
 
+import copy
 import os
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -102,9 +104,18 @@ class Group:
         known = self._ranks
         return f", across={self.across!r}, " + ("process_group='world'" if known is None else f"ranks={known.size}")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Group":
+        copied = object.__new__(Group)  # a copy of a module is in the same group
+        copied.__dict__.update(self.__dict__)
+        copied._ranks = copy.deepcopy(self._ranks, memo)
+        return copied
+
+    def __reduce__(self) -> Any:
         """To pickle: the name, by which other processes find their own ranks."""
-        return {**self.__dict__, "_ranks": None} if self.is_by_name else self.__dict__
+        if self.is_asked_for and not self.is_by_name:
+            raise TypeError("process_group: can't be pickled; save the state_dict, or want 'world', a name")
+        across = self.across if self.is_by_name else None
+        return partial(Group, same_sizes=self.same_sizes), (self.process_group, across)
 
 
 def _is_there() -> bool:

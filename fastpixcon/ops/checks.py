@@ -91,7 +91,6 @@ def selection(
     max_samples: int,
     max_views: int,
     min_pixels: int | None,
-    ignore_index: int,
 ) -> int:
     """Checks the arguments of select_anchors; returns the number of classes."""
     _tensor("labels", labels, ("B", "H", "W"), floating=False)
@@ -100,7 +99,6 @@ def selection(
     positive_int("max_views", max_views)
     if min_pixels is not None:
         positive_int("min_pixels", min_pixels)
-    whole_number("ignore_index", ignore_index)
     if num_classes is not None:
         positive_int("num_classes", num_classes)
     if not isinstance(predictions, Tensor):
@@ -124,13 +122,12 @@ def selection(
     return channels
 
 
-def memory_rows(embeddings: Tensor, labels: object, num_classes: int, pixels_per_image: int, ignore_index: int) -> None:
+def memory_rows(embeddings: Tensor, labels: object, num_classes: int, pixels_per_image: int) -> None:
     _tensor("labels", labels, ("B", "H", "W"), floating=False)
     assert isinstance(labels, Tensor)
     _same_device("labels", labels, "embeddings", embeddings)
     positive_int("num_classes", num_classes)
     positive_int("pixels_per_image", pixels_per_image)
-    whole_number("ignore_index", ignore_index)
     if labels.shape[0] != embeddings.shape[0]:
         raise ValueError(f"labels: got {labels.shape[0]} images, want {embeddings.shape[0]} as in embeddings")
     if embeddings.shape[2] * embeddings.shape[3] > 0 and labels.shape[1] * labels.shape[2] == 0:

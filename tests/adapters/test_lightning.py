@@ -46,9 +46,9 @@ def test_a_fit_trains_network_and_head(tmp_path: Path) -> None:
     trainer.fit(module, batches(), batches(1))
     assert all(not torch.equal(p, before[name]) for name, p in module.named_parameters())
     assert {"cross_entropy", "contrast", "loss", "val_cross_entropy"} <= trainer.callback_metrics.keys()
-    assert contrast.seed - torch.initial_seed() % 2**63 == 4
+    assert contrast.last.anchors > 0
     saved = torch.load(next(tmp_path.rglob("*.ckpt")), weights_only=False)["state_dict"]
-    assert {"model.model.3.weight", "model.projection.0.weight", "contrast.seed"} <= saved.keys()
+    assert {"model.model.3.weight", "model.projection.0.weight"} <= saved.keys()
 
 
 def test_a_step_is_cross_entropy_and_contrast(monkeypatch: pytest.MonkeyPatch) -> None:
