@@ -155,6 +155,7 @@ class PixelContrastLoss(nn.Module):
         """
         checks.embeddings_map(embeddings)
         checks.same_pixels(embeddings, labels, predictions)
+        checks.selection(labels, predictions, self.num_classes, self.max_samples, self.max_views, self.min_pixels)
         number = draw_seed(embeddings)  # always one, so that a forward computed anew has the same random state
         seed = number if self.seed is None else self.seed
         ranks, memory = self.ranks or NO_GROUP, self.memory
