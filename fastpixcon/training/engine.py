@@ -22,6 +22,7 @@ from fastpixcon.training.metering import Meter
 from fastpixcon.training.models import ContrastNetwork, build_model
 from fastpixcon.training.models.synchronised import synchronise_norms
 from fastpixcon.training.optimisation import Length, make_optimizer, mean_weights, rate_factor, set_rate
+from fastpixcon.training.participation import Participation
 from fastpixcon.training.processes import Processes
 from fastpixcon.training.trained import save_trained
 
@@ -42,6 +43,7 @@ class Runtime:
     on_evaluation: Callable[["Arm"], None]
     on_validation: Callable[["Arm", int, int], None] = lambda arm, done, images: None  # of this process's share of val
     processes: Processes = field(default_factory=Processes)
+    say: Callable[[str], None] = print
 
     def autocast(self) -> AbstractContextManager[Any]:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
@@ -70,6 +72,7 @@ class Arm:
         self.scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == "fp16")
         self.meter = Meter(device)
         self.history = History()
+        self.participation = Participation(runtime.processes)
         self.done = 0  # iterations
         self.evaluated = 0  # epochs
         if runtime.processes.size > 1:
@@ -234,12 +237,25 @@ class Arm:
         known = len(self.history.cross_entropy)
         if not losses.read_into(self.history, lazily):
             return
+        self.participation.read_into(self.history.contrasted, (self.done - 1) // self.epoch_length + 1)
+        self._say_what_takes_no_part()
         if not self.scaler.is_enabled():
             self.history.check_finite(known)
         elif self.scaler.get_scale() < _SMALLEST_SCALE:  # it leaves out steps whose loss is not finite
             raise Diverged(
                 self.done, f"step after step left out in fp16, the scale is down to {self.scaler.get_scale():g}"
             )
+
+    def _say_what_takes_no_part(self) -> None:
+        """Once, after as many calls of the contrast as an epoch has, or at the end."""
+        schedule, history = self.config.schedule, self.history
+        wanted = 1 if self.done == self.iterations else self.epoch_length * schedule.accumulate
+        if history.said:
+            return
+        words = self.participation.words(history.contrasted, self.config.contrast, self.data.classes, wanted)
+        if words:
+            history.said = True
+            self.runtime.say(f"{self.name}: {words}")
 
     def _step(self, images: Tensor, labels: Tensor, losses: Losses) -> None:
         runtime, schedule = self.runtime, self.config.schedule
@@ -290,6 +306,8 @@ class Arm:
             with self.meter.part("contrast", memory):
                 contrast = self._contrast(self.contrast, heads["embeddings"], labels, heads["logits"].detach()) / parts
                 self.scaler.scale(weight * contrast).backward()
+            size = tuple(side // self.config.contrast.pool for side in heads["embeddings"].shape[-2:])
+            self.participation.note(self.contrast.last, size)
         if self.runtime.processes.size > 1:  # which wait for the gradient of every parameter
             for head in heads.values():
                 head.grad = torch.zeros_like(head) if head.grad is None else head.grad

@@ -32,6 +32,8 @@ class History:
     contrast: list[float | None] = field(default_factory=list)  # None: not computed, during the warm-up or at all
     # iteration, and what evaluation.evaluate gives; the confusion of the last alone
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    contrasted: list[dict[str, Any]] = field(default_factory=list)  # what took part, of participation.Participation
+    said: bool = False  # that some of it never does
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
 

@@ -98,6 +98,7 @@ def run(
                     on_evaluation=progress.on_evaluation if watched else _nothing,
                     on_validation=progress.on_validation if watched else _nothing,
                     processes=processes,
+                    say=progress.say if watched else _unsaid,
                 )
                 arm = Arm(config, name, data, folder / name, runtime)
                 if watched:
@@ -129,17 +130,23 @@ def _nothing(arm: Arm, *_: int) -> None:
     pass
 
 
+def _unsaid(text: str) -> None:
+    pass
+
+
 def _explain(arm: Arm, error: Diverged) -> str:
     """What became of an arm whose loss is not finite."""
     common = error.iteration <= arm.config.contrast.warmup and len(arm.config.arms) > 1 and not arm.warm_path.exists()
     kept = "no checkpoint was written before"
     if arm.checkpoint_path.exists():
         kept = f"its checkpoint of iteration {checkpoint.load(arm.checkpoint_path, lazily=True)['done']} is kept"
-    wanted = "schedule.learning_rate, another schedule.warmup or clip, fp32"
+    wanted = ["a smaller schedule.learning_rate", "another schedule.warmup or clip"]
+    wanted += ["a smaller contrast.weight"] if arm.contrast else []
+    wanted += ["--set precision=fp32"] if arm.config.precision != "fp32" else []
     return (
         f"{arm.name}: not finite in iteration {error.iteration} of {arm.iterations}: {error.what}; "
         f"this arm ends here{', and so do the others, the same until then' if common else ''}; {kept}. "
-        f"Want a smaller {wanted}" + (" or a smaller contrast.weight" if arm.contrast else "")
+        f"Want {', or '.join(wanted)}"
     )
 
 

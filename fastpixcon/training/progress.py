@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fastpixcon.training import OutputLostError, console
 from fastpixcon.training.engine import Arm
 from fastpixcon.training.evaluation import evaluation_batch
+from fastpixcon.training.participation import means
 from fastpixcon.training.pictures import coloured
 from fastpixcon.training.tracking import Tracker
 
@@ -98,6 +99,7 @@ class ArmProgress:
                 "train/contrast": history.contrast[-1],
                 "train/learning rate": arm.optimizer.param_groups[-1]["lr"],
                 "train/images per second": rate,
+                **{f"contrast/{name}": value for name, value in arm.participation.latest.items()},
             }
             self.tracker.iteration(done, values)
 
@@ -120,6 +122,10 @@ class ArmProgress:
         )
         if self.tracker:
             self.tracker.evaluation(arm.done, found, list(arm.data.classes), _pictures(arm))
+            for epoch in means(history.contrasted[-1:]):
+                self.tracker.by_class(arm.done, "contrast anchors", arm.data.classes, epoch["class_anchors"])
+                left_out = epoch["class_left_out"]
+                self.tracker.by_class(arm.done, "contrast segments left out", arm.data.classes, left_out)
 
 
 def _pictures(arm: Arm, count: int = 2) -> list[NDArray[Any]]:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fastpixcon.training.history import History
 from fastpixcon.training.metering import Meter
+from fastpixcon.training.participation import means
 
 
 def summarise(history: History, meter: Meter) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def summarise(history: History, meter: Meter) -> dict[str, Any]:
         "evaluations": history.evaluations,
         "cross_entropy": history.cross_entropy,
         "contrast": history.contrast,
+        "took_part": means(history.contrasted),
     }
 
 

@@ -1,5 +1,6 @@
 """What TensorBoard shows of an arm: losses, rates, scores, pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ class Tracker:
         for i, picture in enumerate(pictures):
             self.writer.add_image(f"val/{i}", torch.from_numpy(np.ascontiguousarray(picture)), step, dataformats="HWC")
         self.writer.flush()
+
+    def by_class(self, step: int, title: str, classes: Sequence[str], values: Sequence[float]) -> None:
+        for name, value in zip(classes, values, strict=True):
+            self.writer.add_scalar(f"{title}/{name}", value, step)
 
     def close(self) -> None:
         self.writer.close()
