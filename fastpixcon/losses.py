@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from fastpixcon import distributed, functional
 from fastpixcon.distributed import NO_GROUP, Ranks
+from fastpixcon.functional.maps import pixel_contrast_and_facts
+from fastpixcon.functional.rows import CONTRASTS, DENOMINATORS
 from fastpixcon.last_call import LastCall, last_call
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
@@ -84,7 +86,7 @@ class PixelContrastLoss(nn.Module):
         void = void_labels(ignore_index)
         if memory is not None and void_labels(memory.ignore_index) != void:
             raise ValueError(f"memory: got ignore_index {memory.ignore_index}, want {ignore_index}, that of the loss")
-        checks.one_of("contrast_with", contrast_with, functional.CONTRASTS)
+        checks.one_of("contrast_with", contrast_with, CONTRASTS)
         if contrast_with == "memory" and memory is None:
             raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")
         # Always max_samples rows: their number is exchanged once.
@@ -100,7 +102,7 @@ class PixelContrastLoss(nn.Module):
             checks.positive_int("min_pixels", min_pixels)
         if num_classes is not None:
             checks.positive_int("num_classes", num_classes)
-        checks.one_of("denominator", denominator, functional.DENOMINATORS)
+        checks.one_of("denominator", denominator, DENOMINATORS)
         self.temperature = temperature
         self.base_temperature = base_temperature
         self.max_samples = max_samples
@@ -161,7 +163,7 @@ class PixelContrastLoss(nn.Module):
         ranks, memory = self.ranks or NO_GROUP, self.memory
         if memory is not None:
             memory.begin_call(number, adds=self.training, is_read=self.contrast_with != "batch")
-        loss, *facts = functional.pixel_contrast_and_facts(
+        loss, *facts = pixel_contrast_and_facts(
             embeddings,
             labels,
             predictions,

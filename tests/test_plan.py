@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_checks import measured, on_ranks
+from distributed_checks import on_ranks
+from distributed_measures import measured
 
 from fastpixcon import cli
 from fastpixcon.plan import DEVICES, plan, scaling

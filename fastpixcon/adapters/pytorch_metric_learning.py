@@ -10,6 +10,7 @@ from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 
 from fastpixcon import functional
+from fastpixcon.functional.rows import DENOMINATORS
 from fastpixcon.mining import Mining
 from fastpixcon.ops import checks
 from fastpixcon.ops.calls import draw_seed
@@ -47,7 +48,7 @@ class InfoNCELoss(BaseMetricLossFunction):
     ) -> None:
         super().__init__(**more)
         checks.temperature_scale(temperature, None)
-        checks.one_of("denominator", denominator, functional.DENOMINATORS)
+        checks.one_of("denominator", denominator, DENOMINATORS)
         distance = self.distance
         unit = isinstance(distance, CosineSimilarity) and distance.p == 2 and distance.power == 1
         if not unit:

@@ -31,13 +31,13 @@ def every_ninth_pixel(labels, predictions, *_):
     selected = functional.SelectedAnchors(index[order], label, (label >= 0).sum()[None].int())
     return selected, torch.zeros(2, 11, dtype=torch.int32)
 
-functional._select = every_ninth_pixel
+functional.maps.select_with_segments = every_ninth_pixel
 sys.exit(cli.main(sys.argv[1:]))
 """
 # SIGINT to the second process.
 INTERRUPTED = SAME_ANCHORS.replace(
-    "functional._select = every_ninth_pixel",
-    """functional._select = every_ninth_pixel
+    "functional.maps.select_with_segments = every_ninth_pixel",
+    """functional.maps.select_with_segments = every_ninth_pixel
 import os, signal
 from fastpixcon.training import engine
 

@@ -1,0 +1,110 @@
+"""Anchors of maps: which pixels, and their rows."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fastpixcon.ops import checks
+from fastpixcon.ops.backends import choose
+from fastpixcon.ops.void import Void, one_void, void_labels
+
+__all__ = ["SelectedAnchors", "gather_normalize", "select_anchors", "select_with_segments"]
+
+
+class SelectedAnchors(NamedTuple):
+    """Anchors in order (class, image, pixel), padded to a static length.
+
+    Attributes:
+        index: [max_samples] int64, b*h*w + y*w + x, padded with -1.
+        label: [max_samples] int32, the class, padded with -1.
+        count: [1] int32, the anchors before the padding; on the device of the labels.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index; [max_samples] int64, b*h*w + y*w + x, padding -1
+    label: Tensor  # [max_samples] int32, padding -1
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count; [1] int32, anchors before the padding
+
+
+def select_anchors(
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    num_classes: int | None = None,
+    max_samples: int = 1024,
+    max_views: int = 100,
+    min_pixels: int | None = None,
+    ignore_index: Void = 255,
+    seed: int | Tensor = 0,
+    backend: str = "auto",
+) -> SelectedAnchors:
+    """Class-aware hard-anchor selection (Wang et al. 2021, segmentation-aware hard anchor sampling).
+
+    Of every class in every image, a segment, about as many wrongly predicted (hard) as rightly predicted (easy)
+    pixels are drawn, ``min(max_views, max_samples // segments)`` in all, or all of a segment that has fewer. Segments
+    of fewer than ``min_pixels`` pixels do not count.
+
+    Args:
+        labels: [B, H, W], any integer dtype; brought to [h, w] by nearest, source index floor(i*H/h).
+        predictions: [B, h, w] integer classes, or logits [B, K, h, w], whose argmax is taken.
+        num_classes: K; None: K of the logits, else 256.
+        max_samples: length of the result.
+        max_views: the most pixels drawn of one class in one image.
+        min_pixels: the smallest segment that takes part, in pixels of the map; None: max_views + 1, as published,
+            which leaves out small objects.
+        ignore_index: label, or several, that do not count, nor do negative ones.
+        seed: int or [] int64 tensor on the device of labels. The same seed selects the same pixels on
+            every backend and device.
+        backend: "auto", "reference", "native" or "triton".
+
+    Returns:
+        :class:`SelectedAnchors` of static length, on the device of labels.
+
+    Raises:
+        TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
+    """
+    return select_with_segments(
+        labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index, seed, backend
+    )[0]
+
+
+def select_with_segments(
+    labels: Tensor,
+    predictions: Tensor,
+    num_classes: int | None,
+    max_samples: int,
+    max_views: int,
+    min_pixels: int | None,
+    ignore_index: Void,
+    seed: int | Tensor,
+    backend: str,
+) -> tuple[SelectedAnchors, Tensor]:
+    """The anchors; of every class the segments that give some, and those that are left out, [2, K]."""
+    void_labels(ignore_index)  # raises
+    num_classes = checks.selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    labels, void = one_void(labels, ignore_index)
+    seed = checks.seed_tensor(seed, labels.device)
+    op = choose("select_anchors", labels, backend)
+    min_pixels = max_views + 1 if min_pixels is None else min_pixels
+    *selected, segments = op(labels, predictions.detach(), seed, num_classes, max_samples, max_views, min_pixels, void)
+    return SelectedAnchors(*selected), segments
+
+
+def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
+    """Pixels of a feature map as unit rows: ``normalize(embeddings.permute(0, 2, 3, 1).view(-1, D)[index])``,
+    but only the pixels in ``index`` are read. Differentiable in ``embeddings``.
+
+    Args:
+        embeddings: [B, D, h, w] floating, any strides (NCHW and channels_last are fast).
+        index: [N] int64, b*h*w + y*w + x; -1 gives a zero row. Equal indices add up in the gradient.
+        backend: "auto", "reference", "native" or "triton".
+
+    Returns:
+        [N, D] rows of norm 1 in the dtype of embeddings; zero where ``|e| < 1e-12``, without gradient.
+
+    Raises:
+        TypeError, ValueError: naming the argument; on the CPU also for an index outside the map.
+    """
+    checks.embeddings_map(embeddings)
+    checks.pixel_index(index, embeddings)
+    rows, _inv_norm = choose("gather_normalize", embeddings, backend)(embeddings, index)
+    return rows

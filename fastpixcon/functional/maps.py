@@ -1,0 +1,130 @@
+"""The loss of a map of embeddings: its anchors, their rows, their loss."""
+
+from typing import Any
+
+from torch import Tensor
+
+from fastpixcon import distributed
+from fastpixcon.contrast import Bank, Miner
+from fastpixcon.functional.anchors import gather_normalize, select_with_segments
+from fastpixcon.functional.rows import DENOMINATORS, info_nce_of
+from fastpixcon.ops import checks
+from fastpixcon.ops.void import Void
+
+__all__ = ["pixel_contrast", "pixel_contrast_and_facts"]
+
+
+def pixel_contrast(
+    embeddings: Tensor,
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    base_temperature: float | None = 0.07,
+    max_samples: int = 1024,
+    max_views: int = 100,
+    min_pixels: int | None = None,
+    ignore_index: Void = 255,
+    num_classes: int | None = None,
+    denominator: str = "negatives",
+    memory: Bank | None = None,
+    mining: Miner | None = None,
+    contrast_with: str = "both",
+    seed: int | Tensor = 0,
+    process_group: Any = distributed.NO_GROUP,
+    across: str = "gather",
+    backend: str = "auto",
+) -> Tensor:
+    """:func:`select_anchors`, :func:`gather_normalize` and :func:`info_nce` in one call (Wang et al. 2021, eq. 3).
+
+    Args:
+        embeddings: [B, D, h, w] floating, of any norm and strides.
+        labels: [B, H, W], any integer dtype.
+        predictions: [B, h, w] integer, or logits [B, K, h, w].
+        num_classes, max_samples, max_views, min_pixels, ignore_index: as in :func:`select_anchors`.
+        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across: as in
+            :func:`info_nce`.
+        seed: int or [] int64 tensor on the device of labels, of the anchors and of the pairs that mining draws.
+        backend: "auto", "reference", "native" or "triton".
+
+    Returns:
+        the mean loss in nats per anchor, []; 0 if no anchor has a positive.
+
+    Raises:
+        TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
+    """
+    return pixel_contrast_and_facts(
+        embeddings,
+        labels,
+        predictions,
+        temperature=temperature,
+        base_temperature=base_temperature,
+        max_samples=max_samples,
+        max_views=max_views,
+        min_pixels=min_pixels,
+        ignore_index=ignore_index,
+        num_classes=num_classes,
+        denominator=denominator,
+        memory=memory,
+        mining=mining,
+        contrast_with=contrast_with,
+        seed=seed,
+        process_group=process_group,
+        across=across,
+        backend=backend,
+    )[0]
+
+
+def pixel_contrast_and_facts(
+    embeddings: Tensor,
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    temperature: float | Tensor,
+    base_temperature: float | None,
+    max_samples: int,
+    max_views: int,
+    min_pixels: int | None,
+    ignore_index: Void,
+    num_classes: int | None,
+    denominator: str,
+    memory: Bank | None,
+    mining: Miner | None,
+    contrast_with: str,
+    seed: int | Tensor,
+    process_group: Any,
+    across: str = "gather",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`pixel_contrast`, and what it did: the loss [], segments [2, K] as of the operator ``select_anchors``,
+    labels [max_samples] and numbers of positives [max_samples] of the anchors."""
+    checks.embeddings_map(embeddings)
+    checks.same_pixels(embeddings, labels, predictions)
+    checks.one_of("denominator", denominator, DENOMINATORS)
+    checks.temperature_scale(temperature, base_temperature)
+    if contrast_with != "batch" and isinstance(rows := getattr(memory, "rows", None), Tensor):
+        checks.wants_float64("embeddings", embeddings, rows, backend)
+    selected, segments = select_with_segments(
+        labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index, seed, backend
+    )
+    loss, num_positives = info_nce_of(
+        gather_normalize(embeddings, selected.index, backend=backend),
+        selected.label,
+        None,
+        None,
+        temperature=temperature,
+        base_temperature=base_temperature,
+        denominator=denominator,
+        name="embeddings",
+        rows="unit",
+        is_sorted=True,
+        reduction="mean",
+        memory=memory,
+        mining=mining,
+        contrast_with=contrast_with,
+        seed=seed,
+        process_group=process_group,
+        across=across,
+        backend=backend,
+    )
+    return loss, segments, selected.label, num_positives

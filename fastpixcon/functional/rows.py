@@ -1,0 +1,196 @@
+"""The loss of rows and labels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpixcon import distributed
+from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to
+from fastpixcon.functional.anchors import gather_normalize
+from fastpixcon.ops import checks
+from fastpixcon.ops.backends import choose
+from fastpixcon.ops.void import Void, of_rows
+
+__all__ = ["CONTRASTS", "DENOMINATORS", "info_nce", "info_nce_of"]
+
+DENOMINATORS = ("negatives", "all")
+CONTRASTS = ("both", "batch", "memory")
+FIXED_SHIFT_MIN = 0.025  # below it e^((cos - 1) / temperature) vanishes in float32
+
+
+def info_nce(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None = None,
+    contrast_labels: Tensor | None = None,
+    *,
+    temperature: float | Tensor = 0.1,
+    base_temperature: float | None = None,
+    denominator: str = "negatives",
+    normalize: bool = True,
+    reduction: str = "mean",
+    ignore_index: Void = -1,
+    memory: Bank | None = None,
+    mining: Miner | None = None,
+    contrast_with: str = "both",
+    seed: int | Tensor = 0,
+    process_group: Any = distributed.NO_GROUP,
+    across: str = "gather",
+    backend: str = "auto",
+) -> Tensor:
+    """Supervised contrastive loss in nats per anchor, in memory that grows with N + M.
+
+    With s_ij = cos(a_i, c_j) / temperature, P_i the contrast rows of the anchor's label, Z_i the sum of e^s_ij over
+    the rows of other labels::
+
+        "negatives"  loss_i = mean_{p in P_i} log(1 + Z_i e^-s_ip)              Wang et al. 2021, eq. 3
+        "all"        loss_i = log sum_{j != i} e^s_ij - mean_{p in P_i} s_ip    Khosla et al. 2020, L_out
+
+    Args:
+        anchors: [N, D] floating, in memory order or not.
+        anchor_labels: [N], any integer dtype; -1 leaves a row out of everything.
+        contrast, contrast_labels: [M, D] in the dtype of the anchors, [M]; None: the anchors, without j = i.
+        temperature: a number > 0, or a tensor with gradient of one element, of any shape; from 2^-126 to the largest
+            float32.
+        base_temperature: the loss is scaled by temperature / base_temperature; None: not scaled.
+        denominator: "negatives" or "all".
+        normalize: True: raw rows, normalised in the kernel; False: rows taken as they are, of any norm.
+        reduction: "mean" over the anchors that have a positive (0, still attached to the graph, if none
+            has), "sum", or "none" for [N], 0 where an anchor has no positive.
+        ignore_index: label, or several, that leave a row out, as -1 always does.
+        memory: a :class:`fastpixcon.MemoryBank`, whose rows are contrast rows, too; read where it lies, in its dtype.
+            Where one of anchors and bank is float64 and the other is not, all is computed in float64.
+        mining: a :class:`fastpixcon.Mining`: which pairs an anchor keeps. This and memory want unit or raw rows.
+        contrast_with: with a memory, contrast with the rows of the "batch", with "memory" or with "both".
+        seed: int or [] int64 tensor, of the pairs that mining draws.
+        process_group: "world" or a ``torch.distributed.ProcessGroup`` (NCCL on GPUs, Gloo on CPUs): the anchors of all
+            its ranks are the contrast set, and "mean" and "sum" are over all of them, the same on every rank. A
+            gradient is that of the sum of what all ranks return: as DistributedDataParallel, which takes the mean over
+            ranks, wants it. All ranks call forward and backward; numbers of anchors may differ, also be 0.
+        across: "gather": every rank gets all rows, in memory that grows with all anchors; "ring": shards pass around,
+            in memory that grows with its own; not with mining.
+        backend: "auto", "reference", "native" or "triton".
+
+    Returns:
+        [] or, for reduction "none", [N]; float32 (float64 for float64 rows or a float64 bank), in nats.
+
+    Raises:
+        TypeError, ValueError: naming the argument; with a process_group also, on every rank, if ranks do not agree on
+            width, dtype and options.
+        RuntimeError: the backend that was asked for can't run it, with the reason; or, with a process_group, a rank is
+            lost: saying what was waited for, at the latest after the timeout of the group.
+        NotImplementedError: forward mode and second derivatives, which there are not: ``torch.func.jvp``, ``hessian``,
+            a backward through ``create_graph=True``. ``torch.func.grad``, ``vjp`` and ``vmap`` work on one rank.
+
+    Under autocast rows are normalised in their own dtype, then rounded to that of autocast; with ``normalize=False``
+    they are cast as they are. Sums are float32 (float64 for float64 rows).
+    """
+    return info_nce_of(
+        anchors,
+        anchor_labels,
+        contrast,
+        contrast_labels,
+        temperature=temperature,
+        base_temperature=base_temperature,
+        denominator=denominator,
+        name="anchors",
+        rows="raw" if normalize else "any",
+        is_sorted=False,
+        reduction=reduction,
+        ignore_index=ignore_index,
+        memory=memory,
+        mining=mining,
+        contrast_with=contrast_with,
+        seed=seed,
+        process_group=process_group,
+        across=across,
+        backend=backend,
+    )[0]
+
+
+def info_nce_of(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    contrast: Tensor | None,
+    contrast_labels: Tensor | None,
+    *,
+    name: str,
+    temperature: float | Tensor,
+    base_temperature: float | None,
+    denominator: str,
+    rows: str,
+    is_sorted: bool,
+    reduction: str,
+    ignore_index: Void = -1,
+    memory: Bank | None,
+    mining: Miner | None,
+    contrast_with: str,
+    seed: int | Tensor,
+    process_group: Any,
+    across: str,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """The loss; how many positives each anchor has, [N]."""
+    checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
+    checks.one_of("denominator", denominator, DENOMINATORS)
+    checks.one_of("contrast_with", contrast_with, CONTRASTS)
+    checks.one_of("reduction", reduction, ("mean", "sum", "none"))
+    scale = checks.temperature_scale(temperature, base_temperature)
+    ranks = distributed.ranks_of(process_group, across)
+    in_steps = memory is not None or mining is not None or ranks is not None
+    if in_steps:
+        checks.memory_and_mining(memory, mining, anchors, rows, contrast_with)
+        checks.contrast_takes_part(contrast, memory, contrast_with)
+    bank = None if contrast_with == "batch" else memory
+    device = anchors.device
+    anchor_labels = of_rows(checks.label_rows(anchor_labels), ignore_index)
+    contrast_labels = None if contrast_labels is None else of_rows(checks.label_rows(contrast_labels), ignore_index)
+    if bank is not None and checks.wants_float64(name, anchors, bank.rows, backend):
+        anchors, contrast, bank = anchors.double(), None if contrast is None else contrast.double(), doubled(bank)
+    autocast = torch.is_autocast_enabled(device.type) and anchors.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(device.type) if autocast else anchors.dtype
+    if rows == "raw" and (in_steps or dtype != anchors.dtype):  # unit rows fit into half precision, raw ones may not
+        anchors, rows = _unit_rows(anchors, anchor_labels, backend), "unit"
+        if contrast is not None and contrast_labels is not None:
+            contrast = _unit_rows(contrast, contrast_labels, backend)
+    anchors, contrast = anchors.to(dtype), None if contrast is None else contrast.to(dtype)
+    temperature_ = checks.temperature_tensor(temperature, anchors)
+    fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
+    if not in_steps:
+        loss, _log_sum, _weight, num_positives = choose("info_nce", anchors, backend)(
+            anchors, anchor_labels, contrast, contrast_labels, temperature_, denominator, rows, fixed_shift, is_sorted
+        )
+    else:
+        pair_seed = None if mining is None else checks.seed_tensor(seed, device)
+        how = how_to(
+            mining=mining,
+            use_batch=contrast_with != "memory",
+            denominator=denominator,
+            fixed_shift=fixed_shift,
+            is_sorted=is_sorted,
+            backend=backend,
+        )
+        if ranks is None:
+            loss, num_positives = contrast_loss(
+                anchors, anchor_labels, contrast, contrast_labels, temperature_, bank=bank, seed=pair_seed, how=how
+            )
+        else:
+            checks.across_ranks(contrast, mining, ranks.across)
+            loss, num_positives = distributed.ranks_loss(
+                anchors, anchor_labels, temperature_, bank=bank, seed=pair_seed, how=how, ranks=ranks
+            )
+    if scale is not None:
+        loss = loss * scale
+    if reduction == "none":
+        return loss, num_positives
+    total, anchors_with_positive = loss.sum(), (num_positives > 0).sum()
+    if ranks is not None:
+        total, anchors_with_positive = distributed.total(total, anchors_with_positive, ranks)
+    return total if reduction == "sum" else total / anchors_with_positive.clamp(min=1), num_positives
+
+
+def _unit_rows(x: Tensor, labels: Tensor, backend: str) -> Tensor:
+    """Rows ``x [N, D]`` over their norm, zeros for those left out: pixels of a map [N, D, 1, 1]."""
+    index = torch.arange(len(x), device=x.device).where(labels != -1, -1)
+    return gather_normalize(x[:, :, None, None], index, backend=backend)
