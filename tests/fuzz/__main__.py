@@ -1,8 +1,10 @@
 """``python -m fuzz [info_nce] [--seconds 60] [--seed 17] [--isa avx2]``: every target, on every instruction set
 that this processor has or can emulate, each in a process of its own, whose end says what became of it. Without --seed
-every run has inputs of its own, and says which. ``--backend triton``: the Triton kernels, interpreted."""
+every run has inputs of its own, and says which. ``--backend triton``: the Triton kernels, interpreted; ``cuda``: the
+CUDA kernels, in the emulator."""
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,16 +20,23 @@ ISAS = ("baseline", "avx2", "avx512", "avx512_bf16", "amx", "avx512_emulated", "
 def fuzz(arguments: argparse.Namespace, kind: str) -> int:
     """All targets in this process, until the time is over; how many inputs have failed."""
     import torch
+    from compiled_cuda import Emulator, launching
     from tested_backends import Backend
 
     from fuzz import targets
 
-    targets.backend = Backend(arguments.backend, "cpu")
+    executed = contextlib.ExitStack()
+    if arguments.backend == "cuda":
+        targets.backend = Backend("native", "cpu", is_executed=True)
+        executed.enter_context(launching(Emulator()))
+    else:
+        targets.backend = Backend(arguments.backend, "cpu")
     how = f"--backend {kind}" if kind == arguments.backend else f"--isa {kind}"
     torch.use_deterministic_algorithms(True, warn_only=True)  # memory that nothing was written to is NaN
     # A property of a module that torch replaces by a class, which mypy does not see.
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
-    print(f"{kind:>20} {sys.modules['fastpixcon._C'].__file__}", flush=True)
+    if arguments.backend != "triton":
+        print(f"{kind:>20} {sys.modules['fastpixcon._C'].__file__}", flush=True)
     names = [arguments.target] if arguments.target else list(targets.CASES)
     failures, modes = 0, Counter[str]()
     began = time.perf_counter()
@@ -40,7 +49,7 @@ def fuzz(arguments: argparse.Namespace, kind: str) -> int:
             given = targets.make(operator, seed)
             report.write_text(f"{report.read_text()}{given}\n")  # stays there if the process doesn't
             try:
-                targets.check(given)
+                looked_at = targets.check(given)
             except Exception as error:  # also what the reference makes of it
                 failures += 1
                 report.write_text(f"{report.read_text()}{type(error).__name__}: {error}\n")
@@ -49,10 +58,12 @@ def fuzz(arguments: argparse.Namespace, kind: str) -> int:
                 print(report.read_text(), flush=True)
             else:
                 report.unlink()
-                modes[given.mode] += 1
+                modes[given.mode if looked_at else "left out"] += 1
             seed, done = seed + 1, done + 1
         print(f"{kind:>20} {operator:<26} {done:>6} inputs from seed {arguments.seed}", flush=True)
-    print(f"{kind:>20} {failures} failed of {modes.total() + failures}, {dict(modes)}", flush=True)
+    left_out = modes.pop("left out", 0)
+    print(f"{kind:>20} {failures} failed of {modes.total() + failures}, {dict(modes)}, {left_out} left out", flush=True)
+    executed.close()
     return failures
 
 
@@ -65,17 +76,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="all targets together, on each instruction set")
     parser.add_argument("--runs", type=int, help="inputs a target, instead of seconds")
     parser.add_argument("--isa", help="only this one")
-    parser.add_argument("--backend", choices=("native", "triton"), default="native")
+    parser.add_argument("--backend", choices=("native", "triton", "cuda"), default="native")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz", help="where failing inputs are written")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.seed is None:
         arguments.seed = SystemRandom().randrange(2**40)
         print(f"--seed {arguments.seed}", flush=True)
-    if arguments.backend == "triton":
-        variable, kinds = "TRITON_INTERPRET", ["1"]
-    else:
+    if arguments.backend == "native":
         variable, kinds = "FASTPIXCON_CPU_ISA", [arguments.isa] if arguments.isa else list(ISAS)
+    else:
+        variable, kinds = "TRITON_INTERPRET", [str(int(arguments.backend == "triton"))]
     if len(kinds) == 1 and os.environ.get(variable) == kinds[0]:
         return min(1, fuzz(arguments, kinds[0] if arguments.backend == "native" else arguments.backend))
     codes = []
