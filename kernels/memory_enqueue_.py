@@ -43,7 +43,7 @@ def places_kernel(
         before += tl.sum(mine, axis=0)
         place = (written + rank) % size
         tl.store(places_ptr + r, tl.where(rank >= count - size, place.to(tl.int32), -1), mask=label == k)
-    tl.store(written_at, written + count)
+    tl.store(written_at, written + count, mask=count > 0)  # without rows no barrier is behind the load
 
 
 @triton.jit
