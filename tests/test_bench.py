@@ -277,3 +277,19 @@ def test_points_where_a_peer_is_ahead_are_listed() -> None:
     assert [re.search(r"N ([\d,]+), M", line)[1] for line in faster] == ["2,048", "4,096"]
     assert [re.search(r"N ([\d,]+), M", line)[1] for line in smaller] == ["4,096"]
     assert "eager 1 s, fastpixcon 2 s" in faster[0]
+
+
+def test_nothing_is_said_of_a_gpu_that_is_not_here(tmp_path: Path) -> None:
+    """torch would, in every process that compiles, where it finds an nvcc."""
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.touch(mode=0o755)
+    path = os.pathsep.join([str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+    said = []
+    for first in ("torch", "peers"):
+        code = f"import {first}, torch.utils.cpp_extension"
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said.append("No CUDA runtime is found" in done.stderr)
+    assert said == [torch.version.cuda is not None, False]
