@@ -134,7 +134,7 @@ def test_the_command_runs_every_target_and_says_so(tmp_path: Path) -> None:
 @needs_native
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_triton_kernels_have_the_same_targets(tmp_path: Path) -> None:
-    printed = fuzz("gather_normalize", "--runs", "2", "--backend", "triton", "--out", str(tmp_path), "--seed", "5")
+    printed = fuzz("gather_normalize", "--runs", "2", "--backend", "triton", "--out", str(tmp_path), "--seed", "1")
     assert re.search(r"triton 0 failed of 2", printed)
 
 
