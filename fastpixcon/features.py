@@ -61,11 +61,6 @@ def run(network: nn.Module, layer: Any, args: tuple[Any, ...], kwargs: dict[str,
         layer._contrast_inputs = None
 
 
-def in_backward() -> bool:
-    """Whether this is a forward that a checkpoint computes anew."""
-    return torch._C._current_graph_task_id() != -1
-
-
 def trained(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Its parameters that require a gradient, by name; also of a replica that DataParallel makes, which has none."""
     for prefix, layer in network.named_modules():

@@ -105,6 +105,30 @@ def test_accelerate(tmp_path: Path) -> None:
     same_state(network, kept)
 
 
+def test_trainer_of_transformers(tmp_path: Path) -> None:
+    """To its checkpoints, and on from the first."""
+    transformers = pytest.importorskip("transformers")
+
+    class Wrapped(Network):
+        def forward(self, x: Tensor, y: Tensor, p: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            return {"loss": super().forward(x, y, p)}
+
+    rows = [dict(zip(("x", "y", "p"), (v[i] for v in maps(step)), strict=True)) for step in range(4) for i in range(2)]
+
+    def trainer(steps: int) -> Any:
+        options = {"per_device_train_batch_size": 2, "save_steps": 2, "report_to": [], "use_cpu": True}
+        arguments = transformers.TrainingArguments(
+            str(tmp_path), max_steps=steps, remove_unused_columns=False, disable_tqdm=True, **options
+        )
+        return transformers.Trainer(Wrapped(), arguments, train_dataset=rows)
+
+    trainer(2).train()
+    later = trainer(4)
+    later.train(resume_from_checkpoint=True)
+    assert later.state.global_step == 4
+    assert later.model.state_dict()["contrast.memory.written"][1].tolist() == [8] * K
+
+
 def test_distributed_checkpoint(tmp_path: Path) -> None:
     import torch.distributed.checkpoint as dcp
 

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastpixcon import features, losses
+from fastpixcon import losses
 from fastpixcon.contrast_model import projection_head
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
+from fastpixcon.ops.calls import within_backward
 from fastpixcon.ops.void import void_labels
 
 __all__ = ["PixelContrastHead", "PixelContrastLoss"]
@@ -112,7 +113,7 @@ class PixelContrastHead:
         head: Any = self
         base: Any = super()
         logits: Tensor = base.cls_seg(feat)
-        if head.training and (self._in_loss or not features.in_backward()):
+        if head.training and (self._in_loss or not within_backward()):
             self._kept = feat, logits.detach(), torch.is_grad_enabled()
         return logits
 
