@@ -121,8 +121,6 @@ def choose_kernel(
         number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, min_pixels, CHOOSE)
         kept = eligible & (hash32(seed, number.to(tl.int64), SEGMENT_STREAM).to(tl.int64) <= high)
         views = tl.where(kept, tl.minimum(most, hard + easy), 0)
-        left_out = tl.where(kept, 0, segments // B)  # the second row of taken
-        tl.atomic_add(taken_ptr + left_out + number // B, 1, mask=here & (hard + easy > 0), sem="relaxed")
         many_hard = 2 * hard >= views
         many_easy = 2 * easy >= views
         keep_hard = tl.where(many_hard, tl.where(many_easy, views // 2, views - easy), hard)
@@ -141,6 +139,11 @@ def choose_kernel(
         tl.store(threshold_ptr + 2 * number, threshold(keep_hard, hard, slack), mask=here)
         tl.store(threshold_ptr + 2 * number + 1, threshold(keep_easy, easy, slack), mask=here)
     tl.store(total_ptr, written)
+    for start in range(0, segments, CHOOSE):  # by itself, so that no register spills
+        number, here, hard, easy, eligible = load_segments(counts_ptr, start, segments, min_pixels, CHOOSE)
+        kept = eligible & (hash32(seed, number.to(tl.int64), SEGMENT_STREAM).to(tl.int64) <= high)
+        row = tl.where(kept, 0, segments // B)  # of taken [2, K]
+        tl.atomic_add(taken_ptr + row + number // B, 1, mask=here & (hard + easy > 0), sem="relaxed")
     for start in range(0, max_samples, CHOOSE):  # the padding; what is drawn is written over it
         at = start + tl.arange(0, CHOOSE)
         tl.store(index_ptr + at, tl.full([CHOOSE], -1, tl.int64), mask=at < max_samples)
