@@ -189,6 +189,8 @@ class PixelContrastLoss(nn.Module):
     def _keep(self, segments: Tensor, labels: Tensor, num_positives: Tensor) -> None:
         """For ``last``. A compiled graph writes into what is there, so that it may stand under checkpoint, where
         modules may not get new attributes."""
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            return  # what torch.func hands in may not outlive it
         for name, value in (("_segments", segments), ("_labels", labels), ("_num_positives", num_positives)):
             kept, length = getattr(self, name), value.shape[-1]
             if torch.compiler.is_compiling() and kept.device == value.device and length <= kept.shape[-1]:

@@ -198,6 +198,8 @@ class MemoryBank(nn.Module):
             RuntimeError: this is a forward that is computed anew, and the bank is no more the one that it met. (On a
                 GPU, and in a compiled graph, an assertion on the device.)
         """
+        if not adds and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            return  # torch.func may not change what it did not make; what waits goes on waiting
         anew = self.flush()
         number = number if adds else torch.full_like(number, -1)
         if anew is False:

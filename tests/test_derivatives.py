@@ -29,13 +29,6 @@ def losses(device: str) -> dict[str, Function]:
     options: dict[str, Any] = {"max_samples": N, "max_views": 4, "min_pixels": 1}
     contrast = fpc.PixelContrastLoss(num_classes=K, memory=bank, **options).to(device).eval()
 
-    def module(*maps: Tensor) -> Tensor:
-        """With buffers of its own, which torch.func wants of what changes them."""
-        state = {
-            name: value.clone() for name, value in contrast.state_dict(keep_vars=True).items() if torch.is_tensor(value)
-        }
-        return torch.func.functional_call(contrast, state, maps)
-
     def on_map(loss: Callable[..., Tensor], **more: Any) -> Function:
         shape = (1, 3, 4)
         return lambda x: loss(x.T.reshape(1, D, 3, 4), y.view(shape), y.flip(0).view(shape), **more)
@@ -55,7 +48,7 @@ def losses(device: str) -> dict[str, Function]:
             fpc.functional.gather_normalize(x[:, :, None, None], torch.arange(N, device=x.device)).pow(3).sum()
         ),
         "pixel_contrast": on_map(fpc.functional.pixel_contrast, num_classes=K, **options),
-        "PixelContrastLoss": on_map(module),
+        "PixelContrastLoss": on_map(contrast),
         "SupConLoss": lambda x: fpc.SupConLoss()(x, y),
         "InfoNCELoss": lambda x: fpc.InfoNCELoss()(x, y),
     }

@@ -68,7 +68,7 @@ def test_all_banks_hold_the_same_rows() -> None:
 def test_a_lost_rank_is_an_error_of_the_others(across: str, when: str) -> None:
     begin = time.monotonic()
     messages = on_ranks(3, checks.survivors_say_so, across, when, seconds=8, dying=1)
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 40  # the start of three processes among it; a group waits for half an hour
     for rank in (0, 2):
         assert messages[rank].startswith(f"contrast across ranks ({across}): rank {rank} of 3 waited for"), messages
         assert "to exchange" in messages[rank]

@@ -108,9 +108,8 @@ def loss_of(kind: str, x: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
     options: dict[str, Any] = {"max_samples": N, "max_views": 8, "min_pixels": 1, "num_classes": K}
     maps = (x.T.reshape(1, D, 8, 5), y.view(1, 8, 5), y.view(1, 8, 5))
     bank = fpc.MemoryBank(K, D, 6, 6, dtype=dtype).to(x.device)
-    bank.seed.fill_(0)
     if "memory" in kind or kind == "PixelContrastLoss":
-        bank.enqueue(c.detach().T.reshape(1, D, 6, 5), z.view(1, 6, 5))
+        bank.enqueue(c.detach().T.reshape(1, D, 6, 5), z.view(1, 6, 5), seed=0)
     if kind == "separate":
         return info_nce(x, y, c, z)
     if kind == "pixel_contrast":
@@ -189,7 +188,7 @@ def test_a_temperature_of_one_element_has_any_shape(shape: tuple[int, ...], kind
     def loss(tau: Tensor) -> Tensor:
         if kind == "pixel_contrast":
             contrast = fpc.PixelContrastLoss(tau, max_views=8, min_pixels=1, num_classes=K)
-            contrast.seed.fill_(0)
+            torch.manual_seed(0)
             return contrast(*maps)
         if kind == "SupConLoss":
             return fpc.SupConLoss(tau)(x, y)
