@@ -138,3 +138,16 @@ def test_mining_shows_it_to_every_anchor(value: float, complete_backend: Backend
         losses = info_nce(spoilt, y, **how)
         assert losses[y != -1].isnan().all()
         assert losses[5] == 0
+
+
+@VALUES
+def test_its_gradient_is_not_finite(value: float, backend: Backend) -> None:
+    """Also without negatives, of whose sum the gradient has the inverse."""
+    y = torch.zeros(6, dtype=torch.int64, device=backend.device)
+    for normalize in (True, False):
+        x = rows(6, 0, backend.device)
+        x[1, 2] = value
+        x.requires_grad_()
+        loss = info_nce(x, y, normalize=normalize)
+        assert loss.isnan()
+        assert not torch.autograd.grad(loss, x)[0][1].isfinite().any()
