@@ -110,9 +110,8 @@ def gather_normalize_backward(
         return d_embeddings
     block_d = power_of_two(D)
     launch(
-        gather_normalize_backward_kernel, (cdiv(N, 16),), d_rows, rows, inv_norm, index.contiguous(), d_embeddings,
-        N, D, size[2], size[3], d_rows.stride(0), d_rows.stride(1), d_embeddings.stride(0), d_embeddings.stride(1),
-        d_embeddings.stride(2), d_embeddings.stride(3), BLOCK_N=16, SCAN=256, BLOCK_D=block_d,
-        num_warps=4 if D <= 128 else 8,
+        gather_normalize_backward_kernel, (cdiv(N, 16),), d_rows, rows.contiguous(), inv_norm.contiguous(),
+        index.contiguous(), d_embeddings, N, D, size[2], size[3], *d_rows.stride(), *d_embeddings.stride(), BLOCK_N=16,
+        SCAN=256, BLOCK_D=block_d, num_warps=4 if D <= 128 else 8,
     )  # fmt: skip
     return d_embeddings

@@ -334,9 +334,9 @@ def info_nce_backward(
     largest = d_loss.abs().amax().float() if anchors.dtype == torch.float16 else None
     terms = anchors.new_empty(3, N, dtype=torch.float32)
     launch(
-        info_nce_terms_kernel, (cdiv(N, 256),), d_loss, log_sum, weight, num_positives, a.source, temperature, largest,
-        terms, N, d_loss.stride(0), NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
-        SCALED=largest is not None, BLOCK=256, **ASSERTIONS,
+        info_nce_terms_kernel, (cdiv(N, 256),), d_loss, log_sum.contiguous(), weight.contiguous(),
+        num_positives.contiguous(), a.source, temperature, largest, terms, N, d_loss.stride(0), NEGATIVES=negatives,
+        FIXED=fixed, SORTED=a.source is None, SCALED=largest is not None, BLOCK=256, **ASSERTIONS,
     )  # fmt: skip
     d_anchors = nothing
     if output_mask[0] or output_mask[2]:

@@ -260,6 +260,16 @@ def test_fake_kernel_tells_shapes_dtypes_and_strides(operator: str, case: Any, o
         assert actual.device == fake.device
 
 
+@pytest.mark.parametrize(("operator", "case"), BACKWARD_CALLS, ids=str)
+def test_a_backward_takes_any_strides(operator: str, case: Any, operators: Backend) -> None:
+    """Also of what its forward returned: whoever keeps it may lay it out anew."""
+    op = operators.op(operator)
+    arguments = call_arguments(operator, case, operators)
+    apart = [torch.stack([x, x * 7], dim=-1)[..., 0] if isinstance(x, Tensor) and x.dim() else x for x in arguments]
+    for x, y in zip(as_tuple(op(*apart)), as_tuple(op(*arguments)), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
+
+
 LARGER = [
     InfoNCECase(700, 96, classes=7, rows="unit", labels="sorted"),
     InfoNCECase(700, 96, classes=7, dtype=torch.bfloat16),
