@@ -52,7 +52,8 @@ def test_command(device: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_rich(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "rich.console", None)
+    for module in ("rich.table", "fastpixcon.training.console"):  # either may have been imported before
+        monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(["plan", "--anchors", "65536", "--gpus", "4"]) == 0
     assert "reduce-scatter of gradients" in capsys.readouterr().out
 

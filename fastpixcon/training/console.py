@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 
 LINE_EVERY = 30.0  # seconds, where nothing moves
+FIRST_LINE = 5.0  # of a training: it goes, and this fast
 _LOG_WIDTH = 200  # columns of tables in a log, where nobody says COLUMNS
 
 

@@ -67,7 +67,7 @@ class ArmProgress:
 
     def start(self, arm: Arm) -> None:
         self.first, self.started = arm.done, time.monotonic()
-        self.said = self.started
+        self.said = self.started - console.LINE_EVERY + console.FIRST_LINE
         self.task = self.progress.add_task(arm.name, total=arm.iterations, completed=arm.done, rate="", losses="")
         if arm.finished:
             self.say(f"{arm.name}: finished before")

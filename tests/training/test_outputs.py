@@ -154,7 +154,7 @@ def test_links_are_followed_by_every_verb(verb: str, model: str, tmp_path: Path)
 
 def test_train_makes_the_folder_that_a_link_leads_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "link").symlink_to("store/run")
-    assert cli.main(tiny_arguments(tmp_path / "link", "arms=['ce']", "schedule.iterations=1")) == 0
+    assert cli.main(tiny_arguments(tmp_path / "link", "arms=['ce']", "schedule.iterations=2")) == 0
     assert (tmp_path / "store" / "run" / "ce" / "model.pt").is_file()
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
@@ -342,7 +342,7 @@ def test_eval_of_another_split(finished_run: Path, tmp_path: Path, capsys: pytes
 
 def test_a_log_has_a_line_every_so_often(tmp_path: Path) -> None:
     """And no control characters, even where FORCE_COLOR asks for them."""
-    code = "from fastpixcon import cli; from fastpixcon.training import console; console.LINE_EVERY = 0; cli.command()"
+    code = "from fastpixcon import cli; from fastpixcon.training import console; console.LINE_EVERY = console.FIRST_LINE = 0; cli.command()"
     run = tmp_path / "run"
     os.environ["FORCE_COLOR"] = "1"
     try:

@@ -254,5 +254,5 @@ def writes(call: ast.Call) -> bool:
     if method in ("write_text", "write_bytes", "tofile", "to_csv"):
         return not name.startswith("writing.")
     if method in ("savefig", "save", "dump"):
-        return "." in name and "file" not in values and name not in ("self.save", "checkpoint.save")
+        return "." in name and "file" not in values and name not in ("self.save", "checkpoint.save", "autograd.save")
     return method == "open" and any(value in MODES for value in values)
