@@ -10,7 +10,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Bytecode is made of what is imported, then.
+# Bytecode is made of what is imported, then; also where the environment (many a container's) forbids it: every process
+# would compile torch anew, for some 20 s.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --no-compile --disable-pip-version-check
 STEP := @.ci/step
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
