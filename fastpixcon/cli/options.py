@@ -1,6 +1,7 @@
 """What verbs have in common."""
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,34 @@ def add_verb(
 def add_model(parser: argparse.ArgumentParser, several: bool) -> None:
     text = "model.pt of a run, the folder of its arm, or a name of the zoo (fastpixcon zoo)"
     parser.add_argument("model", metavar="MODEL", nargs="+" if several else None, help=text)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """What a training is made of: ``config_source`` and ``overrides`` read it."""
+    parser.add_argument(
+        "--config",
+        metavar="NAME|FILE",
+        help="digits (default), camvid (default with --data), another of `fastpixcon config`, a TOML file",
+    )
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set (data.root)")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the config")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
+
+
+def config_source(options: argparse.Namespace) -> str:
+    """Name or file of the config."""
+    return options.config or ("camvid" if options.data else "digits")
+
+
+def overrides(options: argparse.Namespace) -> list[str]:
+    """``key=value`` strings of --set, --data and --seed."""
+    changes = list(options.set)
+    if options.data is not None:
+        root = json.dumps(as_unicode(options.data, "--data"), ensure_ascii=False)  # as TOML has strings, too
+        changes.append(f"data.root={root}")
+    if options.seed is not None:
+        changes.append(f"seed={options.seed}")
+    return changes
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

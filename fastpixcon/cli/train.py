@@ -1,12 +1,10 @@
 """``fastpixcon train``: the main job."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastpixcon.cli.options import Verbs, add_verb
-from fastpixcon.training.text import as_unicode
+from fastpixcon.cli.options import Verbs, add_config, add_verb, config_source, overrides
 
 if TYPE_CHECKING:
     from fastpixcon.training.config import Config
@@ -34,20 +32,13 @@ def add(verbs: Verbs) -> None:
         "and with pixel contrast, memory and mining besides; then print a table and draw figures.",
         _EXAMPLES,
     )
-    parser.add_argument(
-        "--config",
-        metavar="NAME|FILE",
-        help="digits (default), camvid (default with --data), another of `fastpixcon config`, a TOML file",
-    )
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set (data.root)")
+    add_config(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="run directory, default runs/NAME; numbered if taken")
     parser.add_argument(
         "--resume",
         action="store_true",
         help="continue the last run in --out, bit for bit; what --set may change: docs/training.md",
     )
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the config")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -56,21 +47,15 @@ def _run(options: argparse.Namespace) -> int:
 
     if not options.resume and options.out:
         rundir.check(options.out)
-    overrides = list(options.set)
-    if options.data is not None:
-        root = json.dumps(as_unicode(options.data, "--data"), ensure_ascii=False)  # as TOML has strings, too
-        overrides.append(f"data.root={root}")
-    if options.seed is not None:
-        overrides.append(f"seed={options.seed}")
-    source = options.config or ("camvid" if options.data else "digits")
+    source, changes = config_source(options), overrides(options)
     resumed = None
     if options.resume:
         # Before the processes join, so that all of them have read it when the first one writes.
-        folder = rundir.latest(options.out or Path("runs") / _name(source, overrides))
-        resumed = resuming.resume(folder, options.config, overrides, processes.count())
+        folder = rundir.latest(options.out or Path("runs") / _name(source, changes))
+        resumed = resuming.resume(folder, options.config, changes, processes.count())
         config = resumed.config
     else:
-        config = configs.load(source, overrides)
+        config = configs.load(source, changes)
     together = processes.join(job.pick_device(config.device))
     try:
         return _train(options, config, together, resumed)
@@ -78,11 +63,11 @@ def _run(options: argparse.Namespace) -> int:
         processes.leave()
 
 
-def _name(source: str, overrides: list[str]) -> str:
+def _name(source: str, changes: list[str]) -> str:
     """Of the run that a command line means, whose other values are those of that run."""
     from fastpixcon.training import config as configs
 
-    return configs.load(source, [text for text in overrides if text.partition("=")[0].strip() == "name"]).name
+    return configs.load(source, [text for text in changes if text.partition("=")[0].strip() == "name"]).name
 
 
 def _train(

@@ -3,7 +3,8 @@
 A data set is a ``Split`` to train on and one to validate on. A split gives plain pairs of image [3, H, W] uint8 and
 label [H, W] uint8, where ``IGNORE`` does not count; augmentation and batching are the same for all (``loading``).
 Where the folders, sizes, pictures or ids of a data set are not what they should be, opening it raises ``TrainingError``
-with the file, what came and what is wanted (``files``).
+with the file, what came and what is wanted (``files``); ``survey`` counts what is wrong with the files of one that was
+opened without its checks.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from fastpixcon.training.data.camvid import CAMVID_IDS, camvid
 from fastpixcon.training.data.cityscapes import CITYSCAPES_IDS, cityscapes
 from fastpixcon.training.data.coco_stuff import COCO_STUFF_10K_IDS, COCO_STUFF_164K_IDS, coco_stuff_10k, coco_stuff_164k
 from fastpixcon.training.data.digits import DIGITS_IDS, digits
+from fastpixcon.training.data.files import Files
 from fastpixcon.training.data.pascal_context import CONTEXT_59_IDS, CONTEXT_60_IDS, pascal_context_59, pascal_context_60
 
 __all__ = ["DATASETS", "IGNORE", "DataSet", "Split", "dataset_ids", "open_dataset"]
@@ -48,8 +50,12 @@ def dataset_ids(name: str) -> list[int]:
     return _DATASET_IDS[name]
 
 
-def open_dataset(config: Data) -> DataSet:
-    """The data set that the config names, checked."""
+def open_dataset(config: Data, check: bool = True) -> DataSet:
+    """The data set that the config names; ``check``: all its files, else its folders and names alone."""
     if config.name not in DATASETS:
         raise TrainingError(f"data.name: got {config.name!r}, want one of {', '.join(sorted(DATASETS))}")
-    return DATASETS[config.name](config)
+    data = DATASETS[config.name](config)
+    for split in (data.train, data.val, data.test) if check else ():
+        if isinstance(split, Files):
+            split.check()
+    return data

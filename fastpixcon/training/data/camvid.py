@@ -33,7 +33,7 @@ CAMVID_IDS = list(range(len(_CLASSES)))
 
 
 def camvid(config: Data) -> DataSet:
-    """Opens the folder ``config.root`` and checks every file of it."""
+    """Opens the folder ``config.root``."""
     root = dataset_root(config, "CamVid")
     is_segnet = os.path.isdir(root / "trainannot") and not os.path.isdir(root / "images")
     ids = Ids({i: i for i in range(len(_CLASSES))} | {_VOID: IGNORE})

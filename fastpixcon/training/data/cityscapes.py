@@ -54,7 +54,7 @@ _OTHERS = tuple(
 
 
 def cityscapes(config: Data) -> DataSet:
-    """Opens the folder ``config.root``, which has ``leftImg8bit`` and ``gtFine`` in it, and checks it."""
+    """Opens the folder ``config.root``, which has ``leftImg8bit`` and ``gtFine`` in it."""
     root = dataset_root(config, "Cityscapes")
     ids = Ids(dict.fromkeys(range(_RAW_IDS), IGNORE) | {raw: k for k, (raw, _, _) in enumerate(_CLASSES)})
 

@@ -59,7 +59,7 @@ _CONVERTED = "_labelTrainIds.png"
 
 
 def coco_stuff_10k(config: Data) -> DataSet:
-    """Opens the folder ``config.root``, of either layout, and checks it."""
+    """Opens the folder ``config.root``, of either layout."""
     root = dataset_root(config, "COCO-Stuff 10k")
     is_converted = os.path.isdir(root / "annotations" / "train2014")
     split = _converted_10k if is_converted else _published_10k
@@ -67,7 +67,7 @@ def coco_stuff_10k(config: Data) -> DataSet:
 
 
 def coco_stuff_164k(config: Data) -> DataSet:
-    """Opens the folder ``config.root`` and checks it."""
+    """Opens the folder ``config.root``."""
     root = dataset_root(config, "COCO-Stuff 164k")
     ids = Ids({coco_id - 1: k for k, coco_id in enumerate(_COCO_IDS)} | {255: IGNORE})
 

@@ -1,8 +1,9 @@
 """Splits that lie in files: pairs of image and label, checked before training and while it loads.
 
-When a split is opened, every pair, every size and every kind of picture is checked from names and headers; ids are
+When a split is checked, every pair, every size and every kind of picture is checked from names and headers; ids are
 checked in all labels of a split of up to ``_ALL_IDS`` images and in ``_SAMPLED_IDS`` labels, evenly spread, of a larger
 one. Each label is checked again as it is loaded, so that an id that the data set does not have never trains.
+``survey`` goes through all files and counts what is wrong instead of raising it.
 """
 
 import os
@@ -64,11 +65,25 @@ class LabelFormat:
 
 
 class Files:
-    """A split whose images and labels are files."""
+    """A split whose images and labels are files.
 
-    def __init__(self, images: list[str], labels: list[str], ids: Ids, label_format: LabelFormat) -> None:
+    Args:
+        alone: of every image or label without the other, which it is, in words.
+        complaint: what ``check`` says of them.
+    """
+
+    def __init__(
+        self,
+        images: list[str],
+        labels: list[str],
+        ids: Ids,
+        label_format: LabelFormat,
+        alone: Sequence[str] = (),
+        complaint: str = "",
+    ) -> None:
         # Plain strings: a worker gets a copy of all of them.
         self.images, self.labels, self.ids, self.format = images, labels, ids, label_format
+        self.alone, self.complaint = list(alone), complaint
 
     def __len__(self) -> int:
         return len(self.images)
@@ -88,21 +103,24 @@ class Files:
 
     def check(self) -> None:
         """Raise ``TrainingError`` for the first file that is not what it should be."""
+        if self.alone:
+            raise TrainingError(self.complaint)
         count = len(self)
         sampled: Sequence[int] = range(count)
         if count > _ALL_IDS:
             sampled = np.linspace(0, count - 1, _SAMPLED_IDS).astype(int).tolist()
         with without_warnings(), ThreadPoolExecutor(_THREADS) as pool:
-            _first_error(pool, self._check_headers, range(count))
-            _first_error(pool, self._check_transparency, sampled)
+            _first_error(pool, self.check_size, range(count))
+            _first_error(pool, self.check_transparency, sampled)
             _first_error(pool, self.label, sampled)
 
-    def _check_headers(self, index: int) -> None:
+    def check_size(self, index: int) -> None:
+        """By the headers."""
         path, label = self.images[index], self.format.size(self.labels[index])
         if label != image_header(path).size and label != image_header(path, behind_pixels=True).size:
             raise self._wrong_size(index, label)
 
-    def _check_transparency(self, index: int) -> None:
+    def check_transparency(self, index: int) -> None:
         if image_header(self.images[index]).has_alpha:
             read_image(self.images[index])
 
@@ -123,34 +141,44 @@ def dataset_root(config: Data, what: str) -> Path:
 
 
 def open_listed(source: Path, images: Finder, labels: Finder, ids: Ids, label_format: LabelFormat) -> Files:
-    """The pairs of the names in the list ``source``, checked."""
-    pairs = [(images.file(name, source), labels.file(name, source)) for name in listed(source)]
-    return _checked(pairs, ids, label_format)
+    """The pairs of the names in the list ``source``, to be checked."""
+    pairs, alone = [], []
+    for name in listed(source):
+        try:
+            pairs.append((images.file(name, source), labels.file(name, source)))
+        except TrainingError as error:
+            alone.append(str(error))
+    return _files(pairs, ids, label_format, alone, alone[0] if alone else "")
 
 
 def open_pairs(
     what: str, images: Mapping[str, Path], labels: Mapping[str, Path], ids: Ids, label_format: LabelFormat
 ) -> Files:
-    """The pairs of images and labels of the same name, checked; ``what`` is the split in words."""
-    alone = sorted(images.keys() ^ labels.keys())
+    """The pairs of images and labels of the same name, to be checked; ``what`` is the split in words."""
+
+    def words(name: str) -> str:
+        present, other = ("image", "label") if name in images else ("label", "image")
+        return f"the {present} {images.get(name) or labels.get(name)} without {other}"
+
+    alone = [words(name) for name in sorted(images.keys() ^ labels.keys())]
+    complaint = ""
     if alone:
-        present, other = ("image", "label") if alone[0] in images else ("label", "image")
-        first = images.get(alone[0]) or labels.get(alone[0])
-        raise TrainingError(
+        complaint = (
             f"{what}: has {len(images)} images and {len(labels)} labels; {len(alone)} have no partner, "
-            f"the first is the {present} {first} without {other}"
+            f"the first is {alone[0]}"
         )
-    return _checked([(images[name], labels[name]) for name in images], ids, label_format)
+    both = [name for name in images if name in labels]
+    return _files([(images[name], labels[name]) for name in both], ids, label_format, alone, complaint)
 
 
 PICTURE = LabelFormat(label_size, read_ids)  # PNG, one channel of 8 bits, with a palette or without
 
 
-def _checked(pairs: Iterable[tuple[Path, Path]], ids: Ids, label_format: LabelFormat) -> Files:
-    images, labels = zip(*pairs, strict=True)
-    files = Files([str(path) for path in images], [str(path) for path in labels], ids, label_format)
-    files.check()
-    return files
+def _files(
+    pairs: Iterable[tuple[Path, Path]], ids: Ids, label_format: LabelFormat, alone: Sequence[str], complaint: str
+) -> Files:
+    both = [(str(image), str(label)) for image, label in pairs]
+    return Files([i for i, _ in both], [label for _, label in both], ids, label_format, alone, complaint)
 
 
 def _first_error(pool: ThreadPoolExecutor, check: Callable[[int], object], indices: Sequence[int]) -> None:

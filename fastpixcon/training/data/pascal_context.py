@@ -30,13 +30,13 @@ CONTEXT_60_IDS = list(range(len(_CLASSES) + 1))
 
 
 def pascal_context_59(config: Data) -> DataSet:
-    """Opens the folder ``config.root`` and checks it; the background does not count."""
+    """Opens the folder ``config.root``; the background does not count."""
     ids = Ids({0: IGNORE} | {raw + 1: raw for raw in range(len(_CLASSES))})
     return _open(config, ids, _CLASSES, first_colour=1)
 
 
 def pascal_context_60(config: Data) -> DataSet:
-    """Opens the folder ``config.root`` and checks it; the background is class 0."""
+    """Opens the folder ``config.root``; the background is class 0."""
     classes = ["background", *_CLASSES]
     return _open(config, Ids({raw: raw for raw in range(len(classes))}), classes, first_colour=0)
 
