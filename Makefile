@@ -54,7 +54,7 @@ PYTEST = OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist
 # Then the same tests on the Triton kernels, interpreted; then on these and the CUDA kernels, compiled and executed without
 # a GPU. A process does one of them.
 test: set-up-test
-	FASTPIXCON_REQUIRE=native,train$$(test ! -e .venv/mmseg || echo ,mmseg) $(PYTEST) $(ARGS)
+	FASTPIXCON_REQUIRE=native,train,monai$$(test ! -e .venv/mmseg || echo ,mmseg) $(PYTEST) $(ARGS)
 	$(if $(ARGS),,FASTPIXCON_REQUIRE=triton TRITON_INTERPRET=1 $(PYTEST) -k triton)
 	$(if $(ARGS),,FASTPIXCON_TEST_PTX=1 FASTPIXCON_REQUIRE=$(EXECUTED) $(PYTEST) tests/test_conformance.py tests/test_conformance_contrast.py -k ptx)
 

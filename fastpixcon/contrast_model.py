@@ -2,13 +2,14 @@
 
 import copy
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastpixcon import features
+from fastpixcon import features, grids
 from fastpixcon.ops import checks
 from fastpixcon.outputs import segmentation
 
@@ -26,16 +27,26 @@ class ContrastModel(nn.Module):
     Args:
         model: any module whose output is logits [B, K, H, W], or a mapping (or a named tuple) with "logits" or "out",
             or an object with ``.logits``, or a tuple or list, whose first member that is one of these counts: a loss
-            before it, [] or [B, H, W], does not.
-        at: name of the submodule, as in ``model.named_modules()``, whose first argument is the features [B, C, h, w]:
-            as a rule the last convolution. If it runs several times, the last time counts; if it writes to them in
-            place, what it wrote. It is looked up in every forward, so the layer may be replaced.
+            before it, [] or [B, H, W], does not. Or one that classifies masks, as Mask2Former: see below.
+        at: name of the submodule, as in ``model.named_modules()``, whose first argument is the features: a map
+            [B, C, h, w], as a rule of the last convolution, or [B, h, w, C], a volume [B, C, d, h, w], or the tokens
+            [B, p + h w, C] of a transformer, of which the first p, of classes and registers, are left out. If it runs
+            several times, the last time counts; if it writes to them in place, what it wrote. It is looked up in every
+            forward, so the layer may be replaced.
         dim: D, width of the embeddings.
-        channels: C; None: in_channels or num_features of the first layer in the submodule that has them.
+        channels: C; None: in_channels, num_features, in_features or the like of the first layer in the submodule that
+            tells.
+        grid: (h, w) of tokens, or (d, h, w); None: found in every forward by the size of the images, patch_size (an
+            attribute of any part of the network, or of its config) and num_prefix_tokens (or the parameters of such
+            tokens); where no part tells patch_size, by the aspect of the images.
 
     forward takes what ``model`` takes. It returns {"logits", "embeddings"}, and "auxiliary" if the output is a mapping
-    with "aux" or "auxiliary"; in eval mode no "embeddings": the head serves training only, and :meth:`embed`.
-    Embeddings have any norm: the loss normalises the pixels it selects.
+    with "aux" or "auxiliary", "loss" if it has one of that name; in eval mode no "embeddings": the head serves training
+    only, and :meth:`embed`. Embeddings have any norm: the loss normalises the pixels it selects.
+
+    The logits of a network that classifies masks are log sum_q softmax(classes)[q, k] sigmoid(masks)[q] without the
+    last class, which is none: [B, K, h, w] in float32, of the size of the masks. Their argmax is the prediction as
+    published, and cross-entropy of them is of the scores' share.
 
     Parts of the network may be frozen by ``requires_grad_(False)``, also all that is before ``at``: then the contrast
     trains the projection head alone. A gradient that is lost on its way is an error.
@@ -43,25 +54,37 @@ class ContrastModel(nn.Module):
     The weights of ``model`` lie under ``model.`` in the state_dict, those of the head under ``projection.``.
 
     Raises:
-        ValueError: ``at`` is no submodule (the nearest names are given), or C cannot be told or is another.
+        ValueError: ``at`` is no submodule (the nearest names are given); C, or the grid of tokens, cannot be told, may
+            be several, or is another than named.
         RuntimeError: the submodule did not run; or, in training, its input has no gradient although parameters that
             require one are before it: a reentrant checkpoint, ``torch.no_grad`` or ``detach`` lies between.
         TypeError: the output has no logits, or more than one tensor that may be them, or the submodule takes something
-            else than a map of features.
+            else than features.
     """
 
+    grid: tuple[int, ...] | None = None
     _frozen: frozenset[str] = frozenset()  # parameters that are known not to be before the layer
 
-    def __init__(self, model: nn.Module, at: str = "classifier.4", dim: int = 256, channels: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        at: str = "classifier.4",
+        dim: int = 256,
+        channels: int | None = None,
+        grid: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: got {type(model).__name__}, want a torch.nn.Module")
         checks.positive_int("dim", dim)
         layer = _submodule(model, at)
         if channels is None:
-            channels = _channels(layer, at)
+            channels = grids.width(layer)
+            if channels is None:
+                raise ValueError(f"channels: got None, and {at!r} has no layer that tells; want the width of its input")
         checks.positive_int("channels", channels)
         self.model, self.at, self.dim, self.channels = model, at, dim, channels
+        self.grid = _sizes(grid)
         self.projection = projection_head(channels, dim)
         weight = next((x for x in (*layer.parameters(), *model.parameters()) if x.is_floating_point()), None)
         if weight is not None:
@@ -74,7 +97,7 @@ class ContrastModel(nn.Module):
             return segmentation(self.model(*args, **kwargs))
         output, before = self._run(args, kwargs)
         outputs = segmentation(output)
-        outputs["embeddings"] = self.projection(before)
+        outputs["embeddings"] = self._project(before)
         return outputs
 
     def embed(self, *args: Any, normalize: bool = False, **kwargs: Any) -> Tensor:
@@ -83,7 +106,7 @@ class ContrastModel(nn.Module):
         The mode stays what it is, and the network and the head run in it: call ``eval()`` before, for what is a
         prediction. Gradients are torch's to decide: ``torch.no_grad()`` leaves them out.
         """
-        embeddings: Tensor = self.projection(self._run(args, kwargs)[1])
+        embeddings = self._project(self._run(args, kwargs)[1])
         return F.normalize(embeddings, dim=1) if normalize else embeddings
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Tensor]:
@@ -95,7 +118,7 @@ class ContrastModel(nn.Module):
                 f"at: {self.at!r} did not run in this forward, want a submodule that the network calls (and, if a part"
                 " of it was compiled before it was wrapped, torch.compiler.reset())"
             )
-        before = self._features(inputs[-1])
+        before = self._features(inputs[-1], layer, grids.sizes_of_images(args, kwargs))
         if self.training and torch.is_grad_enabled() and not before.requires_grad:
             if not torch.compiler.is_compiling():
                 self._check_frozen(layer, args, kwargs)
@@ -103,13 +126,23 @@ class ContrastModel(nn.Module):
                 _check_while_traced(self, layer, tuple(kwargs), *args, *kwargs.values())
         return output, before
 
-    def _features(self, before: Any) -> Tensor:
-        if not isinstance(before, Tensor) or before.ndim != 4:
+    def _features(self, before: Any, layer: nn.Module, images: tuple[int, ...] | None) -> Tensor:
+        """[B, C, *S]"""
+        if not isinstance(before, Tensor) or not 3 <= before.ndim <= 5:
             got = list(before.shape) if isinstance(before, Tensor) else type(before).__name__
-            raise TypeError(f"at: {self.at!r} takes {got}, want a submodule that takes features [B, C, h, w]")
-        if before.shape[1] != self.channels:
-            raise ValueError(f"channels: got {self.channels}, want {before.shape[1]}, the features before {self.at!r}")
-        return before
+            raise TypeError(
+                f"at: {self.at!r} takes {got}, want a submodule that takes features [B, C, h, w], a volume, or tokens"
+                " [B, n, C]"
+            )
+        return grids.as_map(before, self.at, self.channels, self.grid, self.model, layer, images)
+
+    def _project(self, before: Tensor) -> Tensor:
+        """[B, C, *S] -> [B, D, *S]; the head is of pixels, so any S will do."""
+        if before.ndim == 4:
+            return self.projection(before)
+        pixels = before[..., None] if before.ndim == 3 else before.flatten(3)  # [B, C, n, 1], [B, C, d, h w]
+        embeddings: Tensor = self.projection(pixels)
+        return embeddings.reshape(*embeddings.shape[:2], *before.shape[2:])
 
     def _check_frozen(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises if the features have no gradient but come from a parameter that wants one."""
@@ -143,7 +176,8 @@ class ContrastModel(nn.Module):
         return model
 
     def extra_repr(self) -> str:
-        return f"at={self.at!r}, dim={self.dim}, channels={self.channels}"
+        grid = "" if self.grid is None else f", grid={self.grid}"
+        return f"at={self.at!r}, dim={self.dim}, channels={self.channels}{grid}"
 
 
 def _check_while_traced(model: ContrastModel, layer: nn.Module, names: tuple[str, ...], *values: Tensor) -> bool:
@@ -184,9 +218,11 @@ def _submodule(model: nn.Module, at: str, when: str = "") -> nn.Module:
     raise ValueError(f"at: {got}, want the name of a submodule, such as {', '.join(map(repr, near))}")
 
 
-def _channels(layer: nn.Module, at: str) -> int:
-    for module in layer.modules():
-        for name in ("in_channels", "num_features"):
-            if isinstance(found := getattr(module, name, None), int):
-                return found
-    raise ValueError(f"channels: got None, and {at!r} has no layer with in_channels; want the width of its input")
+def _sizes(grid: Any) -> tuple[int, ...] | None:
+    if grid is None:
+        return None
+    if not isinstance(grid, Sequence) or isinstance(grid, str) or not 1 <= len(grid) <= 3:
+        raise TypeError(f"grid: got {grid!r}, want (h, w), or (d, h, w) of a volume")
+    for size in grid:
+        checks.positive_int("grid", size)
+    return tuple(grid)

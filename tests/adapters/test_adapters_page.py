@@ -8,11 +8,12 @@ from typing import Any
 import mmseg_here
 import pytest
 import torch
+from library_networks import mask2former
 from torch.utils.data import DataLoader, TensorDataset
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "adapters.md").read_text()
 BLOCKS = re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", TEXT, flags=re.MULTILINE | re.DOTALL)
-LIBRARIES = ("torchvision", "pytorch_metric_learning", "lightning", "transformers", "accelerate")
+LIBRARIES = ("torchvision", "timm", "pytorch_metric_learning", "lightning", "transformers", "accelerate", "scipy")
 
 
 def what_the_page_takes_for_granted(folder: Path) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def what_the_page_takes_for_granted(folder: Path) -> dict[str, Any]:
     return {
         "network": segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5),
         "loader": DataLoader(TensorDataset(images, batch), batch_size=2),
+        "mask2former": mask2former(transformers),
         "rows": torch.randn(20, 8),
         "row_labels": torch.arange(20) % 4,
         "others": torch.randn(30, 8),
@@ -59,7 +61,11 @@ def test_every_block_runs(tmp_path: Path) -> None:
         pytest.importorskip(library, reason=f"{library} is not installed")
     names = what_the_page_takes_for_granted(tmp_path)
     ran = run(lambda title: title != "mmsegmentation", names)
-    assert ran == ["Any network"] * 4 + ["pytorch-metric-learning", "Lightning", "transformers"]
+    assert ran == ["Any network"] * 4 + ["Transformers, volumes, masks"] * 2 + [
+        "pytorch-metric-learning",
+        "Lightning",
+        "transformers",
+    ]
     assert names["loss"].isfinite()
     assert names["embeddings"].shape[:2] == (2, 256)
     assert type(names["plain"]) is type(names["network"])
