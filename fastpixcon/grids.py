@@ -13,11 +13,10 @@ from fastpixcon.features import call_while_tracing
 Sizes = tuple[int, ...]
 
 # Parameters of a token, or of several, that come before those of the patches.
-PREFIX_NAMES = (
-    *("cls_token", "class_token", "class_embedding"),
-    *("reg_token", "register_tokens", "storage_tokens"),
-    *("dist_token", "distillation_token"),
-)
+PREFIX_NAMES = frozenset({
+    "cls_token", "class_token", "class_embedding", "dist_token", "distillation_token",
+    "reg_token", "register_tokens", "storage_tokens",
+})  # fmt: skip
 
 
 def width(layer: nn.Module) -> int | None:
@@ -164,30 +163,33 @@ def told(network: nn.Module) -> tuple[tuple[Sizes, ...], Sizes]:
     """Sizes of patches, and numbers of tokens before those of the patches, that any part of the network tells."""
     patches: set[Sizes] = set()
     prefixes: set[int] = set()
+    configs: dict[int, Any] = {}
     for module in network.modules():
-        for owner in (module, _attribute(module, "config")):
-            size = _attribute(owner, "patch_size")
-            if isinstance(size, int):
-                patches.add((size,))
-            elif isinstance(size, tuple | list) and size and all(isinstance(x, int) for x in size):
-                patches.add(tuple(size) if len(set(size)) > 1 else (size[0],))
-        before = _attribute(module, "num_prefix_tokens")
-        tokens = [x for x in (_attribute(module, name) for name in PREFIX_NAMES) if isinstance(x, Tensor)]
-        if isinstance(before, int):
-            prefixes.add(before)
-        elif tokens:
-            prefixes.add(sum(x.shape[-2] if x.ndim > 1 else 1 for x in tokens))
+        own = vars(module)  # getattr is slow where there is none, and a network has hundreds of parts
+        if "config" in own:
+            configs[id(own["config"])] = own["config"]
+        if "patch_size" in own:
+            patches.update(_patch(own["patch_size"]))
+        if "num_prefix_tokens" in own or hasattr(type(module), "num_prefix_tokens"):
+            before = module.num_prefix_tokens
+            prefixes.update([before] if isinstance(before, int) else ())
+        elif not (PREFIX_NAMES.isdisjoint(module._parameters) and PREFIX_NAMES.isdisjoint(own)):
+            tokens = [x for x in (getattr(module, name, None) for name in PREFIX_NAMES) if isinstance(x, Tensor)]
+            prefixes.update([sum(x.shape[-2] if x.ndim > 1 else 1 for x in tokens)] if tokens else ())
+    for config in configs.values():
+        patches.update(_patch(getattr(config, "patch_size", None)))
     return tuple(sorted(patches)), tuple(sorted(prefixes))
 
 
 call_while_tracing(told)
 
 
-def _attribute(owner: Any, name: str) -> Any:
-    """Without the time that torch takes, for every part of a network, where there is none."""
-    if isinstance(owner, nn.Module) and not hasattr(type(owner), name):
-        return vars(owner).get(name, owner._parameters.get(name))
-    return getattr(owner, name, None)
+def _patch(size: Any) -> list[Sizes]:
+    """None or one."""
+    each = (size,) if isinstance(size, int) else size
+    if not isinstance(each, tuple | list) or not each or not all(isinstance(x, int) for x in each):
+        return []
+    return [tuple(each) if len(set(each)) > 1 else (each[0],)]
 
 
 def _by(sizes: Iterable[int]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import fastpixcon as fpc
+from fastpixcon import grids
 
 
 class Transformer(nn.Module):
@@ -127,6 +128,16 @@ def test_what_the_network_tells(tell: Callable[[Any], None]) -> None:
     tell(network)
     for x in (images(), images(16, 16), images(24, 16)):
         torch.testing.assert_close(model(x)["embeddings"], model.projection(network.map(x)))
+
+
+def test_a_replica_tells_the_same() -> None:
+    """As DataParallel makes one: parameters are attributes."""
+    for network in (Transformer(5), Registers()):
+        made: Any = network._replicate_for_data_parallel()  # type: ignore[operator]
+        for name, x in network._parameters.items():
+            setattr(made, name, x.detach())  # type: ignore[union-attr]
+        assert grids.told(made) == grids.told(network)
+        assert grids.told(made)[1] == (5,)
 
 
 def test_a_grid_that_is_named() -> None:

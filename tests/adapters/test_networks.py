@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from library_networks import CLASSES, NETWORKS, Network, eomt, library
+from library_networks import CLASSES, NETWORKS, Network, eomt, library, segformer
 from torch import Tensor, nn
 
 import fastpixcon as fpc
@@ -70,6 +70,21 @@ def test_a_network(network: Network) -> None:
         assert set(found) == set(outputs) - {"embeddings"}
         torch.testing.assert_close(segmentation(network.call(exported, x))["logits"], found["logits"])
         assert network.call(model.embed, x).shape == embeddings.shape
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_from_a_path(tmp_path: Path) -> None:
+    timm: Any = library("timm")
+    small = {"depth": 1, "embed_dim": 24, "num_heads": 2, "num_classes": 0, "img_size": 56}
+    first = timm.create_model("vit_small_patch14_reg4_dinov2", **small)
+    torch.save(first.state_dict(), tmp_path / "vit.pth")
+    second = timm.create_model("vit_small_patch14_reg4_dinov2", **small, checkpoint_path=tmp_path / "vit.pth")
+    torch.testing.assert_close(second.state_dict(), first.state_dict())
+    transformers: Any = library("transformers")
+    network = segformer(transformers)
+    network.save_pretrained(tmp_path / "segformer")
+    loaded = transformers.SegformerForSemanticSegmentation.from_pretrained(tmp_path / "segformer")
+    torch.testing.assert_close(loaded.state_dict(), network.state_dict())
 
 
 def test_queries_are_no_tokens_of_a_grid() -> None:
