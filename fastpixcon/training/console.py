@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 LINE_EVERY = 30.0  # seconds, where nothing moves
 FIRST_LINE = 5.0  # of a training: it goes, and this fast
@@ -30,31 +31,36 @@ def say(console: Console, text: str) -> None:
 
 
 class Ticks:
-    """Counts towards ``total``, while entered: a spinner on a terminal, else a line every ``LINE_EVERY`` seconds."""
+    """Counts towards ``total``, while entered: a bar on a terminal, else a line every ``LINE_EVERY`` seconds."""
 
     def __init__(self, console: Console, what: str, total: int, unit: str = "images") -> None:
         self.console, self.what, self.total, self.unit = console, what, total, unit
         self.done, self.started = 0, time.monotonic()
         self.last = self.started
-        self.status = console.status(what) if is_live(console) else None
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),  # names of files may have brackets
+            BarColumn(),
+            console=console,
+            transient=True,
+            disable=not is_live(console),
+        )
+        self.task = self.bar.add_task(what, total=total)
 
     def __enter__(self) -> "Ticks":
-        if self.status:
-            self.status.start()
+        self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.status:
-            self.status.stop()
+        self.bar.stop()
 
     def count(self, more: int = 1) -> None:
         self.done += more
         now = time.monotonic()
         text = f"{self.what}: {progress(self.done, self.total, self.unit, now - self.started)}"
-        if self.status:
-            self.status.update(text)
+        if not self.bar.disable:
+            self.bar.update(self.task, completed=self.done, description=text)
         elif now - self.last >= LINE_EVERY:
             self.last = now
             say(self.console, text)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from fastpixcon.training import TrainingError
-from fastpixcon.training.config import Config, Model
+from fastpixcon.training.config import Augmentation, Config, Model
 from fastpixcon.training.criteria import contrast_loss
 from fastpixcon.training.data import IGNORE, DataSet, Split
 from fastpixcon.training.models import ContrastNetwork, build_model
@@ -109,11 +109,19 @@ def _contrasting(config: Config) -> list[str]:
     return [arm for arm in config.arms if "contrast" in arm.split("+")]
 
 
+def check_pool(config: Config, h: int, w: int) -> None:
+    """Raise if pooling leaves nothing of the map."""
+    if config.contrast.pool > min(h, w):
+        raise TrainingError(
+            f"contrast.pool: got {config.contrast.pool}, want at most {min(h, w)}: the map of data.augmentation.crop "
+            f"has {h} x {w}"
+        )
+
+
 def _check_map(config: Config, h: int, w: int) -> None:
+    check_pool(config, h, w)
     contrast = config.contrast
     of = f"the map of data.augmentation.crop has {h} x {w}"
-    if contrast.pool > min(h, w):
-        raise TrainingError(f"contrast.pool: got {contrast.pool}, want at most {min(h, w)}: {of}")
     pixels = (h // contrast.pool) * (w // contrast.pool)
     least = _pixels_of_a_segment(config)
     if least > pixels:
@@ -144,8 +152,11 @@ def _check_lengths(config: Config, images: int) -> None:
 
 
 def _check_scale(config: Config, split: Split) -> None:
-    settings = config.data.augmentation
-    sides = split[0][0].shape[-2:]
+    check_scale(config.data.augmentation, split[0][0].shape[-2:])
+
+
+def check_scale(settings: Augmentation, sides: Sequence[int]) -> None:
+    """Raise if the smallest scale leaves nothing of an image of ``sides``, height and width."""
     smallest = min(sides) * settings.scale[0] / max(settings.aspect[1], 1 / settings.aspect[0]) ** 0.5
     if round(smallest) < 1:
         raise TrainingError(

@@ -342,7 +342,10 @@ def test_eval_of_another_split(finished_run: Path, tmp_path: Path, capsys: pytes
 
 def test_a_log_has_a_line_every_so_often(tmp_path: Path) -> None:
     """And no control characters, even where FORCE_COLOR asks for them."""
-    code = "from fastpixcon import cli; from fastpixcon.training import console; console.LINE_EVERY = console.FIRST_LINE = 0; cli.command()"
+    code = (
+        "from fastpixcon import cli; from fastpixcon.training import console; "
+        "console.LINE_EVERY = console.FIRST_LINE = 0; cli.command()"
+    )
     run = tmp_path / "run"
     os.environ["FORCE_COLOR"] = "1"
     try:

@@ -3,8 +3,10 @@
 So it does not matter how many workers load, in which order they run, or whether the run was interrupted.
 """
 
+import contextlib
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from fastpixcon.training.data.base import IGNORE, Split
 from fastpixcon.training.interrupt import SIGNALS
 
 _GREY = 128  # fill of images outside their border, close to the mean that models subtract
+_PORTION = 16  # items that a worker hands over at a time
 _STRIDE = 32  # validation images are padded to a multiple; the encoders need it
 
 Sample = tuple[Tensor, Tensor]  # image [3, H, W] float in [0, 1], label [H, W] int64
@@ -74,12 +77,23 @@ class TrainSet(Dataset[Sample]):
         self.split, self.transform, self.seed = split, transform, seed
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index = key
-        image, label = self.split[index]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.seed, epoch, index))
+        image, label = self.split[key[1]]
+        with _draws_of(self.seed, key):
             image, label = self.transform(tv_tensors.Image(image), tv_tensors.Mask(label))
         return _as_sample(image, label)
+
+
+class LabelCrops:
+    """The labels that ``TrainSet`` gives, without their images: place, size and mirroring are drawn before colour."""
+
+    def __init__(self, config: Augmentation, seed: int) -> None:
+        self.transform, self.seed = augmentation(replace(config, colour=0.0)), seed
+
+    def __call__(self, label: Tensor, key: Key) -> Tensor:
+        """[H, W] uint8 as the split has it -> [H', W'] uint8."""
+        with _draws_of(self.seed, key):
+            crop: Tensor = self.transform(tv_tensors.Mask(label))
+        return crop.as_subclass(Tensor)
 
 
 class ValSet(Dataset[Sample]):
@@ -126,10 +140,10 @@ def val_loader(split: Split, batch: int, workers: int, rank: int = 0, processes:
     return _Loader(share, batch_size=batch, collate_fn=_pad_together, **_options(workers))
 
 
-class _Loader(DataLoader[Sample]):
+class _Loader(DataLoader[Any]):
     """What is wrong with a file reads the same from a worker as from the training process."""
 
-    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
             # Workers begin with signals blocked, until they have said that they don't listen.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -144,6 +158,20 @@ class _Loader(DataLoader[Sample]):
             # A worker sends the text of its traceback, whose last part is "module.class: message".
             name = f"{TrainingError.__module__}.{TrainingError.__qualname__}: "
             raise TrainingError(str(error).rpartition(name)[2].rstrip()) from None
+
+
+def item_loader(items: Dataset[Any], workers: int) -> DataLoader[list[Any]]:
+    """Items in their order, in lists, as they are: what workers make of files beside training."""
+    return _Loader(items, batch_size=_PORTION, collate_fn=list, **_options(workers))
+
+
+@contextlib.contextmanager
+def _draws_of(seed: int, key: Key) -> Iterator[None]:
+    """What is drawn for a key, and for it alone."""
+    with torch.random.fork_rng(devices=[]):
+        # Of the CPU alone: torch.manual_seed keeps, of every call, a stack for GPUs that are yet to be used.
+        torch.default_generator.manual_seed(mix(seed, *key))
+        yield
 
 
 def mix(seed: int, epoch: int, index: int) -> int:

@@ -14,10 +14,13 @@ from fastpixcon.training.engine import Arm
 from fastpixcon.training.figures.confusion import confusions
 from fastpixcon.training.figures.curves import learning_curves
 from fastpixcon.training.figures.embeddings import similarity, tsne
+from fastpixcon.training.figures.inspection import inspected
 from fastpixcon.training.figures.predictions import predictions
 from fastpixcon.training.figures.shown import Shown
 
-__all__ = ["Shown", "attempt", "confusions", "draw_all", "learning_curves", "predictions", "similarity", "tsne"]
+__all__ = [
+    "Shown", "attempt", "confusions", "draw_all", "inspected", "learning_curves", "predictions", "similarity", "tsne",
+]  # fmt: skip
 
 Write = Callable[[Path, Callable[[BinaryIO], object]], None]
 

@@ -1,0 +1,74 @@
+"""``fastpixcon inspect``: what a data set is, before a minute is spent on training."""
+
+import argparse
+from pathlib import Path
+
+from fastpixcon.cli.options import Verbs, add_config, add_overwrite, add_verb, config_source, overrides
+
+_EXAMPLES = """\
+  fastpixcon inspect --data ../camvid                CamVid by the config that train has for it
+  fastpixcon inspect --data ../camvid --set contrast.min_pixels=5 --set data.augmentation.crop=480
+  fastpixcon inspect --config cityscapes_hrnet_w48 --data /data/cityscapes --json cityscapes.json
+  fastpixcon inspect --data ../camvid --figure camvid.png"""
+
+
+def add(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "inspect",
+        _run,
+        "what a data set is and what contrast would make of it, before training",
+        "Read every label of a data set: classes, sizes, what is wrong with files. Then draw the crops of the first "
+        "batches as training does and tell, class by class, what would take part in the contrast on the map of the "
+        "network, and which settings let nine in ten segments of every class in. Needs no weights and no GPU.",
+        _EXAMPLES,
+    )
+    add_config(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw pixels and what takes part there, a PNG")
+    add_overwrite(parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fastpixcon.training import config as configs
+    from fastpixcon.training.writing import Outputs
+
+    source = config_source(options)
+    read = [Path(source), *([Path(options.data)] if options.data else [])]
+    files = Outputs("--json, --figure", options.overwrite, read)
+    for path in (options.json, options.figure):
+        if path:
+            files.claim(path)
+    config = configs.load(source, overrides(options))
+
+    from fastpixcon.cli.process import complain
+    from fastpixcon.training import inspection, rundir
+    from fastpixcon.training.console import Ticks, make_console, say
+    from fastpixcon.training.data import open_dataset
+
+    console, status = make_console(), 0
+    size = inspection.map_of(config)
+    data = open_dataset(config.data, check=False)
+    with Ticks(console, "inspect", sum(map(len, inspection.splits_of(data).values())), "labels") as ticks:
+        tree = inspection.inspect(config, data, size, ticks.count)
+    try:
+        if options.json:
+            text = rundir.json_text(tree).encode()
+            files.write(options.json, lambda file: file.write(text))
+    finally:
+        for table in inspection.tables(tree):
+            console.print(table)  # also where the file could not be written
+        for line in inspection.words(tree):
+            say(console, line)
+    if options.json:
+        say(console, f"  {options.json}")
+    if options.figure:
+        from fastpixcon.training.figures import attempt, inspected
+
+        failed = attempt(lambda: inspected(tree), options.figure, files.write)
+        if failed:
+            complain(failed)
+            status = 1
+        else:
+            say(console, f"  {options.figure}")
+    return 1 if inspection.faulty(tree) else status
