@@ -12,7 +12,7 @@ from fastpixcon.functional.rows import CONTRASTS, DENOMINATORS
 from fastpixcon.last_call import LastCall, last_call
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
-from fastpixcon.ops import checks
+from fastpixcon.ops import checks, maps
 from fastpixcon.ops.calls import draw_seed
 from fastpixcon.ops.void import Void, void_labels
 
@@ -145,9 +145,10 @@ class PixelContrastLoss(nn.Module):
         """The mean loss in nats per anchor, []; 0, still attached to the graph, if no anchor has a positive.
 
         Args:
-            embeddings: [B, D, h, w] floating, of any norm and strides; float64 runs on the reference.
-            labels: [B, H, W], any integer dtype, on the device of embeddings.
-            predictions: [B, h, w] integer classes, or logits [B, K, h, w].
+            embeddings: [B, D, *S] floating, of any norm and strides, S of one (tokens [B, n, D] as ``.mT``), two or
+                three (volumes) sizes; float64 runs on the reference.
+            labels: [B, *S'], any integer dtype, on the device of embeddings; brought to S by nearest.
+            predictions: [B, *S] integer classes, or logits [B, K, *S].
 
         What it did, :attr:`last` tells.
 
@@ -155,9 +156,8 @@ class PixelContrastLoss(nn.Module):
             TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
             RuntimeError: with a process_group, a rank is lost.
         """
-        checks.embeddings_map(embeddings)
-        checks.same_pixels(embeddings, labels, predictions)
-        checks.selection(labels, predictions, self.num_classes, self.max_samples, self.max_views, self.min_pixels)
+        maps.check_same_pixels(embeddings, labels, predictions)
+        maps.check_selection(labels, predictions, self.num_classes, self.max_samples, self.max_views, self.min_pixels)
         number = draw_seed(embeddings)  # always one, so that a forward computed anew has the same random state
         seed = number if self.seed is None else self.seed
         ranks, memory = self.ranks or NO_GROUP, self.memory

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastpixcon import distributed, functional
-from fastpixcon.ops import checks
+from fastpixcon.ops import checks, maps
 from fastpixcon.ops.calls import computed_anew, draw_seed
 from fastpixcon.ops.void import Void, void_labels
 
@@ -134,8 +134,8 @@ class MemoryBank(nn.Module):
         """Adds a batch at once. Within a backward nothing: a forward that is computed anew has added its batch.
 
         Args:
-            embeddings: [B, D, h, w] floating, of any norm; detached here.
-            labels: [B, H, W] integers, brought to [h, w] by nearest.
+            embeddings: [B, D, *S] floating, S of one, two or three sizes, of any norm; detached here.
+            labels: [B, *S'] integers, brought to S by nearest.
             process_group: every rank adds the batches of all its ranks, in the order of their ranks, so that all banks
                 stay the same; the number of images may differ between ranks. As in :class:`PixelContrastLoss`.
             seed: of the pixels drawn, int or [] int64 tensor on the device of labels; None: torch's next random number.
@@ -153,7 +153,7 @@ class MemoryBank(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What a batch adds: pixels [B, K, P, D], their labels [B, K, P], regions [B, K, D], theirs [B, K]; -1: none,
         or a row that is not finite, which would stay for thousands of steps. Of several ranks B is that of all."""
-        checks.embeddings_map(embeddings)
+        maps.check_embeddings(embeddings)
         if embeddings.shape[1] != self.dim:
             raise ValueError(f"embeddings: got {embeddings.shape[1]} features, want {self.dim} (dim)")
         rows = functional.memory_rows(

@@ -107,7 +107,7 @@ TABLE: list[Row] = [
     ),
     (lambda: fpc.SupConLoss()(ROWS, LABELS[:5]), ValueError, "anchor_labels", "5", "6"),
     (lambda: fpc.InfoNCELoss()(ROWS, LABELS.float()), TypeError, "anchor_labels", "float32", "integer"),
-    (lambda: gather_normalize(MAP[0], INDEX), ValueError, "embeddings", "(4, 3, 5)", "[B, D, h, w]"),
+    (lambda: gather_normalize(MAP[0, 0], INDEX), ValueError, "embeddings", "(3, 5)", "[B, D, h, w]"),
     (lambda: gather_normalize(MAP.int(), INDEX), TypeError, "embeddings", "torch.int32", "floating point"),
     (lambda: gather_normalize(MAP, INDEX.float()), TypeError, "index", "torch.float32", "integer"),
     (lambda: gather_normalize(MAP, INDEX.int()), TypeError, "index", "torch.int32", "torch.int64"),

@@ -39,14 +39,13 @@ std::vector<int32_t> classes_of(const Tensor& labels, const Sizes& size, int64_t
   std::vector<int32_t> classes(size.B * size.plane());
   std::mutex mutex;
   int64_t wrong = -1;
-  at::parallel_for(0, size.B * size.h, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t y = row % size.h;
-      const int64_t at = nearest.read(row / size.h, y, y + 1, classes.data() + row * size.w);
-      if (at < 0) continue;
+  at::parallel_for(0, size.B * size.plane(), 2048, [&](int64_t begin, int64_t end) {
+    for_each_row(begin, end, size.plane(), [&](int64_t b, int64_t first, int64_t count, int64_t from) {
+      const int64_t at = nearest.read(b, first, first + count, classes.data() + begin + from);
+      if (at < 0) return;
       const std::lock_guard<std::mutex> lock(mutex);
-      if (wrong < 0 || row * size.w + at < wrong) wrong = row * size.w + at;
-    }
+      if (wrong < 0 || begin + from + at < wrong) wrong = begin + from + at;
+    });
   });
   if (wrong >= 0) nearest.refuse(wrong);
   return classes;
@@ -163,21 +162,26 @@ template <typename scalar_t>
 void read_map(const Tensor& embeddings, const std::vector<int32_t>& classes,
               const std::vector<std::vector<Drawn>>& drawn, const Sizes& size, scalar_t* pixels, int32_t* pixel_labels,
               float* sums, int64_t* units) {
-  const int64_t height = (size.h + kStripes - 1) / kStripes;
+  // Of whole rows, where there are some; of a single one, [B, D, 1, n], of pixels.
+  const int64_t plane = size.plane();
+  const int64_t stripe_size =
+      size.h >= kStripes ? (size.h + kStripes - 1) / kStripes * size.w : (plane + kStripes - 1) / kStripes;
+  // Rows without a gap are one long row.
+  const int64_t row_length = embeddings.stride(2) == size.w * embeddings.stride(3) ? plane : size.w;
   at::parallel_for(0, size.B * kStripes, 1, [&](int64_t begin, int64_t end) {
     double inverse[kPixels];
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t b = task / kStripes, y0 = task % kStripes * height, y1 = std::min(size.h, y0 + height);
+      const int64_t b = task / kStripes, p0 = std::min(plane, task % kStripes * stripe_size);
+      const int64_t p1 = std::min(plane, p0 + stripe_size);
       float* stripe = sums + task * size.K * size.D;  // [K][D]
-      const int64_t begin_pixel = (b * size.h + std::min(y0, size.h)) * size.w;
-      auto next = std::lower_bound(drawn[b].begin(), drawn[b].end(), begin_pixel,
+      auto next = std::lower_bound(drawn[b].begin(), drawn[b].end(), b * plane + p0,
                                    [](const Drawn& x, int64_t pixel) { return x.pixel < pixel; });
-      for (int64_t y = y0; y < y1; ++y)
-        for (int64_t x = 0; x < size.w; x += kPixels) {
-          const int64_t pixel = (b * size.h + y) * size.w + x;
+      for_each_row(p0, p1, row_length, [&](int64_t y, int64_t x0, int64_t length, int64_t at) {
+        for (int64_t x = 0; x < length; x += kPixels) {
+          const int64_t pixel = b * plane + p0 + at + x;
           const Block<scalar_t> block{embeddings.const_data_ptr<scalar_t>() + b * embeddings.stride(0) +
-                                          y * embeddings.stride(2) + x * embeddings.stride(3),
-                                      embeddings.stride(1), embeddings.stride(3), std::min(kPixels, size.w - x),
+                                          y * embeddings.stride(2) + (x0 + x) * embeddings.stride(3),
+                                      embeddings.stride(1), embeddings.stride(3), std::min(kPixels, length - x),
                                       classes.data() + pixel};
           inverse_norms(block, size.D, inverse);
           add_regions(block, size.D, inverse, stripe, units + task * size.K);
@@ -191,6 +195,7 @@ void read_map(const Tensor& embeddings, const std::vector<int32_t>& classes,
             }
           }
         }
+      });
     }
   });
 }

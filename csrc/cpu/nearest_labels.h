@@ -11,6 +11,16 @@
 
 namespace fastpixcon::cpu {
 
+// Calls f(y, x, count, place in the range) for the parts of rows that make up the pixels [begin, end) of an image.
+template <typename F>
+void for_each_row(int64_t begin, int64_t end, int64_t w, F&& f) {
+  for (int64_t pixel = begin; pixel < end;) {
+    const int64_t x = pixel % w, count = std::min(w - x, end - pixel);
+    f(pixel / w, x, count, pixel - begin);
+    pixel += count;
+  }
+}
+
 class NearestLabels {
  public:
   // labels [B, H, W] of any integer type, at [h, w]; `ignore` and negative ones do not count, others are below K.
@@ -18,13 +28,12 @@ class NearestLabels {
       : labels_(labels), h_(h), w_(w), K_(K), ignore_(ignore), column_(w) {
     for (int64_t x = 0; x < w; ++x) column_[x] = x * labels.size(2) / w * labels.stride(2);
     read_ = with_integer("labels", labels.scalar_type(),
-                         [](auto x) -> Read { return &NearestLabels::read_rows<decltype(x)>; });
+                         [](auto x) -> Read { return &NearestLabels::read_pixels<decltype(x)>; });
   }
 
-  // Classes of the pixels in rows [y0, y1) of image b, -1 where they do not count. Returns the first of them with a
-  // label
+  // Classes of the pixels [begin, end) of image b, -1 where they do not count. Returns the first of them with a label
   // >= K, or -1.
-  int64_t read(int64_t b, int64_t y0, int64_t y1, int32_t* out) const { return (this->*read_)(b, y0, y1, out); }
+  int64_t read(int64_t b, int64_t begin, int64_t end, int32_t* out) const { return (this->*read_)(b, begin, end, out); }
 
   // Of the pixel b * h * w + y * w + x, whose label is >= K.
   void refuse(int64_t pixel) const {
@@ -44,23 +53,23 @@ class NearestLabels {
   }
 
   template <typename label_t>
-  int64_t read_rows(int64_t b, int64_t y0, int64_t y1, int32_t* out) const {
+  int64_t read_pixels(int64_t b, int64_t begin, int64_t end, int32_t* out) const {
     int64_t wrong = -1;
-    for (int64_t y = y0; y < y1; ++y) {
+    for_each_row(begin, end, w_, [&](int64_t y, int64_t x, int64_t count, int64_t at) {
       const label_t* from = row<label_t>(b, y);
-      int32_t* to = out + (y - y0) * w_;
+      const int64_t* column = column_.data() + x;
       bool bad = false;
-      for (int64_t x = 0; x < w_; ++x) {
-        const int64_t label = static_cast<int64_t>(from[column_[x]]);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t label = static_cast<int64_t>(from[column[i]]);
         const bool counts = label >= 0 && label != ignore_;
         bad |= counts && label >= K_;
-        to[x] = counts && label < K_ ? static_cast<int32_t>(label) : -1;
+        out[at + i] = counts && label < K_ ? static_cast<int32_t>(label) : -1;
       }
-      for (int64_t x = 0; bad && wrong < 0 && x < w_; ++x) {
-        const int64_t label = static_cast<int64_t>(from[column_[x]]);
-        if (label >= K_ && label != ignore_) wrong = (y - y0) * w_ + x;
+      for (int64_t i = 0; bad && wrong < 0 && i < count; ++i) {
+        const int64_t label = static_cast<int64_t>(from[column[i]]);
+        if (label >= K_ && label != ignore_) wrong = at + i;
       }
-    }
+    });
     return wrong;
   }
 

@@ -56,36 +56,34 @@ struct Selection {
 
 // Predicted classes of the same pixels; what is no class of the K becomes -2, equal to no label.
 template <typename class_t>
-void read_classes(const at::Tensor& predictions, const Selection& s, int64_t b, int64_t y0, int64_t y1, int32_t* out) {
+void read_classes(const at::Tensor& predictions, const Selection& s, int64_t b, int64_t begin, int64_t end,
+                  int32_t* out) {
   const class_t* image = predictions.const_data_ptr<class_t>() + b * predictions.stride(0);
   const int64_t stride = predictions.stride(2);
-  for (int64_t y = y0; y < y1; ++y) {
-    const class_t* row = image + y * predictions.stride(1);
-    int32_t* to = out + (y - y0) * s.w;
-    for (int64_t x = 0; x < s.w; ++x) {
-      const int64_t c = static_cast<int64_t>(row[x * stride]);
-      to[x] = c >= 0 && c < s.K ? static_cast<int32_t>(c) : -2;
+  for_each_row(begin, end, s.w, [&](int64_t y, int64_t x, int64_t count, int64_t at) {
+    const class_t* row = image + y * predictions.stride(1) + x * stride;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t c = static_cast<int64_t>(row[i * stride]);
+      out[at + i] = c >= 0 && c < s.K ? static_cast<int32_t>(c) : -2;
     }
-  }
+  });
 }
 
 template <typename Order>
-void read_logits(const at::Tensor& logits, const Selection& s, int64_t b, int64_t y0, int64_t y1, int32_t* out) {
+void read_logits(const at::Tensor& logits, const Selection& s, int64_t b, int64_t begin, int64_t end, int32_t* out) {
   using raw_t = typename Order::raw_t;
-  const raw_t* first =
-      static_cast<const raw_t*>(logits.const_data_ptr()) + b * logits.stride(0) + y0 * logits.stride(2);
+  const raw_t* image = static_cast<const raw_t*>(logits.const_data_ptr()) + b * logits.stride(0);
   const int64_t stride_k = logits.stride(1), stride_y = logits.stride(2), stride_x = logits.stride(3);
   // Rows without a gap are one long row.
-  const bool joined = stride_y == s.w * stride_x;
-  const int64_t rows = joined ? 1 : y1 - y0, length = joined ? (y1 - y0) * s.w : s.w;
-  for (int64_t y = 0; y < rows; ++y) {
-    const raw_t* row = first + y * stride_y;
+  const int64_t length = stride_y == s.w * stride_x ? s.h * s.w : s.w;
+  for_each_row(begin, end, length, [&](int64_t y, int64_t x, int64_t count, int64_t at) {
+    const raw_t* first = image + y * stride_y + x * stride_x;
     if (stride_k == 1 && stride_x != 1) {
-      argmax_channels_last<Order>(row, stride_x, s.K, length, out + y * s.w);
+      argmax_channels_last<Order>(first, stride_x, s.K, count, out + at);
     } else {
-      argmax<Order>(row, stride_k, stride_x, s.K, length, out + y * s.w);
+      argmax<Order>(first, stride_k, stride_x, s.K, count, out + at);
     }
-  }
+  });
 }
 
 using ReadClasses = void (*)(const at::Tensor&, const Selection&, int64_t, int64_t, int64_t, int32_t*);
@@ -99,13 +97,12 @@ void count(const at::Tensor& labels, const at::Tensor& predictions, int64_t igno
                               : with_integer("predictions", predictions.scalar_type(),
                                              [](auto x) -> ReadClasses { return &read_classes<decltype(x)>; });
 
-  const int64_t height = std::max<int64_t>(1, kBlock / s.w);  // rows per block
-  const int64_t blocks = (s.h + height - 1) / height;         // per image
-  constexpr int64_t kLanes = 4;                               // a run of one class would wait for its own counter
+  const int64_t plane = s.h * s.w, blocks = (plane + kBlock - 1) / kBlock;  // of an image
+  constexpr int64_t kLanes = 4;  // a run of one class would wait for its own counter
   std::mutex mutex;
   int64_t wrong = -1;  // the first pixel whose label is none
   at::parallel_for(0, s.B * blocks, 4, [&](int64_t begin, int64_t end) {
-    std::vector<int32_t> label(height * s.w), predicted(height * s.w);
+    int32_t label[kBlock], predicted[kBlock];
     std::vector<int64_t> lanes(kLanes * s.codes);
     int64_t bad = -1, counted_image = begin / blocks;
     const auto flush = [&](int64_t image) {
@@ -115,12 +112,12 @@ void count(const at::Tensor& labels, const at::Tensor& predictions, int64_t igno
       }
     };
     for (int64_t block = begin; block < end; ++block) {
-      const int64_t b = block / blocks, y0 = block % blocks * height, y1 = std::min(s.h, y0 + height);
-      const int64_t first = (b * s.h + y0) * s.w, n = (y1 - y0) * s.w;
+      const int64_t b = block / blocks, p0 = block % blocks * kBlock, p1 = std::min(plane, p0 + kBlock);
+      const int64_t first = b * plane + p0, n = p1 - p0;
       if (b != counted_image) flush(std::exchange(counted_image, b));
-      const int64_t at = nearest.read(b, y0, y1, label.data());
+      const int64_t at = nearest.read(b, p0, p1, label);
       if (at >= 0 && bad < 0) bad = first + at;
-      classes_of(predictions, s, b, y0, y1, predicted.data());
+      classes_of(predictions, s, b, p0, p1, predicted);
       int32_t* code = s.code.data() + first;
       for (int64_t i = 0; i < n; ++i)
         code[i] = label[i] < 0 ? 0 : 1 + 2 * label[i] + (label[i] == predicted[i] ? 1 : 0);

@@ -14,10 +14,13 @@ from fastpixcon.losses import PixelContrastLoss
 
 __all__ = ["ContrastModule"]
 
+_LINEAR = {2: "linear", 3: "bilinear", 4: "trilinear"}  # by the dimensions of labels [B, *S]
+
 
 class ContrastModule(lightning.LightningModule):
-    """Trains with cross-entropy + weight * PixelContrastLoss; batches are images [B, 3, H, W] and labels [B, H, W], any
-    integer dtype; of those with the contrast's ignore_index and of negative ones neither loss counts.
+    """Trains with cross-entropy + weight * PixelContrastLoss; batches are images [B, 3, H, W] and labels [B, H, W], or
+    tokens or volumes and theirs, any integer dtype; of those with the contrast's ignore_index and of negative ones
+    neither loss counts.
 
     >>> module = ContrastModule(ContrastModel(network, at="classifier.4"), PixelContrastLoss(max_samples=4096))
     >>> lightning.Trainer(max_epochs=10).fit(module, loader)
@@ -63,7 +66,7 @@ class ContrastModule(lightning.LightningModule):
             )
         embeddings = outputs["embeddings"]
         cross_entropy = self._cross_entropy(outputs["logits"], labels)
-        contrast = self.contrast(embeddings, labels, F.interpolate(outputs["logits"].detach(), embeddings.shape[-2:]))
+        contrast = self.contrast(embeddings, labels, F.interpolate(outputs["logits"].detach(), embeddings.shape[2:]))
         loss: Tensor = cross_entropy + self.weight * contrast
         if "auxiliary" in outputs:
             loss = loss + self.auxiliary_weight * self._cross_entropy(outputs["auxiliary"], labels)
@@ -83,7 +86,7 @@ class ContrastModule(lightning.LightningModule):
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Per labelled pixel; 0 if there is none."""
         labels = targets(labels, logits, self.contrast.ignore_index)
-        logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits.float(), labels.shape[1:], mode=_LINEAR[labels.ndim], align_corners=False)
         total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
         return total / (labels != VOID).sum().clamp(min=1)
 

@@ -13,24 +13,25 @@ VOID = -100  # torch's default ignore_index
 
 
 def targets(labels: Tensor, logits: Tensor, ignore_index: int | Iterable[int]) -> Tensor:
-    """Labels of any integer dtype -> [B, H, W] int64, VOID where the contrast sees none: ``ignore_index``, negative.
+    """Labels of any integer dtype -> [B, *S] int64, VOID where the contrast sees none: ``ignore_index``, negative.
 
     Args:
-        labels: [B, H, W].
-        logits: [B, K, h, w].
+        labels: [B, *S], S of one, two or three sizes.
+        logits: [B, K, *S'].
         ignore_index: label, or labels, that do not count.
 
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= K.
     """
-    if not isinstance(logits, Tensor) or logits.ndim != 4 or not logits.is_floating_point():
+    if not isinstance(logits, Tensor) or logits.ndim not in (3, 4, 5) or not logits.is_floating_point():
         got = f"{logits.dtype} {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits: got {got}, want a floating point tensor [B, K, h, w]")
+        raise TypeError(f"logits: got {got}, want a floating point tensor [B, K, h, w], or of one or three sizes")
     if not isinstance(labels, Tensor) or labels.dtype not in checks.INTEGERS:
         got = f"dtype {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels: got {got}, want an integer tensor [B, H, W]")
-    if labels.ndim != 3 or len(labels) != len(logits):
-        raise ValueError(f"labels: got shape {tuple(labels.shape)}, want [{len(logits)}, H, W], an image each")
+    if labels.ndim != logits.ndim - 1 or len(labels) != len(logits):
+        sizes = ("N", "H, W", "D, H, W")[logits.ndim - 3]
+        raise ValueError(f"labels: got shape {tuple(labels.shape)}, want [{len(logits)}, {sizes}], an image each")
     found = labels.to(torch.int64)
     void = found < 0
     for index in [ignore_index] if isinstance(ignore_index, int) else ignore_index:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fastpixcon.ops import checks
+from fastpixcon.ops import checks, maps
 from fastpixcon.ops.backends import choose
 from fastpixcon.ops.void import Void, one_void, void_labels
 
@@ -15,12 +15,12 @@ class SelectedAnchors(NamedTuple):
     """Anchors in order (class, image, pixel), padded to a static length.
 
     Attributes:
-        index: [max_samples] int64, b*h*w + y*w + x, padded with -1.
+        index: [max_samples] int64, b*h*w + y*w + x, of any S b*prod(S) + its place in S; padded with -1.
         label: [max_samples] int32, the class, padded with -1.
         count: [1] int32, the anchors before the padding; on the device of the labels.
     """
 
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index; [max_samples] int64, b*h*w + y*w + x, padding -1
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index; [max_samples] int64, b*prod(S) + place in S, padding -1
     label: Tensor  # [max_samples] int32, padding -1
     count: Tensor  # type: ignore[assignment]  # hides tuple.count; [1] int32, anchors before the padding
 
@@ -44,8 +44,9 @@ def select_anchors(
     of fewer than ``min_pixels`` pixels do not count.
 
     Args:
-        labels: [B, H, W], any integer dtype; brought to [h, w] by nearest, source index floor(i*H/h).
-        predictions: [B, h, w] integer classes, or logits [B, K, h, w], whose argmax is taken.
+        labels: [B, *S'], any integer dtype, S' of one (tokens), two or three (volumes) sizes; brought to S by nearest
+            in each of them, source index floor(i*S'/S).
+        predictions: [B, *S] integer classes, or logits [B, K, *S], whose argmax is taken.
         num_classes: K; None: K of the logits, else 256.
         max_samples: length of the result.
         max_views: the most pixels drawn of one class in one image.
@@ -80,22 +81,26 @@ def select_with_segments(
 ) -> tuple[SelectedAnchors, Tensor]:
     """The anchors; of every class the segments that give some, and those that are left out, [2, K]."""
     void_labels(ignore_index)  # raises
-    num_classes = checks.selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
-    labels, void = one_void(labels, ignore_index)
+    num_classes = maps.check_selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    logits = predictions.is_floating_point()
+    labels, void = one_void(maps.folded_labels(labels, predictions.shape[1 + logits :]), ignore_index)
+    predictions = maps.folded_rows(predictions.detach(), 1 + logits)
     seed = checks.seed_tensor(seed, labels.device)
     op = choose("select_anchors", labels, backend)
     min_pixels = max_views + 1 if min_pixels is None else min_pixels
-    *selected, segments = op(labels, predictions.detach(), seed, num_classes, max_samples, max_views, min_pixels, void)
+    *selected, segments = op(labels, predictions, seed, num_classes, max_samples, max_views, min_pixels, void)
     return SelectedAnchors(*selected), segments
 
 
 def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
-    """Pixels of a feature map as unit rows: ``normalize(embeddings.permute(0, 2, 3, 1).view(-1, D)[index])``,
-    but only the pixels in ``index`` are read. Differentiable in ``embeddings``.
+    """Pixels of a feature map as unit rows: ``normalize(embeddings.movedim(1, -1).reshape(-1, D)[index])``, but
+    only the pixels in ``index`` are read. Differentiable in ``embeddings``.
 
     Args:
-        embeddings: [B, D, h, w] floating, any strides (NCHW and channels_last are fast).
-        index: [N] int64, b*h*w + y*w + x; -1 gives a zero row. Equal indices add up in the gradient.
+        embeddings: [B, D, *S] floating, S of one, two or three sizes, any strides: channels first or last, tokens
+            [B, n, D] as ``.mT``. Only a volume with gaps between its rows and between its planes is copied.
+        index: [N] int64, b*prod(S) + place in S, as b*h*w + y*w + x; -1 gives a zero row. Equal indices add up in
+            the gradient.
         backend: "auto", "reference", "native" or "triton".
 
     Returns:
@@ -104,7 +109,7 @@ def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto"
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for an index outside the map.
     """
-    checks.embeddings_map(embeddings)
-    checks.pixel_index(index, embeddings)
-    rows, _inv_norm = choose("gather_normalize", embeddings, backend)(embeddings, index)
+    maps.check_embeddings(embeddings)
+    maps.check_index(index, embeddings)
+    rows, _inv_norm = choose("gather_normalize", embeddings, backend)(maps.folded(embeddings, 2), index)
     return rows

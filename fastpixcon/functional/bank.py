@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from fastpixcon.ops import checks
+from fastpixcon.ops import checks, maps
 from fastpixcon.ops.backends import choose
 from fastpixcon.ops.void import Void, one_void, void_labels
 
@@ -22,8 +22,8 @@ def memory_rows(
     """What a batch adds to a memory bank (Wang et al. 2021, pixel and region memory). Without gradient.
 
     Args:
-        embeddings: [B, D, h, w] floating.
-        labels: [B, H, W], any integer dtype; brought to [h, w] by nearest.
+        embeddings: [B, D, *S] floating, S of one (tokens), two or three (volumes) sizes.
+        labels: [B, *S'], any integer dtype; brought to S by nearest.
         num_classes: K.
         pixels_per_image: P, the most random pixels of a class in an image.
         ignore_index: label, or several, that do not count, nor do negative ones.
@@ -38,13 +38,12 @@ def memory_rows(
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
-    checks.embeddings_map(embeddings)
     void_labels(ignore_index)  # raises
-    checks.memory_rows(embeddings, labels, num_classes, pixels_per_image)
-    labels, void = one_void(labels, ignore_index)
+    maps.check_memory_rows(embeddings, labels, num_classes, pixels_per_image)
+    labels, void = one_void(maps.folded_labels(labels, embeddings.shape[2:]), ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     op = choose("memory_rows", embeddings, backend)
-    return op(embeddings.detach(), labels, seed, num_classes, pixels_per_image, void)
+    return op(maps.folded_rows(embeddings.detach(), 2), labels, seed, num_classes, pixels_per_image, void)
 
 
 def memory_enqueue_(

@@ -8,7 +8,7 @@ from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner
 from fastpixcon.functional.anchors import gather_normalize, select_with_segments
 from fastpixcon.functional.rows import DENOMINATORS, info_nce_of
-from fastpixcon.ops import checks
+from fastpixcon.ops import checks, maps
 from fastpixcon.ops.void import Void
 
 __all__ = ["pixel_contrast", "pixel_contrast_and_facts"]
@@ -38,9 +38,9 @@ def pixel_contrast(
     """:func:`select_anchors`, :func:`gather_normalize` and :func:`info_nce` in one call (Wang et al. 2021, eq. 3).
 
     Args:
-        embeddings: [B, D, h, w] floating, of any norm and strides.
-        labels: [B, H, W], any integer dtype.
-        predictions: [B, h, w] integer, or logits [B, K, h, w].
+        embeddings: [B, D, *S] floating, S of one (tokens), two or three (volumes) sizes, of any norm and strides.
+        labels: [B, *S'], any integer dtype.
+        predictions: [B, *S] integer, or logits [B, K, *S].
         num_classes, max_samples, max_views, min_pixels, ignore_index: as in :func:`select_anchors`.
         temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across: as in
             :func:`info_nce`.
@@ -98,8 +98,7 @@ def pixel_contrast_and_facts(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`pixel_contrast`, and what it did: the loss [], segments [2, K] as of the operator ``select_anchors``,
     labels [max_samples] and numbers of positives [max_samples] of the anchors."""
-    checks.embeddings_map(embeddings)
-    checks.same_pixels(embeddings, labels, predictions)
+    maps.check_same_pixels(embeddings, labels, predictions)
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.temperature_scale(temperature, base_temperature)
     if contrast_with != "batch" and isinstance(rows := getattr(memory, "rows", None), Tensor):

@@ -19,7 +19,7 @@ LABEL_DTYPES = (torch.int32, torch.int64)  # what the operators take
 DEFAULT_NUM_CLASSES = 256
 
 
-def _tensor(name: str, value: object, axes: Sequence[str], *, floating: bool) -> None:
+def tensor(name: str, value: object, axes: Sequence[str], *, floating: bool) -> None:
     shape = f"[{', '.join(axes)}]"
     kind = "floating point" if floating else "integer"
     if not isinstance(value, Tensor):
@@ -30,7 +30,7 @@ def _tensor(name: str, value: object, axes: Sequence[str], *, floating: bool) ->
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, want {shape}")
 
 
-def _same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
         raise ValueError(f"{name}: got a tensor on {value.device}, want {other.device}, the device of {other_name}")
 
@@ -72,75 +72,13 @@ def _temperature(value: object) -> None:
         raise ValueError(f"temperature: got {value}, want a number > 0, from 2^-126 to {most:.6g}")
 
 
-def embeddings_map(embeddings: object) -> None:
-    _tensor("embeddings", embeddings, ("B", "D", "h", "w"), floating=True)
-
-
-def pixel_index(index: object, embeddings: Tensor) -> None:
-    _tensor("index", index, ("N",), floating=False)
-    assert isinstance(index, Tensor)
-    if index.dtype != torch.int64:
-        raise TypeError(f"index: got dtype {index.dtype}, want torch.int64")
-    _same_device("index", index, "embeddings", embeddings)
-
-
-def selection(
-    labels: object,
-    predictions: object,
-    num_classes: int | None,
-    max_samples: int,
-    max_views: int,
-    min_pixels: int | None,
-) -> int:
-    """Checks the arguments of select_anchors; returns the number of classes."""
-    _tensor("labels", labels, ("B", "H", "W"), floating=False)
-    assert isinstance(labels, Tensor)
-    positive_int("max_samples", max_samples)
-    positive_int("max_views", max_views)
-    if min_pixels is not None:
-        positive_int("min_pixels", min_pixels)
-    if num_classes is not None:
-        positive_int("num_classes", num_classes)
-    if not isinstance(predictions, Tensor):
-        raise TypeError(
-            f"predictions: got {type(predictions).__name__}, want an integer tensor [B, h, w]"
-            " or floating point logits [B, K, h, w]"
-        )
-    logits = predictions.dtype.is_floating_point
-    _tensor("predictions", predictions, ("B", "K", "h", "w") if logits else ("B", "h", "w"), floating=logits)
-    _same_device("predictions", predictions, "labels", labels)
-    if predictions.shape[0] != labels.shape[0]:
-        raise ValueError(f"predictions: got {predictions.shape[0]} images, want {labels.shape[0]} as in labels")
-    if predictions.shape[-1] * predictions.shape[-2] > 0 and labels.shape[1] * labels.shape[2] == 0:
-        raise ValueError(f"labels: got shape {tuple(labels.shape)}, want at least one pixel an image")
-    if not logits:
-        return DEFAULT_NUM_CLASSES if num_classes is None else num_classes
-    channels = predictions.shape[1]
-    if channels == 0 or (num_classes is not None and channels != num_classes):
-        wanted = "at least one" if num_classes is None else f"{num_classes} (num_classes)"
-        raise ValueError(f"predictions: got logits of {channels} classes, want {wanted}")
-    return channels
-
-
-def memory_rows(embeddings: Tensor, labels: object, num_classes: int, pixels_per_image: int) -> None:
-    _tensor("labels", labels, ("B", "H", "W"), floating=False)
-    assert isinstance(labels, Tensor)
-    _same_device("labels", labels, "embeddings", embeddings)
-    positive_int("num_classes", num_classes)
-    positive_int("pixels_per_image", pixels_per_image)
-    if labels.shape[0] != embeddings.shape[0]:
-        raise ValueError(f"labels: got {labels.shape[0]} images, want {embeddings.shape[0]} as in embeddings")
-    if embeddings.shape[2] * embeddings.shape[3] > 0 and labels.shape[1] * labels.shape[2] == 0:
-        raise ValueError(f"labels: got shape {tuple(labels.shape)}, want at least one pixel an image")
-
-
 def _integers(name: str, value: object, shape: Sequence[int], dtype: torch.dtype, other: Tensor) -> None:
     if not isinstance(value, Tensor) or value.dtype != dtype:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name}: got {got}, want a {dtype} tensor {list(shape)}")
     if tuple(value.shape) != tuple(shape):
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, want {tuple(shape)}")
-    _same_device(name, value, "bank", other)
+    same_device(name, value, "bank", other)
 
 
 def memory_enqueue(
@@ -153,7 +91,7 @@ def memory_enqueue(
     regions: object,
     region_labels: object,
 ) -> None:
-    _tensor("bank", bank, ("K", "S", "D"), floating=True)
+    tensor("bank", bank, ("K", "S", "D"), floating=True)
     assert isinstance(bank, Tensor)
     _without_gradient("bank", bank)
     K, S, D = bank.shape
@@ -163,11 +101,11 @@ def memory_enqueue(
     if pixel_size >= S:
         raise ValueError(f"pixel_size: got {pixel_size}, want less than {S}, the places of a class in bank")
     for name, rows, labels in (("pixels", pixels, pixel_labels), ("regions", regions, region_labels)):
-        _tensor(name, rows, ("rows", "D"), floating=True)
+        tensor(name, rows, ("rows", "D"), floating=True)
         assert isinstance(rows, Tensor)
         if rows.shape[1] != D:
             raise ValueError(f"{name}: got {rows.shape[1]} features, want {D}, the width of bank")
-        _same_device(name, rows, "bank", bank)
+        same_device(name, rows, "bank", bank)
         _integers(f"{name.removesuffix('s')}_labels", labels, rows.shape[:1], torch.int32, bank)
 
 
@@ -185,7 +123,7 @@ def memory_and_mining(memory: object, mining: object, anchors: Tensor, rows: str
             raise ValueError(
                 f"memory: got rows of {bank.shape[-1]} features, want {anchors.shape[1]} as in the anchors"
             )
-        _same_device("memory", bank, "anchors", anchors)
+        same_device("memory", bank, "anchors", anchors)
         _without_gradient("memory", bank)
     names = ("negatives", "positives", "fraction", "keep")
     if mining is not None and not all(hasattr(mining, name) for name in names):
@@ -222,22 +160,6 @@ def across_ranks(contrast: object, mining: object, across: str) -> None:
         )
 
 
-def same_pixels(embeddings: Tensor, labels: object, predictions: object) -> None:
-    """The maps [B, D, h, w], [B, H, W] and [B, (K,) h, w] show the same images."""
-    for name, value in (("labels", labels), ("predictions", predictions)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}, want a tensor")
-        _same_device(name, value, "embeddings", embeddings)
-        if value.dim() and value.shape[0] != embeddings.shape[0]:
-            raise ValueError(f"{name}: got {value.shape[0]} images, want {embeddings.shape[0]} as in embeddings")
-    assert isinstance(predictions, Tensor)
-    if predictions.shape[-2:] != embeddings.shape[-2:]:
-        raise ValueError(
-            f"predictions: got shape {tuple(predictions.shape)}, want"
-            f" [..., {embeddings.shape[2]}, {embeddings.shape[3]}] as in embeddings"
-        )
-
-
 def seed_tensor(seed: object, device: torch.device) -> Tensor:
     """The seed as a [] int64 tensor on ``device``."""
     if isinstance(seed, Tensor):
@@ -254,14 +176,14 @@ def seed_tensor(seed: object, device: torch.device) -> Tensor:
 
 
 def _rows(name: str, rows: object, labels: object, axes: tuple[str, str]) -> None:
-    _tensor(name, rows, axes, floating=True)
+    tensor(name, rows, axes, floating=True)
     labels_name = f"{name.removesuffix('s')}_labels"
-    _tensor(labels_name, labels, axes[:1], floating=False)
+    tensor(labels_name, labels, axes[:1], floating=False)
     assert isinstance(rows, Tensor)
     assert isinstance(labels, Tensor)
     if labels.shape[0] != rows.shape[0]:
         raise ValueError(f"{labels_name}: got {labels.shape[0]} labels, want {rows.shape[0]}, one a row of {name}")
-    _same_device(labels_name, labels, name, rows)
+    same_device(labels_name, labels, name, rows)
 
 
 def contrast_sets(anchors: object, anchor_labels: object, contrast: object, contrast_labels: object) -> None:
@@ -281,7 +203,7 @@ def contrast_sets(anchors: object, anchor_labels: object, contrast: object, cont
         )
     if contrast.dtype != anchors.dtype:
         raise TypeError(f"contrast: got dtype {contrast.dtype}, want {anchors.dtype}, the dtype of anchors")
-    _same_device("contrast", contrast, "anchors", anchors)
+    same_device("contrast", contrast, "anchors", anchors)
 
 
 def label_rows(labels: Tensor) -> Tensor:

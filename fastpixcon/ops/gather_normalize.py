@@ -44,10 +44,9 @@ def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> No
     ctx.mark_non_differentiable(inv_norm)
     ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
     ctx.size = embeddings.shape
-    is_rows = embeddings.shape[2] * embeddings.shape[3] == 1  # in either layout, and the channels lie close together
-    ctx.channels_last = embeddings.is_contiguous(memory_format=torch.channels_last) and (
-        is_rows or not embeddings.is_contiguous()
-    )
+    is_rows = embeddings.shape[2] * embeddings.shape[3] == 1  # in either layout
+    are_close = embeddings.is_contiguous(memory_format=torch.channels_last) or embeddings.stride(1) == 1  # channels
+    ctx.channels_last = are_close and (is_rows or not embeddings.is_contiguous())
 
 
 def backward(ops: Any, ctx: Any, d_rows: Tensor | None, _d_inv_norm: Tensor | None) -> tuple[Tensor | None, None]:

@@ -83,6 +83,9 @@ def memory_rows_cases() -> list[MemoryRowsCase]:
         *cases,
         MemoryRowsCase(B=1, size=(1, 1)),
         MemoryRowsCase(label_size=(18, 22)),
+        MemoryRowsCase(size=(1, 157), label_size=(1, 401)),  # tokens
+        MemoryRowsCase(size=(1, 1157), layout="channels_last", runs=True),
+        MemoryRowsCase(size=(3 * 7, 9), label_size=(3 * 16, 14), layout="strided"),  # a volume of 3 planes
         MemoryRowsCase(label_size=(20, 35), label_dtype=torch.uint8),
         MemoryRowsCase(label_size=(5, 4), label_dtype=torch.int32),
         MemoryRowsCase(classes=40, B=3, size=(20, 21)),

@@ -104,6 +104,8 @@ def gather_cases() -> list[GatherCase]:
             GatherCase(2, 24, 4, 6, 30, dtype=dtype, padding=1.0),
         ]
     cases += [GatherCase(2, 24, 4, 6, 30, norm=norm) for norm in (1e30, 1e-8, 1e-30)]
+    for layout in ("contiguous", "channels_last", "strided"):  # tokens; a volume's 3 planes
+        cases += [GatherCase(2, 20, 1, 157, 60, layout=layout), GatherCase(2, 20, 3 * 7, 9, 60, layout=layout)]
     cases += [GatherCase(2, 24, 4, 6, 0), GatherCase(1, 5, 1, 1, 3, repeated=True)]
     return cases
 
@@ -116,6 +118,9 @@ def select_cases() -> list[SelectCase]:
         SelectCase(label_size=(24, 34)),
         SelectCase(label_size=(25, 40)),  # no multiple of each other
         SelectCase(label_size=(7, 5)),  # labels are the smaller map
+        SelectCase(size=(1, 1157), label_size=(1, 2401)),  # tokens
+        SelectCase(size=(1, 1157), predictions=bf16, layout="channels_last"),
+        SelectCase(size=(3 * 11, 9), label_size=(3 * 25, 14)),  # a volume of 3 planes
         SelectCase(max_samples=7),  # more segments than samples
         SelectCase(max_samples=1),
         SelectCase(max_samples=5000, max_views=100, size=(40, 33)),

@@ -138,5 +138,25 @@ def test_targets_ignore_what_the_contrast_ignores() -> None:
     assert targets(labels, logits, 255).tolist() == [[[0, 1, -100, -100, 2]]]
     assert targets(labels, logits, (255, 1)).tolist() == [[[0, -100, -100, -100, 2]]]
     assert targets(torch.zeros(1, 0, 0, dtype=torch.uint8), logits, 255).dtype == torch.int64
-    with pytest.raises(TypeError, match=r"logits: got torch.float32 \[1, 3, 5\], want .* \[B, K, h, w\]"):
+    assert targets(labels[0], logits[:, :, 0], 255).tolist() == [[0, 1, -100, -100, 2]]
+    with pytest.raises(ValueError, match=r"labels: got shape \(1, 1, 5\), want \[1, N\], an image each"):
         targets(labels, logits[:, :, 0], 255)
+    with pytest.raises(TypeError, match=r"logits: got torch.float32 \[1, 3\], want .* \[B, K, h, w\]"):
+        targets(labels, logits[:, :, 0, 0], 255)
+
+
+def test_a_step_on_volumes() -> None:
+    model = nn.Sequential(nn.Conv3d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv3d(8, 4, 1))
+    contrast = fpc.PixelContrastLoss(max_samples=64, max_views=8)
+
+    class Outputs(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            features = model[:2](x)
+            return {"logits": model[2](features), "embeddings": features}
+
+    module = ContrastModule(Outputs(), contrast)
+    module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    labels = torch.arange(4).repeat_interleave(4)[None, None, :, None].expand(2, 8, 16, 12).clone()
+    module.training_step((torch.rand(2, 1, 8, 16, 12), labels)).backward()
+    assert contrast.last.anchors == 64
+    assert all(p.grad is not None and p.grad.norm() > 0 for p in model.parameters())
