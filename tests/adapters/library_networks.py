@@ -131,6 +131,13 @@ def eomt(transformers: Any) -> nn.Module:
     return transformers.EomtForUniversalSegmentation(config)
 
 
+def eomt_dinov3(transformers: Any) -> nn.Module:
+    options = {"num_blocks": 1, "num_queries": 6, "num_upscale_blocks": 1, "num_labels": CLASSES}
+    small = TINY | {"num_hidden_layers": 2, "intermediate_size": 24, "num_register_tokens": 4}
+    config = transformers.EomtDinov3Config(**small, image_size=64, patch_size=16, **options)
+    return transformers.EomtDinov3ForUniversalSegmentation(config)
+
+
 def maskformer(transformers: Any) -> nn.Module:
     layers = {"d_model": 32, "encoder_layers": 0, "decoder_layers": 1, "decoder_ffn_dim": 32, "num_queries": 6}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "backbone_config": transformers.ResNetConfig()}
@@ -207,6 +214,7 @@ NETWORKS = [
     Network("transformers", "UPerNet", "decode_head.classifier", "a map", 4, upernet),
     Network("transformers", "DPT", "head.head.4", "a map", 2, dpt, (64, 64)),
     Network("transformers", "EoMT", "upscale_block", "a map", 16, eomt, (64, 64)),
+    Network("transformers", "EoMT on DINOv3", "upscale_block", "a map", 16, eomt_dinov3, (64, 64)),
     Network("transformers", "MaskFormer", MASKS, "a map", 4, maskformer),
     Network("transformers", "Mask2Former", MASKS, "a map", 4, mask2former),
     Network("transformers", "OneFormer", MASKS, "a map", 4, oneformer, inputs=task),
