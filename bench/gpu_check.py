@@ -29,6 +29,7 @@ from gpu_steps import Result, Step
 from fastpixcon.ops import extension
 
 ROOT = Path(__file__).resolve().parents[1]
+TITLE = "# fastpixcon on "  # how a report begins
 NOT_INHERITED = ("FASTPIXCON_AUTOTUNE", "FASTPIXCON_BACKEND", "TRITON_INTERPRET")  # they would change what is checked
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck")
 MOST_WORKERS = 12
@@ -223,7 +224,7 @@ def run_own_step(name: str, device: str = "cuda") -> int:
 def run_and_report(steps: Sequence[Step], seconds: float, path: Path) -> int:
     """The exit status; after each step the report has what is known."""
     where = facts()
-    title = f"fastpixcon on {torch.cuda.get_device_name() if torch.cuda.is_available() else 'the CPU'}"
+    title = f"{TITLE.removeprefix('# ')}{torch.cuda.get_device_name() if torch.cuda.is_available() else 'the CPU'}"
     results: list[Result] = []
 
     def tell(so_far: list[Result], begins: Step | None) -> None:
@@ -252,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="STEP", help="names of steps")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.report.is_file() and not options.report.read_text(errors="replace").startswith(TITLE):
+        parser.error(f"--report: {options.report} is there and no report of gpu-check; want another name")
     reason = why_no_gpu()
     if reason is not None:
         print(f"gpu-check: no CUDA GPU here (torch {torch.__version__}: {reason})", file=sys.stderr)

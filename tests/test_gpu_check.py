@@ -251,3 +251,12 @@ def test_without_a_gpu_it_says_so() -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"gpu-check: no CUDA GPU here (torch {torch.__version__}: " in done.stderr
+
+
+def test_only_a_report_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main(["--report", str(tmp_path / "notes.md")])
+    assert ended.value.code == 2
+    assert "notes.md is there and no report of gpu-check" in capsys.readouterr().err
+    assert (tmp_path / "notes.md").read_text() == "mine"

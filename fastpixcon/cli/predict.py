@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from fastpixcon.cli.options import Verbs, add_model, add_overwrite, add_verb, model_files, open_models, pixel
 from fastpixcon.cli.process import complain
-from fastpixcon.training import TrainingError
 
 if TYPE_CHECKING:
     from fastpixcon.training.writing import Outputs
@@ -73,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     )
 
     (trained,) = open_models([options.model])
-    check_images(options.image)
+    check_images(options.image, options.pixel)
     classes = len(trained.classes)
     ids_of = np.array(dataset_ids(trained.config.data.name) if options.ids == "dataset" else range(classes), np.uint8)
     device = job.pick_device(options.device)
@@ -91,9 +90,6 @@ def _run(options: argparse.Namespace) -> int:
             pictures = {}
             if options.pixel:
                 x, y = options.pixel
-                height, width = image.shape[-2:]
-                if not (0 <= x < width and 0 <= y < height):
-                    raise TrainingError(f"--pixel: got {x},{y}, want x below {width} and y below {height} for {path}")
                 pictures["similar.png"] = partial(similar, shown, image, (y, x), device)
             with enough_memory(path, image):
                 ids = class_map(shown, image, device)

@@ -138,6 +138,11 @@ def check_folder(path: Path, option: str) -> None:
     _check_folder(path, option, path)
 
 
+def irregular(found: os.stat_result) -> str | None:
+    """What it is, in words, if it is no file."""
+    return None if stat.S_ISREG(found.st_mode) else _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+
+
 def _target(path: Path, option: str = "") -> tuple[Path, os.stat_result | None]:
     """The file that ``path`` leads to through links, and what it is if it is there."""
     start = f"{option}: " if option else ""
@@ -157,8 +162,7 @@ def _target(path: Path, option: str = "") -> tuple[Path, os.stat_result | None]:
         if option:
             _check_folder(target.parent, option, path)
         return target, None
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+    if kind := irregular(found):
         raise TrainingError(f"{start}{path}: is {kind}, want a file")
     if not target.exists() or not os.path.samestat(found, target.stat()):
         raise TrainingError(f"{start}{path}: is a file without a name, want one that can be replaced")

@@ -1,6 +1,7 @@
 """Pictures of every kind: what the one decoder makes of them, in all verbs."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -406,6 +407,7 @@ def test_predict_reads_as_training_does(finished_run: Path, tmp_path: Path, caps
     large = tmp_path / "large.ppm"
     large.write_bytes(b"P6 20000 20000 255\n")
     missing = tmp_path / "missing.png"
+    os.mkfifo(tmp_path / "pipe")
     capsys.readouterr()
     good = tmp_path / "good.png"
     Image.new("RGB", (64, 32), (9, 9, 9)).save(good)
@@ -413,7 +415,8 @@ def test_predict_reads_as_training_does(finished_run: Path, tmp_path: Path, caps
         (depth, "got a picture of mode F"),
         (large, "400000000 pixels"),
         (missing, "No such file"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "is a folder, want a file"),
+        (tmp_path / "pipe", "is a pipe, want a file"),
     ):
         assert cli.main(["predict", str(finished_run / "ce"), str(good), str(path), "--out", str(out)]) == 2
         assert not list(out.glob("good*"))  # headers come before the work

@@ -10,6 +10,7 @@ picture itself is read, of a TIFF what is marked as a preview or a mask is no pa
 """
 
 import contextlib
+import os
 import re
 import sys
 import warnings
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from fastpixcon.training import TrainingError
+from fastpixcon.training.writing import irregular
 
 Size = tuple[int, int]  # width, height
 Pixels = NDArray[np.uint8]
@@ -112,6 +114,8 @@ def without_warnings() -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
     try:
+        if kind := irregular(os.stat(path)):  # opening a pipe may wait for ever
+            raise TrainingError(f"{path}: is {kind}, want a file")
         # Not by its name: what Pillow would map into memory, uncompressed TIFF, it turns wrongly.
         with open(path, "rb") as stream, Image.open(stream) as file:
             frames = _frames(file)

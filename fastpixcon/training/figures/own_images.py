@@ -25,11 +25,14 @@ def image_of(path: Path) -> Tensor:
         return torch.from_numpy(read_image(str(path))).permute(2, 0, 1).contiguous()
 
 
-def check_images(paths: Sequence[Path]) -> None:
-    """Raise ``TrainingError`` for the first that its header tells can't be read."""
+def check_images(paths: Sequence[Path], pixel: tuple[int, int] | None = None) -> None:
+    """Raise ``TrainingError`` for the first that its header tells can't be read, or that has no ``pixel`` (x, y)."""
     with without_warnings():
         for path in paths:
-            image_header(str(path))
+            width, height = image_header(str(path)).size
+            if pixel and not (0 <= pixel[0] < width and 0 <= pixel[1] < height):
+                x, y = pixel
+                raise TrainingError(f"--pixel: got {x},{y}, want x below {width} and y below {height} for {path}")
 
 
 @contextlib.contextmanager
