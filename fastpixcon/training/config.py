@@ -58,6 +58,12 @@ class Augmentation:
     aspect: Range = (1.0, 1.0)  # width over height is multiplied by a factor drawn from here
 
 
+def sides_of(augmentation: Augmentation) -> tuple[int, int]:
+    """[height, width] of its crops."""
+    crop = augmentation.crop
+    return (crop, crop) if isinstance(crop, int) else crop
+
+
 @dataclass(frozen=True, config=_STRICT)
 class Scenes:
     """Size of the embedded digits scenes; other data sets have their own size and leave this out."""
@@ -79,10 +85,11 @@ class Data:
 
 @dataclass(frozen=True, config=_STRICT)
 class Model:
-    name: Name  # a key of models.MODELS
+    name: Name  # a key of models.MODELS, "smp/ARCHITECTURE" or "vit/NAME"
     pretrained: bool  # ImageNet weights for the encoder, from a package where one has them, else from checkpoint
-    decoder_channels: Count = 256  # of DeepLabV3+; other networks have the widths of their papers
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of DeepLabV3+'s pyramid; short schedules want less
+    encoder: str = ""  # of smp/ARCHITECTURE: one of smp's own, or "tu-" and a name of timm; "" for others
+    decoder_channels: Count = 256  # of DeepLabV3+ and of smp's decoders of one width; others have those of their papers
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of DeepLabV3(+), PSPNet, FPN; short schedules want less
     embedding_channels: Count = 256  # D
     checkpoint: str = ""  # path of ImageNet or published weights, or of a model.pt; "": none
 

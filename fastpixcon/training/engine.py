@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastpixcon.training import TrainingError, checkpoint
-from fastpixcon.training.config import Config
+from fastpixcon.training.config import Config, sides_of
 from fastpixcon.training.criteria import contrast_loss, contrast_weight, labelled, segmentation_loss, weights_of
 from fastpixcon.training.data import DataSet
 from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader
@@ -20,6 +20,7 @@ from fastpixcon.training.history import Diverged, History, Losses
 from fastpixcon.training.interrupt import Interrupted
 from fastpixcon.training.metering import Meter
 from fastpixcon.training.models import ContrastNetwork, build_model
+from fastpixcon.training.models.reached import freeze_unreached
 from fastpixcon.training.models.synchronised import synchronise_norms
 from fastpixcon.training.optimisation import Length, make_optimizer, mean_weights, rate_factor, set_rate
 from fastpixcon.training.participation import Participation
@@ -76,6 +77,7 @@ class Arm:
         self.done = 0  # iterations
         self.evaluated = 0  # epochs
         if runtime.processes.size > 1:
+            freeze_unreached(self.model, sides_of(config.data.augmentation))
             synchronise_norms(self.model, device)
             torch.manual_seed(config.seed + runtime.processes.rank)  # of dropout and of anchors
         # Seen by all processes alike: none writes before all are here.

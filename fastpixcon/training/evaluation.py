@@ -5,15 +5,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import ConfusionMatrix
 
 from fastpixcon.training.config import Config, Evaluation
 from fastpixcon.training.data import IGNORE, DataSet
 from fastpixcon.training.data.loading import val_loader
+from fastpixcon.training.models import ContrastNetwork
 from fastpixcon.training.processes import Processes
-
-_STRIDE = 32  # encoders want multiples of it
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images [B, 3, H, W], labels [B, H, W], logits [B, K, H, W]
 
@@ -23,7 +22,7 @@ def upsample(logits: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
 
 
-def logits_of(model: nn.Module, images: Tensor, how: Evaluation) -> Tensor:
+def logits_of(model: ContrastNetwork, images: Tensor, how: Evaluation) -> Tensor:
     """[B, 3, H, W] -> [B, K, H, W]; of several views the logarithm of their mean probability."""
     size = tuple(images.shape[-2:])
     views = [(scale, flipped) for scale in how.scales for flipped in ((False, True) if how.flip else (False,))]
@@ -33,7 +32,7 @@ def logits_of(model: nn.Module, images: Tensor, how: Evaluation) -> Tensor:
     for scale, flipped in views:
         view = images.flip(-1) if flipped else images
         if scale != 1:
-            scaled = [max(round(side * scale / _STRIDE), 1) * _STRIDE for side in size]
+            scaled = [max(round(side * scale / model.padding), 1) * model.padding for side in size]
             view = F.interpolate(view, scaled, mode="bilinear", align_corners=False)
         probabilities = upsample(model(view)["logits"], size).softmax(1)
         probabilities = probabilities.flip(-1) if flipped else probabilities
@@ -49,7 +48,7 @@ def evaluation_batch(config: Config, processes: Processes) -> int:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, data: DataSet, config: Config, device: torch.device, processes: Processes | None = None
+    model: ContrastNetwork, data: DataSet, config: Config, device: torch.device, processes: Processes | None = None
 ) -> Iterator[Batch]:
     """Batches of val in its order; of several processes each takes its share."""
     model.eval()
@@ -57,7 +56,8 @@ def predict(
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     batch = evaluation_batch(config, processes)
-    for images, labels in val_loader(data.val, batch, config.data.workers, processes.rank, processes.size):
+    share = (processes.rank, processes.size)
+    for images, labels in val_loader(data.val, batch, config.data.workers, *share, multiple=model.padding):
         images = images.to(device, memory_format=layout)
         with torch.autocast(device.type, precision, enabled=precision is not None):
             logits = logits_of(model, images, config.evaluation)

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 
 from fastpixcon.training import TrainingError
-from fastpixcon.training.config import Augmentation, Config, Model
+from fastpixcon.training.config import Augmentation, Config, Model, sides_of
 from fastpixcon.training.criteria import contrast_loss
 from fastpixcon.training.data import IGNORE, DataSet, Split
-from fastpixcon.training.models import ContrastNetwork, build_model
+from fastpixcon.training.models import MODELS, ContrastNetwork, build_model
 from fastpixcon.training.models.published import load_checkpoint
 from fastpixcon.training.optimisation import Length
 from fastpixcon.training.processes import Processes
 
-_LARGEST_TRIED = 512  # px
+_LARGEST_TRIED, _A_USUAL_SIZE = 512, 256  # px
 _MOST_CLASSES = 254  # labels are of 8 bits, 255 does not count, and 254 is what an id leads to that is none
 
 
@@ -62,9 +62,10 @@ def check_data(config: Config, data: DataSet, device: torch.device) -> None:
 
 def map_size(config: Config) -> tuple[int, int]:
     """[h, w] of the embeddings of a crop."""
-    crop = config.data.augmentation.crop
-    sides = (crop, crop) if isinstance(crop, int) else crop
-    network = _blank(config.model, 2).train()
+    sides = sides_of(config.data.augmentation)
+    network = _blank(config.model, 2)
+    _check_sizes(config, network)
+    network.train()
     key = "data.augmentation.crop"
     multiple = network.multiple
     if any(side % multiple for side in sides):
@@ -91,8 +92,31 @@ def has_labels(split: Split) -> bool:
 
 def _blank(model: Model, classes: int) -> ContrastNetwork:
     """The network without weights."""
-    with torch.device("meta"):
-        return build_model(replace(model, pretrained=False, checkpoint=""), classes)
+    model = replace(model, pretrained=False, checkpoint="")
+    try:
+        with torch.device("meta"):
+            return build_model(model, classes)
+    except RuntimeError as error:
+        if "meta tensors" not in str(error):  # of which some read a number while they are built
+            raise
+        return build_model(model, classes).to("meta")
+
+
+@torch.no_grad()
+def _check_sizes(config: Config, network: ContrastNetwork) -> None:
+    """Whether it takes images of any size, as validation and users have them; some encoders take one alone."""
+    if config.model.name in MODELS:
+        return
+    side = -(-_A_USUAL_SIZE // network.padding) * network.padding
+    try:
+        network.eval()(torch.empty(1, 3, side, side + network.padding, device="meta"))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        key, got = ("encoder", config.model.encoder) if config.model.encoder else ("name", config.model.name)
+        problem = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"model.{key}: got {got!r}, which takes images of some sizes only, want one that takes any multiple of "
+            f"{network.padding} px: {problem}"
+        ) from None
 
 
 @torch.no_grad()
@@ -100,7 +124,7 @@ def _embeddings(network: ContrastNetwork, sides: Sequence[int]) -> tuple[int, in
     """Size of the map, or why there is none."""
     try:
         h, w = network(torch.empty(2, 3, *sides, device="meta"))["embeddings"].shape[-2:]
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:
         return str(error).partition("\n")[0]
     return h, w
 

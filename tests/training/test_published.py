@@ -221,7 +221,7 @@ def test_transformers_weights_give_the_same_logits(tmp_path: Path) -> None:
         loaded("segformer_b0", state, tmp_path)
     assert "missing: classifier.1.bias" in str(error.value)
     assert "unexpected: else" in str(error.value)
-    assert "shape of decoder.linear_fuse.weight: got [1, 2, 1, 1], want [256, 1024, 1, 1]" in str(error.value)
+    assert "another shape: decoder.linear_fuse.weight: got [1, 2, 1, 1], want [256, 1024, 1, 1]" in str(error.value)
 
 
 def test_what_does_not_fit_is_named(hrnet_state: dict[str, Tensor], tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_named(hrnet_state: dict[str, Tensor], tmp_path: Pa
         "does not fit hrnet_w18, as ContrastiveSeg's HRNet",
         "missing: encoder.stage2.0.branches.0.0.conv1.weight",
         "unexpected: encoder.stage9.weight",
-        "shape of classifier.4.weight: got [19, 270, 1, 1], want [5, 270, 1, 1]",
+        "of another shape: classifier.4.weight: got [19, 270, 1, 1], want [5, 270, 1, 1]",
     ):
         assert line in str(error.value)
 

@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,13 +18,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fastpixcon.training import TrainingError
-from fastpixcon.training.config import Augmentation
+from fastpixcon.training.config import Augmentation, sides_of
 from fastpixcon.training.data.base import IGNORE, Split
 from fastpixcon.training.interrupt import SIGNALS
 
 _GREY = 128  # fill of images outside their border, close to the mean that models subtract
 _PORTION = 16  # items that a worker hands over at a time
-_STRIDE = 32  # validation images are padded to a multiple; the encoders need it
 
 Sample = tuple[Tensor, Tensor]  # image [3, H, W] float in [0, 1], label [H, W] int64
 Key = tuple[int, int]  # epoch, index
@@ -32,7 +32,7 @@ Key = tuple[int, int]  # epoch, index
 def augmentation(config: Augmentation) -> v2.Transform:
     """Scale, crop, flip, colour, on an (Image, Mask) pair. Masks are resized to the nearest pixel."""
     jitter = config.colour
-    size = (config.crop, config.crop) if isinstance(config.crop, int) else config.crop  # height, width
+    size = sides_of(config)  # height, width
     return v2.Compose(
         [
             _RandomScale(config.scale, config.aspect),
@@ -133,11 +133,13 @@ def train_loader(data: TrainSet, order: EpochOrder, workers: int, pinned: bool =
     return _Loader(data, batch_sampler=order, pin_memory=pinned, **_options(workers))
 
 
-def val_loader(split: Split, batch: int, workers: int, rank: int = 0, processes: int = 1) -> DataLoader[Sample]:
-    """Images in their order and size, padded to multiples of ``_STRIDE`` with grey and ``IGNORE``; every process has
-    its share of them."""
+def val_loader(
+    split: Split, batch: int, workers: int, rank: int = 0, processes: int = 1, multiple: int = 32
+) -> DataLoader[Sample]:
+    """Images in their order and size, padded to multiples of ``multiple`` px with grey and ``IGNORE``; every process
+    has its share of them."""
     share = Subset(ValSet(split), range(rank, len(split), processes))
-    return _Loader(share, batch_size=batch, collate_fn=_pad_together, **_options(workers))
+    return _Loader(share, batch_size=batch, collate_fn=partial(_pad_together, multiple), **_options(workers))
 
 
 class _Loader(DataLoader[Any]):
@@ -187,9 +189,9 @@ def _as_sample(image: Tensor, label: Tensor) -> Sample:
     return image.as_subclass(Tensor).float() / 255, label.as_subclass(Tensor).long()
 
 
-def _pad_together(samples: list[Sample]) -> Sample:
+def _pad_together(multiple: int, samples: list[Sample]) -> Sample:
     height, width = (max(label.shape[i] for _, label in samples) for i in (0, 1))
-    height, width = (-(-side // _STRIDE) * _STRIDE for side in (height, width))
+    height, width = (-(-side // multiple) * multiple for side in (height, width))
     images = torch.full((len(samples), 3, height, width), _GREY / 255)
     labels = torch.full((len(samples), height, width), IGNORE)
     for i, (image, label) in enumerate(samples):

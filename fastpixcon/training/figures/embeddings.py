@@ -91,8 +91,7 @@ def similarity(
 def cosines_with(network: Shown, image: Tensor, pixel: tuple[int, int], device: torch.device) -> Tensor:
     """Image [3, H, W] uint8, pixel (y, x) -> cosine of every pixel with it, [H, W]."""
     height, width = image.shape[-2:]
-    padded = [(-side) % 32 for side in (height, width)]
-    inputs = F.pad(image.float() / 255, (0, padded[1], 0, padded[0]), value=0.5)[None].to(device)
+    inputs = network.padded(image).to(device)
     rows = network.rows(inputs)[0]  # [D, h, w]
     h, w = rows.shape[-2:]
     y, x = pixel[0] * h // inputs.shape[-2], pixel[1] * w // inputs.shape[-1]
@@ -122,7 +121,8 @@ def _pixel_rows(
     per_class = config.figures.tsne_pixels
     all_rows, all_labels = [], []
     generator = torch.Generator().manual_seed(config.seed)
-    for images, labels in val_loader(data.val, config.schedule.batch, config.data.workers):
+    multiple = network.model.padding
+    for images, labels in val_loader(data.val, config.schedule.batch, config.data.workers, multiple=multiple):
         rows = network.rows(images.to(device))  # [B, D, h, w]
         small = F.interpolate(labels[:, None].float(), rows.shape[-2:], mode="nearest")[:, 0].long()  # [B, h, w]
         for k in range(len(data.classes)):

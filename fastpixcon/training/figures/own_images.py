@@ -7,7 +7,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -51,7 +50,7 @@ def enough_memory(path: Path, image: Tensor) -> Iterator[None]:
 def class_map(shown: Shown, image: Tensor, device: torch.device) -> Tensor:
     """[3, H, W] uint8 -> class ids [H, W]."""
     height, width = image.shape[-2:]
-    inputs = _padded(image, device)
+    inputs = shown.padded(image).to(device)
     shown.model.eval()
     logits = upsample(shown.model(inputs)["logits"], tuple(inputs.shape[-2:]))  # [1, K, H, W]
     return logits[0, :, :height, :width].argmax(0).cpu()
@@ -60,20 +59,14 @@ def class_map(shown: Shown, image: Tensor, device: torch.device) -> Tensor:
 def embedding_map(shown: Shown, image: Tensor, device: torch.device) -> Tensor:
     """[3, H, W] uint8 -> embeddings [D, h, w], float32, of length 1 along D.
 
-    A place of the map is a square of H' / h x W' / w pixels, H' and W' the next multiples of 32 to which the image is
-    padded at its right and lower end; places outside the image are left out.
+    A place of the map is a square of H' / h x W' / w pixels, H' and W' the next multiples of 32, or of a transformer's
+    patch, to which the image is padded at its right and lower end; places outside the image are left out.
     """
     height, width = image.shape[-2:]
-    inputs = _padded(image, device)
+    inputs = shown.padded(image).to(device)
     rows = shown.rows(inputs)[0]  # [D, h', w']
     h, w = (-(-side * rows.shape[i] // inputs.shape[i + 1]) for i, side in ((1, height), (2, width)))
     return rows[:, :h, :w].contiguous().cpu()
-
-
-def _padded(image: Tensor, device: torch.device) -> Tensor:
-    """[3, H, W] uint8 -> [1, 3, H', W'] in [0, 1], multiples of what encoders want."""
-    height, width = image.shape[-2:]
-    return F.pad(image.float() / 255, (0, -width % 32, 0, -height % 32), value=0.5)[None].to(device)
 
 
 def segmented(image: Tensor, ids: Tensor, classes: Sequence[str], palette: Sequence[tuple[int, int, int]]) -> Figure:

@@ -28,6 +28,12 @@ class Shown:
     def title(self) -> str:
         return self.name if self.miou is None else f"{self.name}: mIoU {100 * self.miou:.1f} %"
 
+    def padded(self, image: Tensor) -> Tensor:
+        """[3, H, W] uint8 -> [1, 3, H', W'] in [0, 1], a size that the network takes; what is added is grey."""
+        height, width = image.shape[-2:]
+        multiple = self.model.padding
+        return F.pad(image.float() / 255, (0, -width % multiple, 0, -height % multiple), value=0.5)[None]
+
     @torch.no_grad()
     def rows(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> unit rows at every place, [B, D, h, w]."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fastpixcon.contrast_model import projection_head
 
+_USUAL_PADDING = 32  # px
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # red, green, blue
 
 
@@ -48,6 +49,12 @@ class ContrastNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         self.register_load_state_dict_pre_hook(_own_constants)
+
+    @property
+    def padding(self) -> int:
+        """Images of any size are padded to multiples of it: of 32, which maps of every stride fit into, or where the
+        patches of a transformer do not, of ``multiple``."""
+        return _USUAL_PADDING if _USUAL_PADDING % self.multiple == 0 else self.multiple
 
     def encode(self, images: Tensor) -> Any:
         """Images [B, 3, H, W] in [0, 1] -> what the encoder gives."""

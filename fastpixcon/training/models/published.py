@@ -1,21 +1,23 @@
 """Weights of other programs: which tensor of theirs is which of ours.
 
 Names follow the published files: torchvision's, those of HRNet's authors (timm's are the same), of
-github.com/tfzhou/ContrastiveSeg (Wang et al. 2021), and of transformers.
+github.com/tfzhou/ContrastiveSeg (Wang et al. 2021), of transformers, of segmentation-models-pytorch and of timm.
 """
 
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from segmentation_models_pytorch.encoders.timm_universal import TimmUniversalEncoder
+from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor
 
 from fastpixcon.training import TrainingError
 from fastpixcon.training.checkpoint import unread
-from fastpixcon.training.models import segformer
+from fastpixcon.training.models import segformer, smp, timm_names, transformers_names, vit
 from fastpixcon.training.models.contrast import ContrastNetwork
 
 State = dict[str, Tensor]
@@ -155,6 +157,39 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     **dict.fromkeys(segformer.VARIANTS, _SEGFORMER),
 }
 
+_ANYTHING = r""
+_SMP = Published(
+    "segmentation-models-pytorch's network",
+    r"segmentation_head\.",
+    ((r"", ""),),
+    ("encoder", "decoder", "classifier"),
+    dropped=r"classification_head\.",
+    convert=smp.published_names,
+)
+_SMP_ENCODER = Published(
+    "the encoder of smp",
+    _ANYTHING,
+    ((r"", "encoder."),),
+    ("encoder",),
+    dropped=r"(_?fc|classifier|head|last_linear|logits)\.",
+)
+_OF_TIMM = (TimmUniversalEncoder, TimmViTEncoder, vit.Tokens)  # they have its network, or parts, as ``model``
+
+
+def _candidates(network: ContrastNetwork, name: str) -> tuple[Published, ...]:
+    """Who may have written weights of ``network``; the first that knows a name of theirs has."""
+    if name in PUBLISHED:
+        return (_OURS, *PUBLISHED[name])
+    whole = (_SMP,) if name.startswith(smp.PREFIX) else ()
+    if not isinstance(network.encoder, _OF_TIMM):
+        return (*whole, _OURS, _SMP_ENCODER)
+    by_timm = Published(
+        f"timm's {network.encoder.name}", _ANYTHING, ((r"", ""),), ("encoder",), convert=timm_names.published_names
+    )
+    # First, for its transformers have an "encoder" as we do.
+    by_transformers = replace(by_timm, what="a vision model of transformers", known_by=transformers_names.KNOWN_BY)
+    return (by_transformers, *whole, _OURS, by_timm)
+
 
 def load_checkpoint(network: ContrastNetwork, name: str, path: str) -> None:
     """Fill the network ``name`` of MODELS with the weights at ``path``, its parts that they are for.
@@ -163,14 +198,17 @@ def load_checkpoint(network: ContrastNetwork, name: str, path: str) -> None:
         TrainingError: the file cannot be read, is of nothing known, or its tensors do not fit, which are named.
     """
     state = read(path)
-    candidates = (_OURS, *PUBLISHED[name])
+    candidates = _candidates(network, name)
     source = next((p for p in candidates if any(re.match(p.known_by, key) for key in state)), None)
     if source is None:
         wanted = ", ".join(p.what for p in candidates)
         raise TrainingError(
             f"model.checkpoint {path}: got tensors {_listed(list(state))}; {name} wants one of {wanted}"
         )
-    given = _renamed(state, source, network)
+    try:
+        given = _renamed(state, source, network)
+    except TrainingError as error:
+        raise TrainingError(f"model.checkpoint {path} does not fit {name}: {error}") from error
     target = network.state_dict()
     problems = _problems(given, target, source)
     if problems:
@@ -234,9 +272,9 @@ def _problems(given: State, target: State, source: Published) -> list[str]:
         if key in target and value.shape != target[key].shape
     ]
     return [
-        *([f"missing: {_listed(missing)}"] if missing else []),
-        *([f"unexpected: {_listed(unexpected)}"] if unexpected else []),
-        *([f"shape of {_listed(shapes)}"] if shapes else []),
+        *([f"{len(missing)} missing: {_listed(missing)}"] if missing else []),
+        *([f"{len(unexpected)} unexpected: {_listed(unexpected)}"] if unexpected else []),
+        *([f"{len(shapes)} of another shape: {_listed(shapes)}"] if shapes else []),
     ]
 
 
