@@ -248,6 +248,18 @@ def test_maps_of_any_rank_and_layout(layer: nn.Module, shape: tuple[int, ...], a
         assert found.is_contiguous(memory_format=torch.channels_last_3d)
 
 
+@pytest.mark.parametrize(("layer", "shape"), [(nn.Conv1d(8, 2, 1), (2, 8, 12)), (nn.Linear(8, 2), (2, 2, 3, 4, 8))])
+def test_a_step_with_sequences_and_volumes(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    network = Taking(layer)
+    embeddings = fpc.ContrastModel(network, at="layer", dim=6)(torch.randn(shape))["embeddings"]
+    labels = (torch.arange(embeddings.shape[-1]) % 2).expand(2, *embeddings.shape[2:])
+    loss = fpc.PixelContrastLoss(max_samples=16, max_views=2)(embeddings, labels, torch.zeros_like(labels))
+    loss.backward()
+    assert loss > 0
+    assert network.scale.grad is not None
+    assert network.scale.grad.isfinite()
+
+
 def test_what_may_be_tokens_or_a_sequence() -> None:
     network = Taking(nn.Identity())
     model = fpc.ContrastModel(network, at="layer", channels=8)

@@ -50,11 +50,7 @@ def test_a_network(network: Network) -> None:
     labels = torch.zeros(2, *network.size, dtype=torch.uint8)
     labels[:, network.size[0] // 2 :] = 1
     contrast = fpc.PixelContrastLoss(max_samples=32, max_views=2)
-    if embeddings.ndim == 5:
-        labels = F.interpolate(labels[:, None], sizes)[:, 0]
-        loss = contrast(embeddings.flatten(3), labels.flatten(2), predictions.flatten(2))
-    else:
-        loss = contrast(embeddings, labels, predictions)
+    loss = contrast(embeddings, labels, predictions)
     assert loss.isfinite()
     assert loss > 0
     loss.backward()
