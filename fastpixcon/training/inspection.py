@@ -109,56 +109,60 @@ def faulty(tree: Mapping[str, Any]) -> int:
 
 
 def tables(tree: Mapping[str, Any]) -> list[Table]:
-    """A row a class, then a row for each of the settings that were tried."""
-    config, splits, contrast = tree["config"], tree["splits"], tree["contrast"]
-    title = f"{escape(config['data']['name'])}: " + ", ".join(
-        f"{split['images']} {name}" for name, split in splits.items()
-    )
-    classes = Table(title=title)
-    classes.add_column("class")
-    for name in splits:
-        classes.add_column(f"{name}: images", justify="right")
-    classes.add_column("% of pixels", justify="right")
-    best = _best(contrast)
-    if contrast:
-        then = [f"% then: {_in_words(best)}"] if best and best is not contrast["tried"][0] else []
-        for head in ("segments", "% on the map", "9 of 10 have px", "% take part", "anchors a call", *then):
-            classes.add_column(head, justify="right")
-    counted = max(sum(splits["train"]["pixels"]), 1)
+    """A row a class, of the data and of the contrast, then a row for each of the settings that were tried."""
+    if not tree["contrast"]:
+        return [_of_data(tree)]
+    return [_of_data(tree), _of_classes(tree), _of_settings(tree["contrast"])]
+
+
+def _of_data(tree: Mapping[str, Any]) -> Table:
+    splits, train = tree["splits"], tree["splits"]["train"]
+    table = _table(f"{tree['config']['data']['name']}: images with a class, and its pixels in train", "class")
+    for name, split in splits.items():
+        table.add_column(f"{name}, {split['images']}", justify="right")
+    table.add_column("% of pixels", justify="right")
+    counted, ignored = sum(train["pixels"]), train["ignored_pixels"]
     for k, name in enumerate(tree["classes"]):
-        cells = [*(_count(split["images_with"][k]) for split in splits.values())]
-        cells.append(_percent(splits["train"]["pixels"][k] / counted, 2))
-        if contrast:
-            now, there, whole = contrast["tried"][0], contrast["segments_on_map"][k], contrast["segments_in_crops"][k]
-            cells += [str(whole), _percent(there / whole if whole else None), str(contrast["nine_in_ten_have"][k])]
-            cells += [_share(now["share"][k]), f"{now['anchors'][k] / contrast['calls']:.1f}"]
-            cells += [_share(best["share"][k])] if then else []
-        classes.add_row(escape(name), *cells)
-    ignored = splits["train"]["ignored_pixels"]
-    classes.caption = f"{_percent(ignored / max(counted + ignored, 1))} % of the pixels of train do not count. "
-    if not contrast:
-        return [classes]
+        share = train["pixels"][k] / max(counted, 1)
+        table.add_row(escape(name), *(_count(s["images_with"][k]) for s in splits.values()), _percent(share, 2))
+    table.caption = f"{_percent(ignored / max(counted + ignored, 1))} % of all pixels do not count"
+    return table
+
+
+def _of_classes(tree: Mapping[str, Any]) -> Table:
+    config, contrast = tree["config"], tree["contrast"]
+    now, best = contrast["tried"][0], _best(contrast)
     (h, w), (H, W) = contrast["map"], contrast["crop"]
-    classes.caption += (
-        f"Contrast: the {contrast['crops']} crops of {H} x {W} px of the first {contrast['calls']} calls of the loss, "
-        f"as a training of seed {config['seed']} draws them in {_counted(contrast['epochs'], 'epoch')}; the map of "
-        f"{escape(config['model']['name'])} has {h} x {w} places for them, whose labels are the nearest ones, as in "
-        "the loss. A segment: a class in a crop."
+    then = [f"% with {_in_words(best)}"] if best and best is not now else []
+    table = _table(f"contrast, on the map of {h} x {w} of {config['model']['name']}", "class")
+    for head in ("segments", "% on the map", "nine in ten have", "% take part", "anchors a call", *then):
+        table.add_column(head, justify="right", overflow="fold")
+    for k, name in enumerate(tree["classes"]):
+        there, whole = contrast["segments_on_map"][k], contrast["segments_in_crops"][k]
+        least = contrast["nine_in_ten_have"][k]
+        cells = [str(whole), _percent(there / whole if whole else None), f"{least} px" if least else "-"]
+        cells += [_share(now["share"][k]), f"{now['anchors'][k] / contrast['calls']:.1f}"]
+        table.add_row(escape(name), *cells, *([_share(best["share"][k])] if then else []))
+    table.caption = (
+        f"The {contrast['crops']} crops of {H} x {W} px of the first {contrast['calls']} calls of the loss, as a "
+        f"training of seed {config['seed']} draws them in {_counted(contrast['epochs'], 'epoch')}. A segment: a class "
+        "in a crop; its pixels are those of the map, which has the nearest labels, as in the loss."
     )
-    return [classes, _of_settings(contrast)]
+    return table
 
 
 def _of_settings(contrast: Mapping[str, Any]) -> Table:
-    table = Table(title="contrast, by the selection of the loss")
-    table.add_column("settings")
-    for head in ("% take part", "% of the lowest class", "classes with 9 in 10", "anchors a call"):
+    names = [f"now: {_in_words(contrast['tried'][0], all_of_them=True)}"]
+    names += [_in_words(tried) for tried in contrast["tried"][1:]]
+    table = _table("settings, tried by the selection of the loss", "of contrast")
+    for head in ("% take part", "% of the lowest class", "classes with nine in ten", "anchors a call"):
         table.add_column(head, justify="right")
-    for i, tried in enumerate(contrast["tried"]):
+    for name, tried in zip(names, contrast["tried"], strict=True):
         shares = [share for share in tried["share"] if share is not None]
         taken, left = sum(tried["segments"]), sum(tried["left_out"])
         full = sum(10 * out <= t + out for t, out in zip(tried["segments"], tried["left_out"], strict=True) if t + out)
         table.add_row(
-            f"now: {_in_words(tried, all_of_them=True)}" if i == 0 else _in_words(tried),
+            name,
             _percent(taken / max(taken + left, 1)),
             _share(min(shares)) if shares else "-",
             f"{full} of {len(shares)}",
@@ -243,6 +247,13 @@ def _sizes(sizes: Sequence[Sequence[int]]) -> str:
 def _first(fault: Mapping[str, Any]) -> str:
     named = fault["first"][:_NAMED]
     return f"the first {'are' if len(named) > 1 else 'is'} {'; '.join(named)}"
+
+
+def _table(title: str, first: str) -> Table:
+    """The first column is the last one to be made narrow."""
+    table = Table(title=escape(title))
+    table.add_column(first, no_wrap=True)
+    return table
 
 
 def _count(number: int) -> str:
