@@ -9,7 +9,7 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
-from fastpixcon.training.config import Config, to_tree
+from fastpixcon.training.config import Config, sides_of, to_tree
 from fastpixcon.training.data import DataSet
 from fastpixcon.training.data.loading import item_loader
 from fastpixcon.training.data.survey import Survey
@@ -75,11 +75,11 @@ def _inspected(config: Config, data: DataSet, size: tuple[int, int], count: Call
 
 def _contrast(config: Config, drawn: Drawn, sizes: Mapping[int, Sequence[int]], epochs: int) -> dict[str, Any]:
     """What takes part by the config and by other rules, each of them tried."""
-    now, crop = Rule.of(config.contrast), config.data.augmentation.crop
+    now = Rule.of(config.contrast)
     tried = [drawn.take_part(rule) for rule in (now, *suggestions(drawn, config.contrast))]
     enough = next((i for i, found in enumerate(tried) if found.is_enough()), None)
     return {
-        "crop": [crop, crop] if isinstance(crop, int) else list(crop),
+        "crop": list(sides_of(config.data.augmentation)),
         "map": list(sizes[now.pool]),
         "epochs": epochs,
         "calls": len(drawn.calls),
@@ -165,7 +165,7 @@ def _of_settings(contrast: Mapping[str, Any]) -> Table:
             name,
             _percent(taken / max(taken + left, 1)),
             _share(min(shares)) if shares else "-",
-            f"{full} of {len(shares)}",
+            f"{full}/{len(shares)}",
             f"{tried['anchors_a_call']:.0f}",
         )
     return table

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tiny_run import TINY
 
 import fastpixcon as fpc
 from fastpixcon import cli
-from fastpixcon.training import config, inspection, segments
+from fastpixcon.training import config, figures, inspection, segments
 from fastpixcon.training.data import IGNORE, open_dataset
 from fastpixcon.training.data.loading import EpochOrder, LabelCrops, TrainSet, augmentation
 from fastpixcon.training.rehearsal import map_size
@@ -313,6 +314,30 @@ def test_files_are_written_as_by_other_verbs(folder: Path, capsys: pytest.Captur
     assert cli.main([*arguments, "--json", str(label), "--overwrite"]) == 2
     assert "would replace the input" in capsys.readouterr().err
     assert cli.main([*arguments, "--json", str(figure), "--figure", str(figure), "--overwrite"]) == 2
+
+
+def test_a_picture_that_can_not_be_drawn_is_a_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "inspected", lambda _: 1 / 0)
+    figure = folder.parent / "figure.png"
+    arguments = ["inspect", "--data", str(folder), *(part for value in WHOLE for part in ("--set", value))]
+    assert cli.main([*arguments, "--figure", str(figure)]) == 1
+    said = capsys.readouterr()
+    assert f"fastpixcon: {figure}: not drawn: ZeroDivisionError" in said.err
+    assert "settings, tried by the selection of the loss" in said.out
+    assert not figure.exists()
+
+
+@pytest.mark.parametrize("classes", [1, 171])
+def test_a_picture_of_any_number_of_classes(classes: int) -> None:
+    tried = {"settings": Rule(9, 9, None, 1)._asdict(), "share": [None] * classes}
+    for contrast in (None, {"tried": [tried], "enough": None, "map": [2, 3]}):
+        splits = {"train": {"pixels": [0] * classes, "images": 0}}
+        tree = {"classes": ["a"] * classes, "splits": splits, "contrast": contrast, "config": {"data": {"name": "x"}}}
+        drawn = figures.inspected(tree)
+        assert len(drawn.axes) == (2 if contrast else 1)
+        plt.close(drawn)
 
 
 def test_embedded_scenes_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
