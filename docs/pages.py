@@ -1,4 +1,4 @@
-"""Writes the pages that are made of the code and of what was measured: the command line, the benchmarks, CamVid."""
+"""Writes pages that are made of code and of what was measured: the command line, examples, benchmarks, CamVid."""
 
 import argparse
 import re
@@ -32,6 +32,18 @@ def benchmarks(folder: Path) -> str:
     for picture in (*RESULTS.glob("*.png"), *RESULTS.glob("*.svg")):
         shutil.copy(picture, folder)
     return "\n".join(included(table.read_text(encoding="utf-8"), folder.name) for table in tables)
+
+
+def example(path: Path) -> str:
+    """A script in cells as a page: those of Markdown without their marks, code as it stands."""
+    _, *cells = re.split(r"^# %%(.*)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    parts = []
+    for kind, body in zip(cells[::2], cells[1::2], strict=True):
+        if kind.strip() == "[markdown]":
+            parts.append(re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip())
+        else:
+            parts.append(f"```python\n{body.strip()}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def included(text: str, folder: str) -> str:
@@ -84,6 +96,8 @@ def write(folder: Path) -> None:
         (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("(ARCHITECTURE.md)", "(architecture.md)")
     )
     (folder / "contributing.md").write_text(contributing, encoding="utf-8")
+    examples = [included(example(path), folder.name) for path in sorted((ROOT / "examples").glob("*.py"))]
+    (folder / "examples.md").write_text("\n".join(examples), encoding="utf-8")
     (folder / "benchmarks.md").write_text(benchmarks(folder), encoding="utf-8")
     for study, name in ((CAMVID, "camvid"), (CAMVID / "gpu", "camvid-gpu"), (CAMVID / "long", "camvid-long")):
         (folder / f"{name}.md").write_text(camvid(study), encoding="utf-8")
