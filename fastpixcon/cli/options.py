@@ -43,16 +43,27 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="NAME|FILE",
-        help="digits (default), camvid (default with --data), another of `fastpixcon config`, a TOML file",
+        help="digits (default), with --data camvid or folder by what is there, others of `fastpixcon config`, a file",
     )
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set (data.root)")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set (data.root), or of your own pictures")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a value of the config")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
 
 
 def config_source(options: argparse.Namespace) -> str:
     """Name or file of the config."""
-    return options.config or ("camvid" if options.data else "digits")
+    if options.config or not options.data:
+        return options.config or "digits"
+    from fastpixcon.training.own_folder import source_of
+
+    return source_of(as_unicode(options.data, "--data"))
+
+
+def run_name(options: argparse.Namespace, source: str) -> list[str]:
+    """``name=...`` of a run of a folder that comes without a config, before what --set says."""
+    from fastpixcon.training.own_folder import SOURCE, name_of
+
+    return [f"name={json.dumps(name_of(options.data))}"] if source == SOURCE and options.data else []
 
 
 def overrides(options: argparse.Namespace) -> list[str]:
@@ -97,6 +108,7 @@ def open_data(trained: "Trained", options: argparse.Namespace) -> "tuple[Config,
     from dataclasses import replace
 
     from fastpixcon.training import TrainingError, job
+    from fastpixcon.training.console import make_console, say
     from fastpixcon.training.data import open_dataset
 
     device = job.pick_device(options.device)
@@ -107,6 +119,8 @@ def open_data(trained: "Trained", options: argparse.Namespace) -> "tuple[Config,
         precision=job.precision_of_trained(trained.config.precision, device),
     )
     data = open_dataset(config.data)
+    for note in data.notes:
+        say(make_console(), note)
     if list(data.classes) != trained.classes:
         raise TrainingError(
             f"--data: got the classes {list(data.classes)}, want those of the network, {trained.classes}"

@@ -74,7 +74,8 @@ def _run(options: argparse.Namespace) -> int:
     (trained,) = open_models([options.model])
     check_images(options.image, options.pixel)
     classes = len(trained.classes)
-    ids_of = np.array(dataset_ids(trained.config.data.name) if options.ids == "dataset" else range(classes), np.uint8)
+    own = dataset_ids(trained.config.data) if options.ids == "dataset" else range(classes)
+    ids_of = np.array(own, np.uint8 if max(own) < 256 else np.uint16)
     device = job.pick_device(options.device)
     shown = Shown(trained.arm, trained.model.to(device), trained.contrasts)
     if options.click:

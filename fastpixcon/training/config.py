@@ -12,19 +12,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from fastpixcon.training import TrainingError
+from fastpixcon.training.description import STRICT as _STRICT
+from fastpixcon.training.description import Folder
 from fastpixcon.training.text import as_unicode, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -81,6 +81,7 @@ class Data:
     workers: Annotated[int, Field(ge=0)]  # processes that load images; 0: the training process itself
     root: str = ""  # folder of the data set; "" for embedded data
     scenes: Scenes | None = None
+    folder: Folder | None = None  # of the data set "folder": goes before its dataset.toml, which has the same keys
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -229,15 +230,20 @@ def _tree(source: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
         raise TrainingError(f"{where}: got {source!r}, want a TOML file or one of {', '.join(sorted(configs))}")
     if source in extended_by:
         raise TrainingError(f"config {source}: extends itself, through {' and '.join(extended_by)}")
-    try:
-        tree = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise TrainingError(f"config {source}: not TOML: {error}") from None
+    tree = toml(text, f"config {source}")
     schedule = tree.get("schedule")
     if isinstance(schedule, dict) and schedule.keys() >= {"epochs", "iterations"}:
         raise TrainingError(f"config {source}: schedule: got epochs and iterations, want one of them")
     base = tree.pop("extends", None)
     return tree if base is None else _merged(_tree(str(base), (*extended_by, source)), tree)
+
+
+def toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise TrainingError(f"{where}: not TOML: {error}") from None
 
 
 def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +261,7 @@ def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
         # From JSON, because strict dataclasses take dicts and lists from nowhere else.
         config: Config = _ADAPTER.validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [explain(problem) for problem in error.errors()]
         raise TrainingError(f"config {where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
     for name in ("scale", "aspect"):
         low, high = getattr(config.data.augmentation, name)
@@ -310,7 +316,8 @@ def _override(tree: dict[str, Any], text: str) -> None:
     tree[last] = parsed
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def explain(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a key, in words."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "unexpected_keyword_argument":
         return f"{key}: unknown key (given {problem['input']!r})"

@@ -28,10 +28,11 @@ from fastpixcon.training.rehearsal import check_data, check_settings
 from fastpixcon.training.resuming import Resumed
 
 
-def prepare(config: Config, processes: Processes | None = None) -> tuple[Config, DataSet]:
-    """Check everything that can be checked before a run has a directory.
+def prepare(config: Config, processes: Processes | None = None, data: DataSet | None = None) -> tuple[Config, DataSet]:
+    """Check everything that can be checked before a run has a directory. ``data``: where they are open by now.
 
-    Returns the config with what "auto" meant here, so that a resumed run does the same wherever it is, and the data.
+    Returns the config with what "auto" meant here, and what labels of a user's own folder mean, so that a resumed run
+    does the same wherever it is, and the data.
     """
     processes = processes or Processes()
     device = pick_device(config.device)
@@ -47,7 +48,9 @@ def prepare(config: Config, processes: Processes | None = None) -> tuple[Config,
     if processes.size > 1 and config.contrast.across == "ring" and any("mining" in arm for arm in config.arms):
         raise TrainingError("contrast.across: got 'ring', want 'gather' for the arms with mining")
     check_settings(config, device)
-    data = open_dataset(config.data)
+    data = data or open_dataset(config.data)
+    if data.described:
+        config = replace(config, data=replace(config.data, folder=data.described))
     weights_of(config, len(data.classes), device)  # raises
     if batch > len(data.train):
         raise TrainingError(f"schedule.batch: got {batch}, want at most {len(data.train)}, the images to train on")

@@ -83,6 +83,11 @@ def map_size(config: Config) -> tuple[int, int]:
     return found
 
 
+def network_multiple(model: Model) -> int:
+    """What the sides of a crop must be multiples of."""
+    return _blank(model, 2).multiple
+
+
 def has_labels(split: Split) -> bool:
     """Whether a label of the split has a pixel that counts; the first mostly has."""
     # Of a split of files the labels alone are read.

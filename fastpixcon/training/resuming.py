@@ -6,7 +6,7 @@ same rates. The rest is what the run is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 from fastpixcon.training import TrainingError, checkpoint, config, rundir
 from fastpixcon.training.config import Config, Schedule
+from fastpixcon.training.description import Folder
 from fastpixcon.training.optimisation import Length, rate_factor
 from fastpixcon.training.trained import MODEL_FILE
 
@@ -64,6 +65,7 @@ def resume(folder: Path, source: str | None, overrides: Sequence[str], processes
             f"--config: got {source}, of the name {asked.name!r}, but the run in {folder} is {stored.name!r}; "
             "leave it out: a run that goes on has its config"
         )
+    asked = replace(asked, data=replace(asked.data, folder=_filled(asked.data.folder, stored.data.folder)))
     automatic = {key: getattr(stored, key) for key in ("device", "precision") if getattr(asked, key) == "auto"}
     asked = replace(asked, **automatic, schedule=replace(asked.schedule, earlier=stored.schedule.earlier))
     _check_keys(stored, asked, folder)
@@ -79,6 +81,13 @@ def resume(folder: Path, source: str | None, overrides: Sequence[str], processes
         if key in TOLD
     ]
     return Resumed(folder, stored, asked, _done(folder, asked.arms, processes), tuple(told))
+
+
+def _filled(asked: Folder | None, stored: Folder | None) -> Folder | None:
+    """A description of a folder, with what the run has found where it says nothing."""
+    if asked is None or stored is None:
+        return stored if asked is None else asked
+    return replace(stored, **{f.name: value for f in fields(Folder) if (value := getattr(asked, f.name)) is not None})
 
 
 def _check_keys(stored: Config, asked: Config, folder: Path) -> None:

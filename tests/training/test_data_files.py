@@ -44,7 +44,7 @@ def refused(built: Built, *parts: str) -> None:
 
 
 def test_every_data_set_has_a_layout_here() -> None:
-    assert {layout.dataset for layout in LAYOUTS.values()} | {"digits"} == set(DATASETS)
+    assert {layout.dataset for layout in LAYOUTS.values()} | {"digits", "folder"} == set(DATASETS)
 
 
 def test_every_raw_id_becomes_its_train_id(built: Built) -> None:
@@ -65,7 +65,7 @@ def test_the_ids_of_a_data_set_are_those_of_its_labels(built: Built) -> None:
     name, ids = built.layout.dataset, built.layout.train_ids
     if name == "coco_stuff_10k" and max(ids) < 182:
         return
-    back = dataset_ids(name)
+    back = dataset_ids(built.data())
     assert [ids[raw] for raw in back] == list(range(CLASSES[name]))
 
 

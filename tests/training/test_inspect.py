@@ -83,7 +83,7 @@ def folder(tmp_path: Path) -> Path:
 def inspected(root: Path | None, *values: str, name: str = "out.json", status: int = 0) -> Any:
     """The JSON of the verb."""
     file = (root.parent if root else Path.cwd()) / name
-    data = ["--data", str(root)] if root else []
+    data = ["--config", "camvid", "--data", str(root)] if root else []
     changes = [part for value in values for part in ("--set", value)]
     assert cli.main(["inspect", *data, *changes, "--json", str(file), "--overwrite"]) == status
     return json.loads(file.read_text())
@@ -275,7 +275,7 @@ def test_settings_that_no_training_takes(
     folder: Path, values: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = [part for value in (*WHOLE, *values) for part in ("--set", value)]
-    assert cli.main(["inspect", "--data", str(folder), *changes]) == 2
+    assert cli.main(["inspect", "--config", "camvid", "--data", str(folder), *changes]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -303,7 +303,14 @@ def test_every_data_set_by_the_config_that_it_has(tmp_path: Path) -> None:
 
 
 def test_files_are_written_as_by_other_verbs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["inspect", "--data", str(folder), *(part for value in WHOLE for part in ("--set", value))]
+    arguments = [
+        "inspect",
+        "--config",
+        "camvid",
+        "--data",
+        str(folder),
+        *(part for value in WHOLE for part in ("--set", value)),
+    ]
     figure = folder.parent / "figure.png"
     assert cli.main([*arguments, "--figure", str(figure)]) == 0
     with Image.open(figure) as picture:
@@ -321,7 +328,14 @@ def test_a_picture_that_can_not_be_drawn_is_a_line(
 ) -> None:
     monkeypatch.setattr(figures, "inspected", lambda _: 1 / 0)
     figure = folder.parent / "figure.png"
-    arguments = ["inspect", "--data", str(folder), *(part for value in WHOLE for part in ("--set", value))]
+    arguments = [
+        "inspect",
+        "--config",
+        "camvid",
+        "--data",
+        str(folder),
+        *(part for value in WHOLE for part in ("--set", value)),
+    ]
     assert cli.main([*arguments, "--figure", str(figure)]) == 1
     said = capsys.readouterr()
     assert f"fastpixcon: {figure}: not drawn: ZeroDivisionError" in said.err

@@ -8,6 +8,7 @@ opened without its checks.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Data
@@ -17,6 +18,7 @@ from fastpixcon.training.data.cityscapes import CITYSCAPES_IDS, cityscapes
 from fastpixcon.training.data.coco_stuff import COCO_STUFF_10K_IDS, COCO_STUFF_164K_IDS, coco_stuff_10k, coco_stuff_164k
 from fastpixcon.training.data.digits import DIGITS_IDS, digits
 from fastpixcon.training.data.files import Files
+from fastpixcon.training.data.folder import folder, folder_ids
 from fastpixcon.training.data.pascal_context import CONTEXT_59_IDS, CONTEXT_60_IDS, pascal_context_59, pascal_context_60
 
 __all__ = ["DATASETS", "IGNORE", "DataSet", "Split", "dataset_ids", "open_dataset"]
@@ -27,6 +29,7 @@ DATASETS: dict[str, Callable[[Data], DataSet]] = {
     "coco_stuff_10k": coco_stuff_10k,
     "coco_stuff_164k": coco_stuff_164k,
     "digits": digits,
+    "folder": folder,
     "pascal_context_59": pascal_context_59,
     "pascal_context_60": pascal_context_60,
 }
@@ -43,11 +46,13 @@ _DATASET_IDS: dict[str, list[int]] = {
 }
 
 
-def dataset_ids(name: str) -> list[int]:
-    """[K] ids that a data set's own labels, and its server, have for the classes."""
-    if name not in _DATASET_IDS:
-        raise TrainingError(f"--ids: nobody has said which ids the data set {name!r} has, want train")
-    return _DATASET_IDS[name]
+def dataset_ids(config: Data) -> list[int]:
+    """[K] ids that a data set's own labels, and its server, have for the classes; of several ids of one the first."""
+    if config.name == "folder":
+        return folder_ids(config)
+    if config.name not in _DATASET_IDS:
+        raise TrainingError(f"--ids: nobody has said which ids the data set {config.name!r} has, want train")
+    return _DATASET_IDS[config.name]
 
 
 def open_dataset(config: Data, check: bool = True) -> DataSet:
@@ -55,6 +60,8 @@ def open_dataset(config: Data, check: bool = True) -> DataSet:
     if config.name not in DATASETS:
         raise TrainingError(f"data.name: got {config.name!r}, want one of {', '.join(sorted(DATASETS))}")
     data = DATASETS[config.name](config)
+    if check and data.check:
+        return replace(data, notes=(*data.notes, *data.check()))
     for split in (data.train, data.val, data.test) if check else ():
         if isinstance(split, Files):
             split.check()

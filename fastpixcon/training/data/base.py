@@ -1,10 +1,12 @@
 """What every data set gives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+from fastpixcon.training.description import Folder
 
 IGNORE = 255  # label of pixels that do not count
 
@@ -29,6 +31,9 @@ class DataSet:
     palette: Sequence[Colour]  # [K] RGB
     test: Split | None = None  # where the data set has labels for it
     no_test: str = "there are no test images in its folder"  # why, where it has not
+    notes: tuple[str, ...] = ()  # what its user should know of how it was read, a line each
+    described: Folder | None = None  # of a user's own folder: what its labels mean, to be kept with what is trained
+    check: Callable[[], tuple[str, ...]] | None = None  # all files of all splits; more notes. None: each split's own
 
 
 def distinct_colours(first: int, count: int) -> list[Colour]:

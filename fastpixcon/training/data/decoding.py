@@ -7,6 +7,7 @@ to tell an orientation has none. What has no such reading is an error that names
 picture itself is read, of a TIFF what is marked as a preview or a mask is no page).
 
 **Labels** are ids, which no conversion survives: one channel of 8 bits, lossless, without an orientation of their own.
+Those of users' own folders may have 1 to 16 bits, or be colours: ``label_kind``, ``read_any_ids``, ``read_colours``.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ _SEVERAL_IN_ONE = {"ICNS", "ICO", "MPO", "PSD"}  # sizes, previews or layers of 
 _LABEL_FORMATS = {"BMP", "GIF", "PNG", "TIFF"}  # those that keep ids
 _WANTED = "want grey, a palette, RGB or CMYK of 8 or 16 bits a channel"
 _WORDS = {"F": "floating point", "I": "integers of 32 bits or with a sign", "LAB": "CIELAB"}
+_ONE_CHANNEL = ("1", "L")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _CONVERTED = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
@@ -101,6 +103,81 @@ def label_size(path: str) -> Size:
         _check_label(path, file)
         _check_unturned(path, file)
         return file.size
+
+
+def label_kind(path: str) -> str:
+    """What a label is by its header, which is checked: "ids" of 1 to 16 bits, "palette" or "colours"."""
+    with _opened(path) as file:
+        _check_lossless(path, file)
+        _check_unturned(path, file)
+        if file.mode in _ONE_CHANNEL or file.mode.startswith("I;16") or _is_deep_grey(file):
+            return "ids"
+        if file.mode == "P":
+            return "palette"
+        if file.mode in ("RGB", "RGBA"):
+            return "colours"
+        raise TrainingError(f"{path}: got a {file.mode} picture, want one channel of class ids, a palette or RGB")
+
+
+def any_label_size(path: str) -> Size:
+    """Width and height from the header of a label of any kind, which is checked."""
+    label_kind(path)
+    with _opened(path) as file:
+        return file.size
+
+
+def read_any_ids(path: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """[H, W], as they are stored, of 1 to 16 bits: values of a grey picture, also of three equal channels, indices of
+    one with a palette."""
+    with _opened(path) as file:
+        _check_lossless(path, file)
+        if file.mode in ("RGB", "RGBA") and ";16" not in _rawmode(file):
+            return _same_channels(path, _rgb(path, file))
+        raw, deep = _rawmode(file), file.mode.startswith("I;16") or _is_deep_grey(file)
+        if not deep and file.mode not in (*_ONE_CHANNEL, "P"):
+            raise TrainingError(f"{path}: got a {file.mode} picture, want one channel of class ids of 8 or 16 bits")
+        factor = {"L;2": 85, "L;4": 17}.get(raw, 1)  # by which Pillow scales them
+        if 0 in _tag(file, _PHOTOMETRIC) or (";" in raw and file.mode in _ONE_CHANNEL and factor == 1):
+            raise TrainingError(f"{path}: got grey of mode {raw}, want one channel of class ids of 8 or 16 bits")
+        _check_channels(path, file)
+        if file.format == "TIFF":  # which Pillow would turn as it loads
+            _check_unturned(path, file)
+        ids = np.array(file)
+        _check_unturned(path, file)  # a PNG's orientation may come behind its pixels
+        if deep:
+            return ids.astype(np.uint16)
+        return ids.astype(np.uint8) // np.uint8(factor)
+
+
+def _same_channels(path: str, pixels: Pixels) -> Pixels:
+    """[H, W, 3] -> [H, W]: ids that a program has saved three times."""
+    if (pixels != pixels[:, :, :1]).any():
+        raise TrainingError(f"{path}: got colours, want one channel of class ids of 8 or 16 bits")
+    return np.ascontiguousarray(pixels[:, :, 0])
+
+
+def read_colours(path: str) -> NDArray[np.uint32]:
+    """[H, W], red + 256 green + 65536 blue of a label of colours, grey or with a palette."""
+    with _opened(path) as file:
+        _check_lossless(path, file)
+        if file.mode not in ("1", "L", "P", "RGB", "RGBA") or ";16" in _rawmode(file):
+            raise TrainingError(f"{path}: got a {file.mode} picture, want colours of 8 bits a channel")
+        _check_channels(path, file)
+        if file.format == "TIFF":
+            _check_unturned(path, file)
+        pixels = _rgb(path, file)  # [H, W, 3]
+        _check_unturned(path, file)
+    packed = np.zeros((*pixels.shape[:2], 4), dtype=np.uint8)
+    packed[:, :, :3] = pixels
+    return packed.view("<u4")[:, :, 0].astype(np.uint32, copy=False)
+
+
+def palette_of(path: str) -> list[tuple[int, int, int]]:
+    """RGB of each index of a picture with a palette; [] of others."""
+    with _opened(path) as file:
+        file.load()
+        flat = (file.getpalette("RGB") if file.mode == "P" else None) or []
+        return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat) - 2, 3)]
 
 
 @contextlib.contextmanager
@@ -285,15 +362,19 @@ def _transparent(path: str, file: Image.Image) -> TrainingError:
 
 
 def _check_label(path: str, file: Image.Image) -> None:
-    lossy = "jpeg" in str(file.info.get("compression", ""))
     if file.mode not in ("L", "P"):
         raise TrainingError(f"{path}: got a {file.mode} picture, want one channel of class ids of 8 bits")
-    if file.format not in _LABEL_FORMATS or lossy:
-        kind = f"{file.format} file{' with JPEG in it' if lossy else ''}"
-        raise TrainingError(f"{path}: got a {kind}, want class ids in a PNG file, which keeps them as they are")
+    _check_lossless(path, file)
     if ";" in _rawmode(file) and file.mode == "L":  # of 2 or 4 bits, or white is zero: Pillow would scale the ids
         raise TrainingError(f"{path}: got grey of mode {_rawmode(file)}, want one channel of class ids of 8 bits")
     _check_channels(path, file)
+
+
+def _check_lossless(path: str, file: Image.Image) -> None:
+    lossy = "jpeg" in str(file.info.get("compression", ""))
+    if file.format not in _LABEL_FORMATS or lossy:
+        kind = f"{file.format} file{' with JPEG in it' if lossy else ''}"
+        raise TrainingError(f"{path}: got a {kind}, want class ids in a PNG file, which keeps them as they are")
 
 
 def _check_unturned(path: str, file: Image.Image) -> None:

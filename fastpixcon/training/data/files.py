@@ -25,15 +25,15 @@ from fastpixcon.training.text import as_path
 _ALL_IDS = 1000
 _SAMPLED_IDS = 100
 _UNKNOWN = 254  # where the table leads ids that the data set does not have; at most 171 classes come near it
-_THREADS = 8  # files are opened by several at a time: most of it is waiting for the disk
-_PORTION = 64  # files a thread takes at a time
+THREADS = 8  # files are opened by several at a time: most of it is waiting for the disk
+PORTION = 64  # files a thread takes at a time
 
 
 class Ids:
-    """Raw id -> train id, as a table of 256; ids that are not named are errors."""
+    """Raw id -> train id, as a table of ``size``; ids that are not named are errors."""
 
-    def __init__(self, train_ids: Mapping[int, int]) -> None:
-        self.table = np.full(256, _UNKNOWN, dtype=np.uint8)
+    def __init__(self, train_ids: Mapping[int, int], size: int = 256) -> None:
+        self.table = np.full(size, _UNKNOWN, dtype=np.uint8)
         for raw, train_id in train_ids.items():
             self.table[raw] = train_id
 
@@ -41,9 +41,16 @@ class Ids:
         """Train ids [H, W] uint8 of raw ids [H, W] uint8 that were read from ``path``."""
         label = np.take(self.table, raw)
         if (label == _UNKNOWN).any():
-            unknown = np.unique(raw[label == _UNKNOWN]).tolist()
-            raise TrainingError(f"{path}: got the ids {unknown}, want {self.wanted()}")
+            raise TrainingError(f"{path}: got {self.words(list(self.unknown(raw)))}, want {self.wanted()}")
         return label
+
+    def unknown(self, raw: np.ndarray) -> dict[int, int]:
+        """Raw ids [H, W] that are not named -> pixels."""
+        values, pixels = np.unique(raw[np.take(self.table, raw) == _UNKNOWN], return_counts=True)
+        return dict(zip(values.tolist(), pixels.tolist(), strict=True))
+
+    def words(self, values: list[int]) -> str:
+        return f"the ids {values}"
 
     def wanted(self) -> str:
         """The ids in words: ``0 to 10, 12 and 255``."""
@@ -109,7 +116,7 @@ class Files:
         sampled: Sequence[int] = range(count)
         if count > _ALL_IDS:
             sampled = np.linspace(0, count - 1, _SAMPLED_IDS).astype(int).tolist()
-        with without_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+        with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
             _first_error(pool, self.check_size, range(count))
             _first_error(pool, self.check_transparency, sampled)
             _first_error(pool, self.label, sampled)
@@ -188,5 +195,5 @@ def _first_error(pool: ThreadPoolExecutor, check: Callable[[int], object], indic
         for index in some:
             check(index)
 
-    for _ in pool.map(check_all, [indices[i : i + _PORTION] for i in range(0, len(indices), _PORTION)]):
+    for _ in pool.map(check_all, [indices[i : i + PORTION] for i in range(0, len(indices), PORTION)]):
         pass

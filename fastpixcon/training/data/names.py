@@ -15,7 +15,7 @@ from fastpixcon.training.text import read_text, utf8_name
 
 JPEG = (".jpg", ".jpeg")
 PNG = (".png",)
-_PICTURES = frozenset(
+PICTURES = frozenset(
     f".{suffix}"
     for suffix in (
         "apng", "avif", "bmp", "dib", "gif", "heic", "heif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "jpx",
@@ -48,7 +48,7 @@ def names(folder: Path, endings: Sequence[str], left_alone: Sequence[str] = ()) 
             continue
         name = file[: -len(ending)]
         if name in found:
-            raise _several(folder, name, [found[name].name, file])
+            raise several(folder, name, [found[name].name, file])
         found[name] = folder / file
     if not found:
         raise TrainingError(f"{folder}: has no files {wanted}")
@@ -91,7 +91,7 @@ class Finder:
         path = self.folder / name
         files = self._there(path.parent).get(path.name, [])
         if len(files) > 1:
-            raise _several(path.parent, path.name, files)
+            raise several(path.parent, path.name, files)
         if not files or _ending(files[0], self.endings) is None:
             instead = f" (there is {files[0]})" if files else ""
             raise TrainingError(f"{path}{self.endings[0]}: no such file{instead}, but {source} names {name}")
@@ -126,6 +126,11 @@ def _files(folder: Path) -> list[str]:
         raise TrainingError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
+def is_of_system(name: str) -> bool:
+    """Whether an operating system or an editor has left it behind."""
+    return name.startswith(_OF_SYSTEMS)
+
+
 def _ending(file: str, endings: Sequence[str]) -> str | None:
     """How ``file`` ends, if that is one of ``endings``, whose suffixes count in any case."""
     for ending in endings:
@@ -137,7 +142,7 @@ def _ending(file: str, endings: Sequence[str]) -> str | None:
 
 
 def _looks_like_picture(file: str) -> bool:
-    return os.path.splitext(file)[1].lower() in _PICTURES
+    return os.path.splitext(file)[1].lower() in PICTURES
 
 
 def _pictures_within(folder: Path) -> Iterator[str]:
@@ -151,7 +156,7 @@ def _pictures_within(folder: Path) -> Iterator[str]:
                     yield os.path.relpath(os.path.join(where, file), folder)
 
 
-def _several(folder: Path, name: str, files: Sequence[str]) -> TrainingError:
+def several(folder: Path, name: str, files: Sequence[str]) -> TrainingError:
     return TrainingError(f"{folder}: got {' and '.join(files)}, want one file of the name {name}")
 
 

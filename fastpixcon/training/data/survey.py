@@ -5,7 +5,8 @@ wrong with single files: a fault is counted, and what it says is kept.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from fastpixcon.training import TrainingError
 from fastpixcon.training.data.base import IGNORE, Split
 from fastpixcon.training.data.decoding import Size, image_header, without_warnings
-from fastpixcon.training.data.files import Files
+from fastpixcon.training.data.files import PORTION, THREADS, Files
 
 ALONE, SIZES, UNREADABLE, UNKNOWN = "no partner", "sizes differ", "cannot be read", "unknown ids"
 KINDS = (ALONE, SIZES, UNREADABLE, UNKNOWN)
@@ -30,6 +31,17 @@ class Facts:
     pixels: NDArray[np.int64] | None = None  # [256] by train id; None: at fault
     kind: str = ""  # of the fault, one of KINDS; "": none
     fault: str = ""  # in words, with the file
+    unknown: dict[int, int] = field(default_factory=dict)  # raw ids that nothing names -> pixels
+
+
+def facts_of(split: Split, seen: Callable[[int], object] = lambda pairs: None) -> Iterator[Facts]:
+    """Facts of all pairs in their order, read by several threads; ``seen`` is called with how many were read since."""
+    with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
+        indices = range(len(split))
+        portions = [indices[i : i + PORTION] for i in range(0, len(indices), PORTION)]
+        for found in pool.map(lambda some: [_pair(split, index)[0] for index in some], portions):
+            seen(len(found))
+            yield from found
 
 
 def read_pair(split: Split, index: int) -> tuple[Facts, NDArray[np.uint8] | None]:
@@ -37,21 +49,27 @@ def read_pair(split: Split, index: int) -> tuple[Facts, NDArray[np.uint8] | None
 
     The label is read whole; of the image the header, and its pixels only where they may be transparent.
     """
+    with without_warnings():
+        return _pair(split, index)
+
+
+def _pair(split: Split, index: int) -> tuple[Facts, NDArray[np.uint8] | None]:
     if not isinstance(split, Files):
         label = np.asarray(split[index][1])
         return _facts(label), label
     kind = UNREADABLE
     try:
-        with without_warnings():
-            size = split.format.size(split.labels[index])
-            kind = SIZES
-            split.check_size(index)
-            kind = UNREADABLE
-            split.check_transparency(index)
-            raw = split.format.read(split.labels[index])
-            kind = UNKNOWN
-            label = split.ids(raw, split.labels[index])
+        size = split.format.size(split.labels[index])
+        kind = SIZES
+        split.check_size(index)
+        kind = UNREADABLE
+        split.check_transparency(index)
+        raw = split.format.read(split.labels[index])
+        kind = UNKNOWN
+        label = split.ids(raw, split.labels[index])
     except TrainingError as error:
+        if kind == UNKNOWN:
+            return Facts(size, kind=kind, fault=str(error), unknown=split.ids.unknown(raw)), None
         if kind == SIZES and not _both_open(split, index):
             kind = UNREADABLE
         return Facts(kind=kind, fault=str(error)), None
