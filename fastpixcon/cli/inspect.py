@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from fastpixcon.cli.options import Verbs, add_config, add_overwrite, add_verb, config_source, overrides
+from fastpixcon.cli.options import Verbs, add_config, add_overwrite, add_verb, config_source, overrides, run_name
 
 _EXAMPLES = """\
   fastpixcon inspect --data ../camvid                CamVid by the config that train has for it
+  fastpixcon inspect --data photographs              your own pictures and labels: docs/own-pictures.md
   fastpixcon inspect --data ../camvid --set contrast.min_pixels=5 --set data.augmentation.crop=480
   fastpixcon inspect --config cityscapes_hrnet_w48 --data /data/cityscapes --json cityscapes.json
   fastpixcon inspect --data ../camvid --figure camvid.png"""
@@ -39,16 +40,23 @@ def _run(options: argparse.Namespace) -> int:
     for path in (options.json, options.figure):
         if path:
             files.claim(path)
-    config = configs.load(source, overrides(options))
+    changes = overrides(options)
+    config = configs.load(source, [*run_name(options, source), *changes])
 
     from fastpixcon.cli.process import complain
-    from fastpixcon.training import inspection, rundir
+    from fastpixcon.training import inspection, own_folder, rundir
     from fastpixcon.training.console import Ticks, make_console, say
     from fastpixcon.training.data import open_dataset
 
     console, status = make_console(), 0
     size = inspection.map_of(config)
     data = open_dataset(config.data, check=False)
+    notes = data.notes
+    if source == own_folder.SOURCE:  # by what is there, as train does
+        config, chosen = own_folder.settle(config, data, changes)
+        size, notes = inspection.map_of(config), (*notes, *chosen)
+    for note in notes:
+        say(console, note)
     with Ticks(console, "inspect", sum(map(len, inspection.splits_of(data).values())), "labels") as ticks:
         tree = inspection.inspect(config, data, size, ticks.count)
     try:

@@ -13,7 +13,7 @@ import numpy as np
 from fastpixcon.training.config import Config, Schedule
 from fastpixcon.training.data import DataSet
 from fastpixcon.training.data.class_table import TABLES
-from fastpixcon.training.data.folder import FolderFiles
+from fastpixcon.training.data.folder import FolderFiles, ticks_of
 from fastpixcon.training.data.layout import DESCRIPTION
 from fastpixcon.training.data.names import pictures_in
 from fastpixcon.training.optimisation import Length
@@ -55,7 +55,11 @@ def settle(config: Config, data: DataSet, changes: Sequence[str]) -> tuple[Confi
     given = {text.partition("=")[0].strip() for text in changes}
     train = data.train
     assert isinstance(train, FolderFiles)
+    with ticks_of(len(train)) as ticks:
+        train.look(ticks)  # unless its files were checked
     assert train.survey is not None
+    if not train.survey.images:  # all are at fault, which whoever opened it says
+        return config, ()
     images = len(train)
     schedule = config.schedule
     if "schedule.batch" not in given:
