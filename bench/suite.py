@@ -275,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report.write(results, options.out))
     if options.out == machine.BENCH / "results":
         readme = machine.BENCH.parent / "README.md"
-        writing.write_text(readme, report.with_summary(readme.read_text(encoding="utf-8"), results))
+        writing.write_text(readme, report.with_figures(readme.read_text(encoding="utf-8"), results))
     failed = [key for key, entry in results["cells"].items() if entry["peers"][OURS]["status"] in report.OWN_FAILURES]
     return int(bool(failed))
 

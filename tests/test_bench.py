@@ -106,7 +106,7 @@ def test_the_readme_has_what_the_results_say() -> None:
     """Written by fastpixcon bench --report, never by hand."""
     readme, path = (ROOT / "README.md").read_text(), ROOT / "bench" / "results" / "results.json"
     assert path.exists(), "bench/results is part of the repository"
-    assert report.with_summary(readme, json.loads(path.read_text())) == readme
+    assert report.with_figures(readme, json.loads(path.read_text())) == readme
 
 
 def test_what_is_known_is_not_measured_again(

@@ -246,3 +246,18 @@ def test_linters_are_the_same_everywhere() -> None:
         assert f"entry: .venv/bin/{tool}" in hooks
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     assert re.findall(r"run: (.*)", workflow) == [".ci/run"]
+
+
+def test_the_figures_of_camvid_are_those_of_its_runs() -> None:
+    pytest.importorskip("pydantic", reason="pydantic is not installed")
+    from fastpixcon.training import seeds
+
+    runs = [seeds.read(file) for file in sorted((ROOT / "bench" / "camvid" / "long").glob("seed-*.json"))]
+    table = [[cell.strip() for cell in line.split("|")] for line in seeds.markdown(seeds.compare(runs)).splitlines()]
+    columns = {name: i for i, name in enumerate(table[0])}
+    rows = {row[1]: row for row in table if len(row) > 2}
+    before, after = (rows[arm][columns["mean"]] for arm in ("ce", "ce+contrast"))
+    worst, p = (rows["ce+contrast"][columns[name]] for name in ("worst gain", "p"))
+    readme, front = (ROOT / "README.md").read_text(), (DOCS / "index.md").read_text()
+    assert f"from {before} to {after}; every seed gains, {worst.lstrip('+')} at least\n  (p = {p})" in readme
+    assert f"from {before} to {after}" in front
