@@ -145,10 +145,10 @@ class PixelContrastLoss(nn.Module):
         """The mean loss in nats per anchor, []; 0, still attached to the graph, if no anchor has a positive.
 
         Args:
-            embeddings: [B, D, *S] floating, of any norm and strides, S of one (tokens [B, n, D] as ``.mT``), two or
+            embeddings: ``[B, D, *S]`` floating, of any norm and strides, S of one (tokens [B, n, D] as ``.mT``), two or
                 three (volumes) sizes; float64 runs on the reference.
-            labels: [B, *S'], any integer dtype, on the device of embeddings; brought to S by nearest.
-            predictions: [B, *S] integer classes, or logits [B, K, *S].
+            labels: ``[B, *S']``, any integer dtype, on the device of embeddings; brought to S by nearest.
+            predictions: ``[B, *S]`` integer classes, or logits ``[B, K, *S]``.
 
         What it did, :attr:`last` tells.
 

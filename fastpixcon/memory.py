@@ -134,8 +134,8 @@ class MemoryBank(nn.Module):
         """Adds a batch at once. Within a backward nothing: a forward that is computed anew has added its batch.
 
         Args:
-            embeddings: [B, D, *S] floating, S of one, two or three sizes, of any norm; detached here.
-            labels: [B, *S'] integers, brought to S by nearest.
+            embeddings: ``[B, D, *S]`` floating, S of one, two or three sizes, of any norm; detached here.
+            labels: ``[B, *S']`` integers, brought to S by nearest.
             process_group: every rank adds the batches of all its ranks, in the order of their ranks, so that all banks
                 stay the same; the number of images may differ between ranks. As in :class:`PixelContrastLoss`.
             seed: of the pixels drawn, int or [] int64 tensor on the device of labels; None: torch's next random number.

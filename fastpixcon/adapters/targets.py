@@ -13,11 +13,11 @@ VOID = -100  # torch's default ignore_index
 
 
 def targets(labels: Tensor, logits: Tensor, ignore_index: int | Iterable[int]) -> Tensor:
-    """Labels of any integer dtype -> [B, *S] int64, VOID where the contrast sees none: ``ignore_index``, negative.
+    """Labels of any integer dtype -> ``[B, *S]`` int64, VOID where the contrast sees none: ``ignore_index``, negative.
 
     Args:
-        labels: [B, *S], S of one, two or three sizes.
-        logits: [B, K, *S'].
+        labels: ``[B, *S]``, S of one, two or three sizes.
+        logits: ``[B, K, *S']``.
         ignore_index: label, or labels, that do not count.
 
     Raises:

@@ -44,9 +44,9 @@ def select_anchors(
     of fewer than ``min_pixels`` pixels do not count.
 
     Args:
-        labels: [B, *S'], any integer dtype, S' of one (tokens), two or three (volumes) sizes; brought to S by nearest
-            in each of them, source index floor(i*S'/S).
-        predictions: [B, *S] integer classes, or logits [B, K, *S], whose argmax is taken.
+        labels: ``[B, *S']``, any integer dtype, S' of one (tokens), two or three (volumes) sizes; brought to S by
+            nearest in each of them, source index floor(i*S'/S).
+        predictions: ``[B, *S]`` integer classes, or logits ``[B, K, *S]``, whose argmax is taken.
         num_classes: K; None: K of the logits, else 256.
         max_samples: length of the result.
         max_views: the most pixels drawn of one class in one image.
@@ -97,7 +97,7 @@ def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto"
     only the pixels in ``index`` are read. Differentiable in ``embeddings``.
 
     Args:
-        embeddings: [B, D, *S] floating, S of one, two or three sizes, any strides: channels first or last, tokens
+        embeddings: ``[B, D, *S]`` floating, S of one, two or three sizes, any strides: channels first or last, tokens
             [B, n, D] as ``.mT``. Only a volume with gaps between its rows and between its planes is copied.
         index: [N] int64, b*prod(S) + place in S, as b*h*w + y*w + x; -1 gives a zero row. Equal indices add up in
             the gradient.

@@ -22,8 +22,8 @@ def memory_rows(
     """What a batch adds to a memory bank (Wang et al. 2021, pixel and region memory). Without gradient.
 
     Args:
-        embeddings: [B, D, *S] floating, S of one (tokens), two or three (volumes) sizes.
-        labels: [B, *S'], any integer dtype; brought to S by nearest.
+        embeddings: ``[B, D, *S]`` floating, S of one (tokens), two or three (volumes) sizes.
+        labels: ``[B, *S']``, any integer dtype; brought to S by nearest.
         num_classes: K.
         pixels_per_image: P, the most random pixels of a class in an image.
         ignore_index: label, or several, that do not count, nor do negative ones.

@@ -38,9 +38,9 @@ def pixel_contrast(
     """:func:`select_anchors`, :func:`gather_normalize` and :func:`info_nce` in one call (Wang et al. 2021, eq. 3).
 
     Args:
-        embeddings: [B, D, *S] floating, S of one (tokens), two or three (volumes) sizes, of any norm and strides.
-        labels: [B, *S'], any integer dtype.
-        predictions: [B, *S] integer, or logits [B, K, *S].
+        embeddings: ``[B, D, *S]`` floating, S of one (tokens), two or three (volumes) sizes, of any norm and strides.
+        labels: ``[B, *S']``, any integer dtype.
+        predictions: ``[B, *S]`` integer, or logits ``[B, K, *S]``.
         num_classes, max_samples, max_views, min_pixels, ignore_index: as in :func:`select_anchors`.
         temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across: as in
             :func:`info_nce`.
