@@ -16,7 +16,7 @@ from fastpixcon.training.data.survey import Survey
 from fastpixcon.training.rehearsal import check_pool, map_size
 from fastpixcon.training.segments import Crop, Drawn, Pairs, Rule, TookPart, first_batches, suggestions
 
-_WORTH_WORKERS = 2000  # labels; a worker takes a tenth of a second to begin
+_WORTH_WORKERS = 2000  # labels and crops; a worker takes a tenth of a second to begin
 _NAMED = 3  # files of a kind of fault, in words
 _LOST = 0.1  # of the segments of a class that the map has no pixel of, from which on it is said
 
@@ -58,7 +58,8 @@ def _inspected(config: Config, data: DataSet, size: tuple[int, int], count: Call
     for name, split in splits_of(data).items():
         survey = surveys[name] = Survey.of(split, K)
         pairs = Pairs(split, K, config, order, sizes) if name == "train" else Pairs(split, K)
-        workers = len(os.sched_getaffinity(0)) if len(split) >= _WORTH_WORKERS else 0
+        work = len(split) + (sum(map(len, order)) if name == "train" else 0)
+        workers = len(os.sched_getaffinity(0)) if work >= _WORTH_WORKERS else 0
         for items in item_loader(pairs, workers):
             for facts, some in items:
                 survey.add(facts)
