@@ -118,7 +118,7 @@ def tables(tree: Mapping[str, Any]) -> list[Table]:
 
 def _of_data(tree: Mapping[str, Any]) -> Table:
     splits, train = tree["splits"], tree["splits"]["train"]
-    table = _table(f"{tree['config']['data']['name']}: images with a class, and its pixels in train", "class")
+    table = _table(f"{tree['config']['name']}: images with a class, and its pixels in train", "class")
     for name, split in splits.items():
         table.add_column(f"{name}, {split['images']}", justify="right")
     table.add_column("% of pixels", justify="right")
@@ -200,7 +200,7 @@ def _of_contrast(names: Sequence[str], contrast: Mapping[str, Any]) -> list[str]
         if whole and 1 - there / whole > _LOST
     ]
     if below:
-        said = ", ".join(f"{names[k]} {100 * now['share'][k]:.0f} %" for k in below)
+        said = ", ".join(f"{names[k]} {math.floor(100 * now['share'][k])} %" for k in below)
         lines.append(f"contrast: fewer than nine in ten segments take part of {said}")
     if best is now:
         lines.append("contrast: nine in ten segments of every class take part")
@@ -238,7 +238,9 @@ def _sizes(sizes: Sequence[Sequence[int]]) -> str:
     if len(sizes) == 1:
         return f"{_counted(images, 'image')} of {sizes[0][0]} x {sizes[0][1]} px"
     width, height, most = max(sizes, key=lambda size: size[2])
-    ranges = [f"{min(size[i] for size in sizes)} to {max(size[i] for size in sizes)}" for i in (0, 1)]
+    ranges = [
+        " to ".join(str(n) for n in sorted({min(side), max(side)})) for side in list(zip(*sizes, strict=True))[:2]
+    ]
     return (
         f"{images} images of {len(sizes)} sizes, {ranges[0]} px wide, {ranges[1]} px high; "
         f"{most} of {width} x {height} px"

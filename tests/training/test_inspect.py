@@ -18,7 +18,7 @@ from tiny_run import TINY
 
 import fastpixcon as fpc
 from fastpixcon import cli
-from fastpixcon.training import config, figures, inspection, segments
+from fastpixcon.training import config, figures, inspection, own_folder, segments
 from fastpixcon.training.data import IGNORE, open_dataset
 from fastpixcon.training.data.loading import EpochOrder, LabelCrops, TrainSet, augmentation
 from fastpixcon.training.rehearsal import map_size
@@ -146,7 +146,7 @@ def test_other_settings_are_tried_too(folder: Path) -> None:
     ]
 
 
-def contrasted(settings: config.Config, root: Path) -> dict[str, list[int]]:
+def contrasted(settings: config.Config) -> dict[str, list[int]]:
     """What ``PixelContrastLoss.last`` says of the batches that training loads, summed up."""
     data = open_dataset(settings.data)
     contrast, K = settings.contrast, len(data.classes)
@@ -192,7 +192,7 @@ def test_it_is_what_the_loss_says_of_the_training(tmp_path: Path, values: tuple[
     changes = ("data.augmentation.crop=[64, 96]", "schedule.batch=4", "schedule.epochs=2", *values)
     tree = inspected(root, *changes)
     settings = config.load("camvid", [f'data.root="{root}"', *changes])
-    wanted = contrasted(settings, root)
+    wanted = contrasted(settings)
     now = tree["contrast"]["tried"][0]
     assert {name: now[name] for name in wanted} == wanted
     assert sum(wanted["left_out"]) > 0
@@ -302,6 +302,28 @@ def test_every_data_set_by_the_config_that_it_has(tmp_path: Path) -> None:
     assert cli.main(["inspect", *arguments, "--set", "schedule.iterations=2"]) == 0
 
 
+def test_a_folder_without_a_config_is_seen_as_train_would(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the settings that it has chosen for what is there."""
+    file, values = tmp_path / "x.json", ["contrast.max_views=50", "schedule.epochs=2"]
+    changes = [part for value in values for part in ("--set", value)]
+    arguments = ["inspect", "--data", str(folder), *changes, "--json", str(file)]
+    assert cli.main(arguments) == 0
+    out, tree = capsys.readouterr().out, json.loads(file.read_text())
+    values.append(f'data.root="{folder}"')
+    settings = config.load("folder", [f"name={own_folder.name_of(str(folder))}", *values])
+    chosen, told = own_folder.settle(settings, open_dataset(settings.data), values)
+    assert tree["config"] == config.to_tree(chosen)
+    assert told[0] in out
+    assert tree["classes"] == [f"class {k}" for k in (0, 1, 2, 10, 11)]
+    wanted, now = contrasted(chosen), tree["contrast"]["tried"][0]
+    assert {name: now[name] for name in wanted} == wanted
+    (folder / "labels" / "train" / "3.png").write_bytes(b"none")
+    assert cli.main([*arguments, "--overwrite"]) == 1
+    assert "train: cannot be read: 1, which training refuses; the first is" in capsys.readouterr().out
+
+
 def test_files_are_written_as_by_other_verbs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "inspect",
@@ -348,7 +370,7 @@ def test_a_picture_of_any_number_of_classes(classes: int) -> None:
     tried = {"settings": Rule(9, 9, None, 1)._asdict(), "share": [None] * classes}
     for contrast in (None, {"tried": [tried], "enough": None, "map": [2, 3]}):
         splits = {"train": {"pixels": [0] * classes, "images": 0}}
-        tree = {"classes": ["a"] * classes, "splits": splits, "contrast": contrast, "config": {"data": {"name": "x"}}}
+        tree = {"classes": ["a"] * classes, "splits": splits, "contrast": contrast, "config": {"name": "x"}}
         drawn = figures.inspected(tree)
         assert len(drawn.axes) == (2 if contrast else 1)
         plt.close(drawn)

@@ -44,7 +44,7 @@ def inspected(tree: Mapping[str, Any]) -> Figure:
             figure.legend(loc="outside lower right", ncols=2)
         for axis in axes.flat:
             axis.title.set_weight("bold")
-        figure.suptitle(f"{tree['config']['data']['name']}: {train['images']} images", x=0.01, ha="left", color="grey")
+        figure.suptitle(f"{tree['config']['name']}: {train['images']} images", x=0.01, ha="left", color="grey")
         return figure
 
 
