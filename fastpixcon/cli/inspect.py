@@ -48,14 +48,14 @@ def _run(options: argparse.Namespace) -> int:
     from fastpixcon.training.console import Ticks, make_console, say
     from fastpixcon.training.data import open_dataset
 
-    console, status = make_console(), 0
-    size = inspection.map_of(config)
+    console, status, chosen = make_console(), 0, tuple[str, ...]()
+    by_folder = source == own_folder.SOURCE  # by what is there, as train does
+    size = (0, 0) if by_folder else inspection.map_of(config)  # before the data are opened
     data = open_dataset(config.data, check=False)
-    notes = data.notes
-    if source == own_folder.SOURCE:  # by what is there, as train does
+    if by_folder:
         config, chosen = own_folder.settle(config, data, changes)
-        size, notes = inspection.map_of(config), (*notes, *chosen)
-    for note in notes:
+        size = inspection.map_of(config)
+    for note in (*data.notes, *chosen):
         say(console, note)
     with Ticks(console, "inspect", sum(map(len, inspection.splits_of(data).values())), "labels") as ticks:
         tree = inspection.inspect(config, data, size, ticks.count)
