@@ -9,11 +9,15 @@ from fastpixcon.training.config import Schedule
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """AdamW or SGD; the encoder slower, vectors (biases, batch norm) without weight decay."""
+    """AdamW or SGD; the encoder slower. Without weight decay are vectors (biases, norms) and what timm's networks say
+    of theirs: embeddings of positions, class and register tokens."""
+    spared = {
+        f"{name}.{own}" for name, module in model.named_modules() for own in getattr(module, "no_weight_decay", set)()
+    }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         factor = schedule.encoder_rate if name.startswith("encoder.") else 1.0
-        decay = schedule.weight_decay if parameter.ndim > 1 else 0.0
+        decay = schedule.weight_decay if parameter.ndim > 1 and name not in spared else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
     parameters = [
         {"params": parameters, "weight_decay": decay, "full_rate": schedule.learning_rate * factor}

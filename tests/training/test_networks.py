@@ -21,6 +21,7 @@ from fastpixcon.training import TrainingError, config, figures, job, rehearsal
 from fastpixcon.training.models import build_model, smp
 from fastpixcon.training.models.reached import freeze_unreached
 from fastpixcon.training.models.synchronised import synchronise_norms
+from fastpixcon.training.optimisation import make_optimizer
 from fastpixcon.training.trained import load_trained
 
 MODEL = replace(config.load("digits").model, decoder_channels=32, embedding_channels=8, pretrained=False)
@@ -135,6 +136,16 @@ def test_tokens_lie_where_their_patches_do(smaller: Callable[..., None]) -> None
     images[:, :, 14:28, 56:70] = 0
     changed = (network.features(images) - before).abs().amax(1)[0] > 1e-6  # [3, 5]
     assert changed.nonzero().tolist() == [[1, 4]]
+
+
+def test_positions_and_tokens_do_not_decay(smaller: Callable[..., None]) -> None:
+    smaller(**TINY_VIT)
+    network = build_model(replace(MODEL, name="vit/vit_small_patch14_reg4_dinov2"), 5)
+    optimizer = make_optimizer(network, config.load("digits").schedule)
+    names = {id(p): name.removeprefix("encoder.model.") for name, p in network.named_parameters()}
+    kept = {names[id(p)] for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    assert {"pos_embed", "cls_token", "reg_token", "norm.weight", "blocks.0.ls1.gamma"} <= kept
+    assert not {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "classifier.weight"} & kept
 
 
 def test_weights_of_the_package_fill_the_encoder_of_any_architecture() -> None:
