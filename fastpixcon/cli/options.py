@@ -80,7 +80,8 @@ def overrides(options: argparse.Namespace) -> list[str]:
 def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder of the data set; embedded data need none")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default auto")
-    parser.add_argument("--workers", type=whole, default=0, metavar="N", help="processes that load images, default 0")
+    help_ = "processes that load images; default: as many as help"
+    parser.add_argument("--workers", type=whole, metavar="N", help=help_)
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

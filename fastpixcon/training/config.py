@@ -78,7 +78,8 @@ class Scenes:
 class Data:
     name: Name  # a key of data.DATASETS
     augmentation: Augmentation
-    workers: Annotated[int, Field(ge=0)]  # processes that load images; 0: the training process itself
+    # Processes that load images, 0: the training process itself; none: on a GPU as many as help, on CPUs 0
+    workers: Annotated[int, Field(ge=0)] | None = None
     root: str = ""  # folder of the data set; "" for embedded data
     scenes: Scenes | None = None
     folder: Folder | None = None  # of the data set "folder": goes before its dataset.toml, which has the same keys

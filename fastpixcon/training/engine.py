@@ -14,7 +14,7 @@ from fastpixcon.training import TrainingError, checkpoint
 from fastpixcon.training.config import Config, sides_of
 from fastpixcon.training.criteria import contrast_loss, contrast_weight, labelled, segmentation_loss, weights_of
 from fastpixcon.training.data import DataSet
-from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader
+from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader, worker_count
 from fastpixcon.training.evaluation import Batch, evaluate, evaluation_batch, predict
 from fastpixcon.training.history import Diverged, History, Losses
 from fastpixcon.training.interrupt import Interrupted
@@ -217,7 +217,8 @@ class Arm:
         on_gpu = self.runtime.device.type == "cuda"
         self.network.train()
         stop = 0
-        for images, labels in train_loader(train, order, config.data.workers, pinned=on_gpu):
+        workers = worker_count(config.data.workers, self.runtime.device)
+        for images, labels in train_loader(train, order, workers, pinned=on_gpu):
             self._step(images, labels, losses)
             self.done += 1
             self._read(losses, lazily=on_gpu)

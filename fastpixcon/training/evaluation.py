@@ -10,7 +10,7 @@ from torchmetrics import ConfusionMatrix
 
 from fastpixcon.training.config import Config, Evaluation
 from fastpixcon.training.data import IGNORE, DataSet
-from fastpixcon.training.data.loading import val_loader
+from fastpixcon.training.data.loading import val_loader, worker_count
 from fastpixcon.training.models import ContrastNetwork
 from fastpixcon.training.processes import Processes
 
@@ -57,7 +57,8 @@ def predict(
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     batch = evaluation_batch(config, processes)
     share = (processes.rank, processes.size)
-    for images, labels in val_loader(data.val, batch, config.data.workers, *share, multiple=model.padding):
+    workers = worker_count(config.data.workers, device)
+    for images, labels in val_loader(data.val, batch, workers, *share, multiple=model.padding):
         images = images.to(device, memory_format=layout)
         with torch.autocast(device.type, precision, enabled=precision is not None):
             logits = logits_of(model, images, config.evaluation)

@@ -8,9 +8,10 @@ import torch
 from data_layouts import LAYOUTS, SIZE
 from torch import Tensor
 
+from fastpixcon.training import config
 from fastpixcon.training.config import Augmentation
-from fastpixcon.training.data import IGNORE, DataSet, open_dataset
-from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader, val_loader
+from fastpixcon.training.data import IGNORE, DataSet, loading, open_dataset
+from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader, val_loader, worker_count
 
 SETTINGS = Augmentation(scale=(0.5, 2.0), crop=16, flip=0.5, colour=0.3)
 PLAIN = Augmentation(scale=(1.0, 1.0), crop=16, flip=0.0, colour=0.0)
@@ -116,6 +117,19 @@ def test_batches_do_not_depend_on_workers_nor_on_where_an_epoch_starts(camvid: D
     for (a, la), (b, lb) in zip([*alone, alone[1]], [*shared, *late], strict=True):
         assert torch.equal(a, b)
         assert torch.equal(la, lb)
+
+
+def test_workers_where_they_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU waits for images, and CPUs have the network to compute; what is asked for holds."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: range(12))
+    assert (worker_count(None, cpu), worker_count(None, gpu)) == (0, 8)
+    assert (worker_count(3, cpu), worker_count(0, gpu)) == (3, 0)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert worker_count(None, gpu) == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "12")
+    assert worker_count(None, gpu) == 0
+    assert all(config.load(name).data.workers is None for name in config.shipped())
 
 
 def test_validation_is_padded_and_complete(camvid: DataSet) -> None:

@@ -4,6 +4,7 @@ So it does not matter how many workers load, in which order they run, or whether
 """
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,9 +21,11 @@ from torchvision.transforms import v2
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Augmentation, sides_of
 from fastpixcon.training.data.base import IGNORE, Split
+from fastpixcon.training.data.colour import ColourJitter
 from fastpixcon.training.interrupt import SIGNALS
 
 _GREY = 128  # fill of images outside their border, close to the mean that models subtract
+_MOST_WORKERS = 8  # of a process
 _PORTION = 16  # items that a worker hands over at a time
 
 Sample = tuple[Tensor, Tensor]  # image [3, H, W] float in [0, 1], label [H, W] int64
@@ -37,8 +40,9 @@ def augmentation(config: Augmentation) -> v2.Transform:
         [
             _RandomScale(config.scale, config.aspect),
             v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: _GREY, tv_tensors.Mask: IGNORE}),
+            _Planar(),
             v2.RandomHorizontalFlip(config.flip),
-            v2.ColorJitter(jitter, jitter, jitter, jitter / 5) if jitter else v2.Identity(),
+            ColourJitter(jitter, jitter, jitter, jitter / 5) if jitter else v2.Identity(),
         ]
     )
 
@@ -63,6 +67,14 @@ class _RandomScale(v2.Transform):
             return tv_tensors.wrap(mask, like=inpt)
         resized: Tensor = self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
         return resized
+
+
+class _Planar(v2.Transform):
+    """Channel by channel, as colour is computed; until then they lie side by side."""
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        planar: Tensor = tv_tensors.wrap(inpt.as_subclass(Tensor).contiguous(), like=inpt)
+        return planar
 
 
 def _log_uniform(bounds: tuple[float, float]) -> float:
@@ -126,6 +138,17 @@ class EpochOrder(Sampler[list[Key]]):
         for i in range(self.start, self.length // self.batch):
             batch = order[i * self.batch : (i + 1) * self.batch]
             yield [(self.epoch, index) for index in batch[self.rank :: self.processes]]
+
+
+def worker_count(wanted: int | None, device: torch.device) -> int:
+    """What ``data.workers`` is on ``device``. None: for a GPU the cores that a process of this machine has beside its
+    own, at most 8; on CPUs 0, as the network takes them all."""
+    if wanted is not None:
+        return wanted
+    if device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(min(cores - 1, _MOST_WORKERS), 0)
 
 
 def train_loader(data: TrainSet, order: EpochOrder, workers: int, pinned: bool = False) -> DataLoader[Sample]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastpixcon.training.config import Config
 from fastpixcon.training.data import IGNORE, DataSet
-from fastpixcon.training.data.loading import val_loader
+from fastpixcon.training.data.loading import val_loader, worker_count
 from fastpixcon.training.figures.shown import Shown, spread
 from fastpixcon.training.figures.style import rows_and_columns
 from fastpixcon.training.pictures import legend
@@ -121,8 +121,8 @@ def _pixel_rows(
     per_class = config.figures.tsne_pixels
     all_rows, all_labels = [], []
     generator = torch.Generator().manual_seed(config.seed)
-    multiple = network.model.padding
-    for images, labels in val_loader(data.val, config.schedule.batch, config.data.workers, multiple=multiple):
+    workers, multiple = worker_count(config.data.workers, device), network.model.padding
+    for images, labels in val_loader(data.val, config.schedule.batch, workers, multiple=multiple):
         rows = network.rows(images.to(device))  # [B, D, h, w]
         small = F.interpolate(labels[:, None].float(), rows.shape[-2:], mode="nearest")[:, 0].long()  # [B, h, w]
         for k in range(len(data.classes)):
