@@ -26,6 +26,7 @@ RUN = {  # page -> what it takes
     "choosing": (),
     "sub-batches": (),
     "training": ("pydantic",),
+    "own-pictures": ("pydantic",),
     "migration": ("pytorch_metric_learning",),
 }
 SUFFIXES = {".py", ".cpp", ".h", ".cu", ".cuh", ".toml", ".yml", ".yaml"}
