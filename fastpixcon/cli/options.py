@@ -54,8 +54,10 @@ def config_source(options: argparse.Namespace) -> str:
     """Name or file of the config."""
     if options.config or not options.data:
         return options.config or "digits"
-    from fastpixcon.training.own_folder import source_of
+    from fastpixcon.training.own_folder import SOURCE, source_of
 
+    if any(text.strip().startswith("data.folder") for text in options.set):
+        return SOURCE
     return source_of(as_unicode(options.data, "--data"))
 
 

@@ -22,6 +22,7 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 # Of tables that have a shorter form: what that is made into is no JSON, which strict dataclasses want.
 _SHORT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+LAYOUT_KEYS = ("images", "labels", "train", "val", "test")  # of Folder, where its files are
 LISTS = (".txt", ".lst", ".csv", ".tsv")  # how files end that are lists of pairs
 
 Text = Annotated[str, Strict(), Field(min_length=1)]

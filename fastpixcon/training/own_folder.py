@@ -46,7 +46,7 @@ def source_of(root: str) -> str:
 def name_of(root: str) -> str:
     """Of the run: the folder's."""
     name = Path(os.path.realpath(as_path(root))).name if root else ""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip("-.") or SOURCE
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or SOURCE
 
 
 def settle(config: Config, data: DataSet, changes: Sequence[str]) -> tuple[Config, tuple[str, ...]]:

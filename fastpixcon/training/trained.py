@@ -11,6 +11,7 @@ from torch import Tensor
 from fastpixcon.training import TrainingError, checkpoint
 from fastpixcon.training.config import Config, parse, to_tree
 from fastpixcon.training.data import DataSet
+from fastpixcon.training.description import LAYOUT_KEYS
 from fastpixcon.training.models import ContrastNetwork, build_model
 
 MODEL_FILE = "model.pt"
@@ -53,6 +54,8 @@ def content(trained: Trained, dtype: torch.dtype | None = None) -> dict[str, Any
     """What ``save_trained`` writes; ``dtype``: of the filters and matrices in the file."""
     tree = to_tree(trained.config)
     tree["data"]["root"] = ""  # where the data lay is nobody else's business
+    described = tree["data"]["folder"] or {}
+    described |= {key: None for key in LAYOUT_KEYS if key in described and not _is_relative(described[key])}
     return {
         "config": tree,
         "arm": trained.arm,
@@ -62,6 +65,13 @@ def content(trained: Trained, dtype: torch.dtype | None = None) -> dict[str, Any
         "model": stored(trained.model.plain_state_dict(), dtype),
         "projection": stored(trained.model.projection.state_dict(), dtype),
     }
+
+
+def _is_relative(tree: Any) -> bool:
+    """Whether no path in it begins at the root of a disk."""
+    if isinstance(tree, dict | list):
+        return all(_is_relative(value) for value in (tree.values() if isinstance(tree, dict) else tree))
+    return not (isinstance(tree, str) and os.path.isabs(tree))
 
 
 _PARTS = {

@@ -123,3 +123,12 @@ def test_reading_many_labels_is_quick_and_is_told(
     assert (len(data.train), len(data.val)) == (320, 80)
     assert "reading labels: 400 of 400 labels (100 %)" in capsys.readouterr().out
     assert np.array_equal(data.val[0][1].numpy(), label_of(0))
+
+
+def test_ids_from_one_on_are_known_by_what_is_one_too_many(tmp_path: Path) -> None:
+    build(tmp_path, lambda path, ids: write_ids(path, ids + 1))
+    describe(tmp_path, 'classes = ["a", "b", "c", "d"]')
+    (line,) = complaint(tmp_path)
+    assert "They have 4 (4 labels)" in line
+    assert line.endswith("reduce_zero_label = true is for ids from 1 on")
+    assert len(opened(tmp_path, reduce_zero_label=True).train) == 2

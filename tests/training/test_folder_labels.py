@@ -323,3 +323,20 @@ def test_pictures_that_are_no_ids(make: Callable[[Path], None], wrong: str, tmp_
     make(tmp_path / "a.png")
     with pytest.raises(TrainingError, match=re.escape(wrong)):
         read_any_ids(str(tmp_path / "a.png"))
+
+
+def test_colours_by_a_description(tmp_path: Path) -> None:
+    """A class may have several colours, of which the first is shown."""
+    raw = build(tmp_path, write_colours)
+    describe(tmp_path, """
+ignore = [[0, 0, 0]]
+[[classes]]
+name = "road"
+colours = [[0, 200, 30], [128, 0, 0]]
+[[classes]]
+name = "sky"
+colour = [9, 9, 250]
+""")  # fmt: skip
+    data = opened(tmp_path)
+    assert (list(data.classes), list(data.palette)) == (["road", "sky"], [(0, 200, 30), (9, 9, 250)])
+    assert np.array_equal(first(data), mapped(raw, {0: IGNORE, 1: 0, 2: 0, 3: 1}))

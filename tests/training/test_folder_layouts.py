@@ -228,3 +228,39 @@ def test_the_config_goes_before_the_description(tmp_path: Path) -> None:
     assert "classes are those of data.folder, not those of dataset.toml" in data.notes
     with pytest.raises(TrainingError, match=r"data.root: got '', want CamVid's folder, or one of your own pictures"):
         open_dataset(replace(data_of(tmp_path), root=""))
+
+
+def test_what_only_looks_like_a_layout_is_none(tmp_path: Path) -> None:
+    """A picture beside folders, pictures of two suffixes, a folder of annotations that are no pictures."""
+    for i in range(4):
+        suffix = "jpg" if i % 2 else "png"
+        write_pair(tmp_path / "train" / f"{i}.{suffix}", tmp_path / "train_labels" / f"{i}.png", i)
+    write_ids(tmp_path / "preview.png", label_of(0))
+    assert len(opened(tmp_path).train) == 3
+    (tmp_path / "train").rename(tmp_path / "images")
+    (tmp_path / "train_labels").rename(tmp_path / "labels")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances.json").touch()
+    assert len(opened(tmp_path).train) == 3
+
+
+def test_accents_of_any_system(tmp_path: Path) -> None:
+    """A Mac writes them apart."""
+    for i in range(2):
+        write_pair(tmp_path / "images" / f"caf\u00e9{i}.jpg", tmp_path / "labels" / f"cafe\u0301{i}.png", i)
+    assert len(opened(tmp_path).train) == 1
+
+
+def test_a_link_is_followed_and_a_circle_ends(tmp_path: Path) -> None:
+    two_folders(tmp_path / "elsewhere", 4)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(tmp_path / "elsewhere" / "photos")
+    (tmp_path / "data" / "labels").symlink_to(tmp_path / "elsewhere" / "masks")
+    (tmp_path / "elsewhere" / "photos" / "again").symlink_to(tmp_path / "elsewhere" / "photos")
+    data = opened(tmp_path / "data")
+    assert len(data.train) + len(data.val) == 4
+
+
+def test_a_description_of_another_data_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"data.folder: got a description, but data.name is 'camvid'"):
+        open_dataset(replace(data_of(tmp_path, val_share=0.5), name="camvid"))

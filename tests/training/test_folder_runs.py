@@ -15,7 +15,8 @@ from PIL import Image
 from fastpixcon import cli
 from fastpixcon.training import config as configs
 from fastpixcon.training import job, own_folder
-from fastpixcon.training.trained import load_trained
+from fastpixcon.training.description import Folder, Pairs
+from fastpixcon.training.trained import content, load_trained
 
 SMALL = [
     "device='cpu'",
@@ -215,7 +216,7 @@ def test_camvid_is_known_by_its_images(files: list[str], source: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "run"), [("My photos (2)", "My-photos-2"), ("ccp", "ccp"), ("straße", "stra-e"), ("...", "folder")]
+    ("name", "run"), [("My photos (2)", "My-photos-2"), ("ccp", "ccp"), ("straße", "straße"), ("...", "folder")]
 )
 def test_names_of_runs(name: str, run: str, tmp_path: Path) -> None:
     assert own_folder.name_of(str(tmp_path / name) if name != "..." else "/") == run
@@ -247,3 +248,16 @@ def test_inspect_counts_what_is_wrong(tmp_path: Path, capsys: Any) -> None:
     out = capsys.readouterr().out
     assert "no partner: 1" in out
     assert "unknown ids: " in out
+
+
+def test_a_model_does_not_tell_where_its_pictures_lay(run: Path) -> None:
+    trained = load_trained(run / "runs" / "My-photos" / "ce")
+    described = Folder(train=Pairs(images=str(run), labels="b"), val=Pairs(folder="c"), label_kind="ids")
+    data = replace(trained.config.data, root=str(run), folder=described)
+    kept = content(replace(trained, config=replace(trained.config, data=data)))["config"]["data"]
+    assert str(run) not in json.dumps(kept)
+    assert (kept["folder"]["train"], kept["folder"]["val"]["folder"], kept["folder"]["label_kind"]) == (
+        None,
+        "c",
+        "ids",
+    )

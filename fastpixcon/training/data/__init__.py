@@ -59,6 +59,8 @@ def open_dataset(config: Data, check: bool = True) -> DataSet:
     """The data set that the config names; ``check``: all its files, else its folders and names alone."""
     if config.name not in DATASETS:
         raise TrainingError(f"data.name: got {config.name!r}, want one of {', '.join(sorted(DATASETS))}")
+    if config.folder and config.name != "folder":
+        raise TrainingError(f"data.folder: got a description, but data.name is {config.name!r}, want 'folder' for it")
     data = DATASETS[config.name](config)
     if check and data.check:
         return replace(data, notes=(*data.notes, *data.check()))

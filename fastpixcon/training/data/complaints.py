@@ -67,7 +67,8 @@ def _unknown(splits: Sequence[Any]) -> str:
     )
     more = f" and {len(labels) - _VALUES} more" if len(labels) > _VALUES else ""
     line = _line(texts, "label", "labels", f" with {what} that nothing names")
-    return f"{line}. They have {most}{more}; want {wanted}, or these in classes or ignore of dataset.toml"
+    from_one = "; reduce_zero_label = true is for ids from 1 on" if set(labels) == {splits[0].classes} else ""
+    return f"{line}. They have {most}{more}; want {wanted}, or these in classes or ignore of dataset.toml{from_one}"
 
 
 def notes_on(surveys: Mapping[str, Survey], classes: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 
+from fastpixcon.training import console
 from fastpixcon.training.console import Ticks, make_console
 from fastpixcon.training.data.class_table import Meaning, unpacked
 from fastpixcon.training.data.complaints import complain_of
@@ -72,8 +73,10 @@ class FolderFiles(Files):
 
 
 def ticks_of(total: int) -> Ticks:
-    """Progress, of several processes that of the first."""
-    return Ticks(make_console(quiet=os.environ.get("RANK", "0") != "0"), "reading labels", total, "labels")
+    """Progress, of several processes that of the first; in a log a first line soon."""
+    ticks = Ticks(make_console(quiet=os.environ.get("RANK", "0") != "0"), "reading labels", total, "labels")
+    ticks.last -= max(console.LINE_EVERY - console.FIRST_LINE, 0.0)
+    return ticks
 
 
 def colours_in_words(values: Sequence[int]) -> str:

@@ -50,6 +50,8 @@ def find_splits(root: Path, described: Folder) -> tuple[Splits, str]:
         found = [_of_two(root, described.images, described.labels)]
     else:
         found = list(_found(root))
+        if not found and pictures_in(root):
+            found = [{"train": Pairs(images=".", labels=".")}]
     if not found:
         raise TrainingError(
             f"{root}: no pictures and labels that fit together; {_there(root)}. Looked for: {_LOOKED_FOR}. "
@@ -107,12 +109,9 @@ def _of_two(root: Path, images: str, labels: str) -> Splits:
 
 def _found(root: Path) -> Iterator[Splits]:
     """Every layout that fits."""
-    folders = [folder.name for folder in folders_in(root) if os.path.isdir(folder)] if os.path.isdir(root) else []
+    folders = [folder.name for folder in folders_in(root) if _has_pictures(folder)]
     lists = _lists(root)
-    two = [
-        (images, labels)
-        for images, labels in itertools.product(_named(folders, _IMAGES), _named(folders, _LABELS))
-    ]  # fmt: skip
+    two = list(itertools.product(_named(folders, _IMAGES), _named(folders, _LABELS)))
     for images, labels in two:
         yield _of_two(root, images, labels)
     if lists and not two:
@@ -133,13 +132,11 @@ def _found(root: Path) -> Iterator[Splits]:
         beside = dict(_beside(folders, left, right))
         if "train" in beside:
             yield beside
-    if pictures_in(root) and not two:
-        yield {"train": Pairs(images=".", labels=".")}
 
 
 def _within(root: Path, folder: Path, name: str) -> Iterator[Splits]:
     """A split in a folder of its own: images and labels by their names, or beside each other."""
-    inside = [path.name for path in folders_in(root / folder)]
+    inside = [path.name for path in folders_in(root / folder) if _has_pictures(path)]
     pairs = list(itertools.product(_named(inside, _IMAGES), _named(inside, _LABELS)))
     for images, labels in pairs:
         yield {name: Pairs(images=str(folder / images), labels=str(folder / labels))}
@@ -148,14 +145,14 @@ def _within(root: Path, folder: Path, name: str) -> Iterator[Splits]:
 
 
 def _beside_each_other(folder: Path) -> bool:
-    """Whether names or suffixes of the pictures in it tell two kinds."""
-    stems, suffixes = set(), set()
-    for file in pictures_in(folder):
-        stem, suffix = os.path.splitext(file)
-        suffixes.add(suffix.lower())
-        stems.add(stem)
+    """Whether pictures in it have others of their name, or names of labels."""
+    stems = [os.path.splitext(file)[0] for file in pictures_in(folder)]
     is_label = re.compile(rf".*[_.-](?:{_LABELS})$", re.IGNORECASE)
-    return len(suffixes) > 1 or any(is_label.match(stem) for stem in stems)
+    return len(set(stems)) < len(stems) or any(is_label.match(stem) for stem in stems)
+
+
+def _has_pictures(folder: Path) -> bool:
+    return any(pictures_in(Path(where)) for where, _, _ in os.walk(folder, followlinks=False))
 
 
 def _beside(folders: list[str], left: str, right: str) -> Iterator[tuple[str, Pairs]]:

@@ -8,6 +8,7 @@ labels may lie in one folder, where endings or suffixes tell them apart.
 import bisect
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,8 +197,13 @@ def _apart(folder: Path, files: list[str], label_ending: str | None) -> tuple[li
     )
 
 
+def _stem(file: str) -> str:
+    """The path without its suffix, with accents as any system writes them."""
+    return unicodedata.normalize("NFC", utf8_name(os.path.splitext(file)[0]))
+
+
 def _stems(files: Iterable[str]) -> list[str]:
-    return sorted(os.path.splitext(file)[0] for file in files)
+    return sorted(_stem(file) for file in files)
 
 
 def _by_name(folder: Path, files: list[str], ending: str) -> tuple[dict[str, str], list[str]]:
@@ -205,11 +211,11 @@ def _by_name(folder: Path, files: list[str], ending: str) -> tuple[dict[str, str
     found: dict[str, str] = {}
     left = []
     for file in files:
-        stem = os.path.splitext(file)[0]
+        stem = _stem(file)
         if not stem.endswith(ending):
             left.append(file)
             continue
-        name = utf8_name(stem[: len(stem) - len(ending)])
+        name = stem[: len(stem) - len(ending)]
         if name in found:
             raise several(folder, name, [found[name], file])
         found[name] = file
