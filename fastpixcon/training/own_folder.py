@@ -141,11 +141,11 @@ def _told(config: Config, sides: tuple[int, int], total: int, epochs: int, weigh
     contrast, schedule = config.contrast, config.schedule
     least = contrast.min_pixels or contrast.max_views + 1
     weights = "class weights as given" if weighted else "classes weighted by 1 / ln(1.02 + share)"
+    length = f"{epochs} {'epoch' if epochs == 1 else 'epochs'} ({total} iterations an arm)"
     lines = [
         f"chosen by the folder: {config.model.name}, crops of {width} x {height} px of pictures of about {sides[1]} x "
-        f"{sides[0]}, batches of {schedule.batch}, {epochs} epochs ({total} iterations an arm), {weights}; a class of "
-        f"an image takes part in the contrast from {least} pixels of the map on. --set KEY=VALUE changes it, "
-        "config.json has all of it"
+        f"{sides[0]}, batches of {schedule.batch}, {length}, {weights}; a class of an image takes part "
+        f"in the contrast from {least} pixels of the map on. --set KEY=VALUE changes it, config.json has all of it"
     ]
     if max(sides) > _LARGE:
         lines.append(

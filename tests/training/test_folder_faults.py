@@ -71,7 +71,7 @@ def test_classes_that_occur_nowhere_are_said(tmp_path: Path) -> None:
         write_ids(label, label_of(1, (0, 1, 2)))
     data = opened(tmp_path)
     assert "2 of 6 classes occur nowhere: e, f" in data.notes
-    assert "1 of 6 classes are in no label to train on: d" in data.notes
+    assert "1 of 6 classes is in no label to train on: d" in data.notes
 
 
 def test_a_split_without_any_pair(tmp_path: Path) -> None:

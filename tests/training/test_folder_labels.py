@@ -340,3 +340,16 @@ colour = [9, 9, 250]
     data = opened(tmp_path)
     assert (list(data.classes), list(data.palette)) == (["road", "sky"], [(0, 200, 30), (9, 9, 250)])
     assert np.array_equal(first(data), mapped(raw, {0: IGNORE, 1: 0, 2: 0, 3: 1}))
+
+
+def test_colours_of_classes_that_have_none(tmp_path: Path) -> None:
+    """A background is grey, others are distinct, also from those that are given."""
+    build(tmp_path)
+    given = ", ".join(map(str, distinct_colours(1, 1)[0]))
+    describe(tmp_path, f'classes = ["Background", "b", {{ name = "c", colour = [{given}] }}, "d"]')
+    assert list(opened(tmp_path).palette) == [
+        (40, 40, 40),
+        *distinct_colours(2, 1),
+        *distinct_colours(1, 1),
+        *distinct_colours(3, 1),
+    ]

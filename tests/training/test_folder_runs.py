@@ -24,7 +24,8 @@ SMALL = [
     "schedule.iterations=3",
     "model.decoder_channels=16",
     "model.embedding_channels=16",
-    "figures.predictions=2",
+    "figures.predictions=1",
+    "figures.tsne_pixels=10",
     "tensorboard=false",
 ]
 CLASSES = ["sky", "road", "tree"]
@@ -186,6 +187,15 @@ def test_what_is_chosen_depends_on_the_folder(tmp_path: Path) -> None:
         schedule=replace(asked.schedule, batch=4, warmup=1, ema=0.0, evaluate_every=1),
         contrast=replace(asked.contrast, warmup=2),
     )
+
+
+def test_large_pictures_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path, 5)
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nsky,0,0,0\nroad,128,0,0\ntree,0,200,30\nVoid,9,9,250\n")
+    monkeypatch.setattr(own_folder, "_LARGE", 90)
+    data = opened(tmp_path)
+    _, told = own_folder.settle(replace(configs.load("folder"), data=data_of(tmp_path)), data, [])
+    assert told[1].startswith("pictures are large, a crop is 100 % of one: smaller copies, of some 45 to 90 px")
 
 
 def test_small_segments_take_part(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from fastpixcon.training.text import as_path, read_json, read_text
 TABLES = ("class_dict.csv", "classes.csv", "classes.json", "classes.txt")  # that are looked for
 MOST_CLASSES = 254  # train ids are of 8 bits, 255 does not count, and 254 is what an id leads to that is none
 _VOID = {"void", "unlabeled", "unlabelled", "ignore", "ignored"}  # classes that do not count, by their names
+_BACKGROUND, _GROUND = {"background", "null", "none"}, (40, 40, 40)  # which is no distinct colour
 VOID_IDS = (IGNORE, 65535)
 _COLUMNS = {
     "r": "r",
@@ -258,13 +259,15 @@ def _shown(values: Sequence[int], by_colour: bool) -> str:
 
 def _colours(kept: Sequence[tuple[Entry, tuple[int, ...]]], palette: Mapping[int, Colour]) -> list[Colour]:
     """As described, else as labels show them, else distinct ones."""
-    if all(entry.colours for entry, _ in kept):
-        return [entry.colours[0] for entry, _ in kept]
     shown = [palette.get(own[0]) for _, own in kept]
-    if any(entry.colours for entry, _ in kept) or None in shown or len(set(shown)) < len(shown) or _is_grey(shown):
-        shown = list(distinct_colours(1, len(kept)))
-    return [entry.colours[0] if entry.colours else colour for (entry, _), colour in zip(kept, shown, strict=True)]  # type: ignore[misc]
+    known = [colour for colour in shown if colour]
+    taken = {entry.colours[0] for entry, _ in kept if entry.colours}
+    if not taken and len(set(known)) == len(kept) and not _is_grey(known):
+        return known
+    free = (colour for colour in distinct_colours(1, 255) if colour not in taken)
+    ground = next((entry.name for entry, _ in kept if entry.name.lower() in _BACKGROUND), None)
+    return [entry.colours[0] if entry.colours else _GROUND if entry.name == ground else next(free) for entry, _ in kept]
 
 
-def _is_grey(colours: Sequence[Colour | None]) -> bool:
-    return all(colour and len(set(colour)) == 1 for colour in colours)
+def _is_grey(colours: Sequence[Colour]) -> bool:
+    return all(len(set(colour)) == 1 for colour in colours)

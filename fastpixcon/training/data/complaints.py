@@ -81,7 +81,11 @@ def notes_on(surveys: Mapping[str, Survey], classes: Sequence[str]) -> tuple[str
     ]
     notes = []
     if nowhere:
-        notes.append(f"{len(nowhere)} of {len(classes)} classes occur nowhere: {', '.join(nowhere)}")
+        verb = "occurs" if len(nowhere) == 1 else "occur"
+        notes.append(f"{len(nowhere)} of {len(classes)} classes {verb} nowhere: {', '.join(nowhere)}")
     if untrained:
-        notes.append(f"{len(untrained)} of {len(classes)} classes are in no label to train on: {', '.join(untrained)}")
+        verb = "is" if len(untrained) == 1 else "are"
+        notes.append(
+            f"{len(untrained)} of {len(classes)} classes {verb} in no label to train on: {', '.join(untrained)}"
+        )
     return tuple(notes)
