@@ -117,6 +117,20 @@ def test_lists_of_pairs_and_of_names(tmp_path: Path) -> None:
     assert (names(data.train), names(data.val), names(data.test)) == (["5.jpg"], ["1.jpg"], ["2.jpg"])
 
 
+def test_pascal_voc(tmp_path: Path) -> None:
+    """More images than labels, lists of names, labels with a palette."""
+    for i in range(5):
+        write_pair(tmp_path / "JPEGImages" / f"2007_{i}.jpg", tmp_path / "SegmentationClass" / f"2007_{i}.png", i)
+    write_pair(tmp_path / "JPEGImages" / "2008.jpg", tmp_path / "SegmentationObject" / "2008.png", 9)
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for name, numbers in (("train", "012"), ("val", "34"), ("trainval", "01234")):
+        (lists / f"{name}.txt").write_text("".join(f"2007_{i}\n" for i in numbers))
+    data = opened(tmp_path)
+    assert (len(data.train), names(data.val)) == (3, ["2007_3.jpg", "2007_4.jpg"])
+    assert data.notes[0].endswith("train by ImageSets/Segmentation/train.txt, val by ImageSets/Segmentation/val.txt")
+
+
 def test_names_with_spaces_in_lists(tmp_path: Path) -> None:
     for i in range(2):
         write_pair(tmp_path / "my photos" / f"at the sea {i}.jpg", tmp_path / "l" / f"at the sea {i}.png", i)

@@ -42,7 +42,8 @@ def find_splits(root: Path, described: Folder) -> tuple[Splits, str]:
             raise TrainingError(
                 f"{root}: {', '.join(given)} without train, want train in {DESCRIPTION} or data.folder, too"
             )
-        return {name: _completed(root, name, pairs, described) for name, pairs in given.items()}, "as described"
+        splits = {name: _completed(root, name, pairs, described) for name, pairs in given.items()}
+        return splits, f"{_words(splits)}, as described"
     if described.images or described.labels:
         if not (described.images and described.labels):
             have = "images" if described.images else "labels"
@@ -190,22 +191,25 @@ def _splits_in(folder: Path) -> dict[str, str]:
 
 
 def _lists(root: Path) -> dict[str, str]:
-    """Split -> list of it, if there is one of train."""
+    """Split -> list of it, if there is one of train: beside the pictures, or where PASCAL VOC has them."""
     found: dict[str, str] = {}
-    for file in sorted(os.listdir(root)):
-        stem, suffix = os.path.splitext(file)
-        for name, words in _SPLITS.items():
-            if suffix.lower() in LISTS and re.fullmatch(words, stem, re.IGNORECASE) and not is_of_system(file):
-                if name in found:
-                    raise TrainingError(f"{root}: got {found[name]} and {file}, want one list of {name}")
-                found[name] = file
-    return found if "train" in found else {}
+    for folder in ("", "ImageSets/Segmentation"):
+        for file in sorted(os.listdir(root / folder)) if os.path.isdir(root / folder) else []:
+            stem, suffix = os.path.splitext(file)
+            for name, words in _SPLITS.items():
+                if suffix.lower() in LISTS and re.fullmatch(words, stem, re.IGNORECASE) and not is_of_system(file):
+                    if name in found:
+                        raise TrainingError(f"{root}: got {found[name]} and {file}, want one list of {name}")
+                    found[name] = f"{folder}/{file}" if folder else file
+        if "train" in found:
+            return found
+    return {}
 
 
 def _words(splits: Mapping[str, Pairs]) -> str:
     def one(name: str, pairs: Pairs) -> str:
-        if pairs.list:
-            return f"{name} by {pairs.list}"
+        if pairs.list or pairs.pairs:
+            return f"{name} by {pairs.list or f'{len(pairs.pairs or ())} pairs'}"
         same = pairs.images == pairs.labels
         return f"{name} in {pairs.images}" if same else f"{name} in {pairs.images} and {pairs.labels}"
 
