@@ -10,6 +10,7 @@ from fastpixcon.cli.options import (
     add_model,
     add_overwrite,
     add_verb,
+    check_used,
     model_files,
     open_data,
     open_models,
@@ -69,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     networks = open_models(options.model)
     opened = [open_data(trained, options) for trained in networks]
     opened = [(config, _with_split(data, options.split, config.data.name)) for config, data in opened]
+    check_used(opened)
     for name, trained, (config, data) in zip(options.model, networks, opened, strict=True):
         how = Evaluation(tuple(options.scales or trained.config.evaluation.scales), options.flip)
         device = torch.device(config.device)

@@ -107,11 +107,11 @@ def open_models(names: list[str]) -> "list[Trained]":
 
 
 def open_data(trained: "Trained", options: argparse.Namespace) -> "tuple[Config, DataSet]":
-    """The data set that a network was trained on, from --data; its classes must be the network's."""
+    """The data set that a network was trained on, from --data; its classes must be the network's. Of a user's own
+    folder the files are not checked: ``check_used`` does, those of the split that is used."""
     from dataclasses import replace
 
     from fastpixcon.training import TrainingError, job
-    from fastpixcon.training.console import make_console, say
     from fastpixcon.training.data import open_dataset
 
     device = job.pick_device(options.device)
@@ -121,14 +121,26 @@ def open_data(trained: "Trained", options: argparse.Namespace) -> "tuple[Config,
         device="cuda" if device.type == "cuda" else "cpu",
         precision=job.precision_of_trained(trained.config.precision, device),
     )
-    data = open_dataset(config.data)
-    for note in data.notes:
-        say(make_console(), note)
+    data = open_dataset(config.data, check=config.data.name != "folder")
     if list(data.classes) != trained.classes:
         raise TrainingError(
             f"--data: got the classes {list(data.classes)}, want those of the network, {trained.classes}"
         )
     return config, data
+
+
+def check_used(opened: "list[tuple[Config, DataSet]]") -> None:
+    """Of folders of a user's own: tell how they were read, and raise what is wrong with the files to be evaluated."""
+    from fastpixcon.training.console import make_console, say
+    from fastpixcon.training.data.folder_files import FolderFiles
+
+    for note in dict.fromkeys(note for _, data in opened for note in data.notes):
+        say(make_console(), note)
+    checked = []
+    for config, data in opened:
+        if isinstance(data.val, FolderFiles) and config.data not in checked:
+            checked.append(config.data)
+            data.val.check()
 
 
 def whole(text: str) -> int:

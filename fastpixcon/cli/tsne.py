@@ -9,6 +9,7 @@ from fastpixcon.cli.options import (
     add_model,
     add_overwrite,
     add_verb,
+    check_used,
     model_files,
     open_data,
     open_models,
@@ -52,6 +53,7 @@ def _run(options: argparse.Namespace) -> int:
 
     networks = open_models(options.model)
     config, data = open_data(networks[0], options)
+    check_used([(config, data)])
     if options.pixels:
         config = replace(config, figures=replace(config.figures, tsne_pixels=options.pixels))
     device = torch.device(config.device)

@@ -104,7 +104,7 @@ def test_without_checks_faults_are_there_to_be_counted(tmp_path: Path) -> None:
     survey = Survey.of(data.train, 3)
     survey.add(read_pair(data.train, 0)[0])
     assert {kind: len(texts) for kind, texts in survey.faults.items()} == {ALONE: 1, UNKNOWN: 1}
-    with pytest.raises(TrainingError, match="data: has files"):
+    with pytest.raises(TrainingError, match="--data: has files"):
         data.train.check()  # type: ignore[attr-defined]
 
 

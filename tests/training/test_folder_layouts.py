@@ -219,6 +219,7 @@ def test_folders_that_are_not_clear(files: list[str], wrong: str, tmp_path: Path
         ('images = "images"', "images alone, want images and labels"),
         ("val_share = 1.5", "val_share: got 1.5, want less than 1"),
         ("val_share = 0.5", "val_share: got 0.5, but .* has images to validate"),
+        ("val_seed = 5", "val_seed: got 5, but .* has images to validate, none are drawn"),
         ('val = "a.txt"\nval_share = 0.5', "got val and val_share, want one of them"),
         ("classes = [{ nme = 'a' }]", "classes.entries.0.name: missing"),
         ("ignore = [[1, 2]]", r"ignore.0: got \[1, 2\], want an id, a colour \[r, g, b\] or the name of a class"),

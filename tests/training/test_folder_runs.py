@@ -127,6 +127,21 @@ def test_eval_on_another_folder_whose_labels_are_alike(run: Path, tmp_path: Path
     assert "classes are those of data.folder, not those of class_dict.csv" in capsys.readouterr().out
 
 
+def test_eval_reads_the_labels_of_its_split_alone(run: Path, tmp_path: Path, capsys: Any) -> None:
+    models = [str(run / "runs" / "My-photos" / arm) for arm in ("ce", "ce+contrast")]
+    shutil.copytree(run / "My photos", tmp_path / "new")
+    label = sorted((tmp_path / "new" / "masks").iterdir())
+    data = ["--data", str(tmp_path / "new"), "--device", "cpu"]
+    used = {Path(path).name for path in opened(tmp_path / "new").val.labels}  # type: ignore[attr-defined]
+    for path in label:
+        if path.name not in used:
+            Image.new("RGB", (96, 64), (1, 2, 3)).save(path)
+    assert cli.main(["eval", *models, *data]) == 0
+    assert capsys.readouterr().out.count("val: 2 of 10 images") == 1
+    assert cli.main(["eval", *models, *data, "--split", "train"]) == 2
+    assert "8 labels with colours that nothing names" in capsys.readouterr().err
+
+
 def test_a_run_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(run, tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")

@@ -63,6 +63,8 @@ def folder(config: Data) -> DataSet:
         if asked.label_kind is None:  # else a trained network's, of another folder
             raise TrainingError(text)
         notes.append(text)
+    elif said.val_seed is not None:
+        raise TrainingError(f"val_seed: got {said.val_seed}, but {root} has images to validate, none are drawn: {how}")
     _check_apart(root, matched)
     meaning, source, census = find_meaning(root, said, matched)
     notes.append(f"labels are {'colours' if meaning.by_colour else 'ids'}; {len(meaning.names)} classes, {source}")

@@ -69,7 +69,7 @@ class FolderFiles(Files):
     def check(self) -> None:
         with ticks_of(len(self)) as ticks:
             self.look(ticks)
-        complain_of({"": self}, "data")
+        complain_of({"": self}, "--data")
 
 
 def ticks_of(total: int) -> Ticks:
