@@ -194,6 +194,11 @@ def test_a_label_ending_that_is_named_leaves_others_alone(tmp_path: Path) -> Non
         (["images/train/a.jpg", "images/training/a.jpg", "labels/train/a.png"], "got the folders train and training"),
         (["images/a.jpg", "images/a.png", "labels/a.png"], "got a.jpg and a.png, want one file of the name a"),
         (["leftImg8bit/train/x/a.png"], "it looks like Cityscapes: --config cityscapes_hrnet_w48"),
+        (["train/a.jpg", "train_labels/a.png", "val/b.jpg"], "has val/, but no pictures and labels to validate"),
+        (["train_images/a.jpg", "train_masks/a.png", "val_masks/b.png"], "has val_masks/, but no pictures and labels"),
+        (["train/images/a.jpg", "train/labels/a.png", "val/images/b.jpg", "val/masks/b.png"], "has val/, but no pic"),
+        (["images/train/a.jpg", "images/val/b.jpg", "labels/train/a.png"], "labels/val: no such folder, want labels"),
+        (["images/train/a.jpg", "labels/train/a.png", "labels/val/b.png"], "images/val: no such folder, want pictures"),
         (["images/a.jpg", "labels/a.png"], "has 1 picture with a label, want at least 2"),
     ],
 )  # fmt: skip

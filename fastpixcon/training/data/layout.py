@@ -61,7 +61,22 @@ def find_splits(root: Path, described: Folder) -> tuple[Splits, str]:
     if len(found) > 1:
         ways = "; or ".join(_words(splits) for splits in found)
         raise TrainingError(f"{root}: could be read in {len(found)} ways: {ways}. Want which in {root / DESCRIPTION}")
+    _check_val(root, found[0])
     return found[0], _words(found[0])
+
+
+def _check_val(root: Path, splits: Splits) -> None:
+    """Raise where there are pictures of val, and train would be asked for a share."""
+    if "val" in splits or splits["train"].list:
+        return
+    val, words = _SPLITS["val"], f"(?:{_IMAGES}|{_LABELS})"
+    pattern = rf"(?:{val})(?:\d{{4}})?(?:[_-]?{words})?|{words}[_-]?(?:{val})"
+    there = _named([folder.name for folder in folders_in(root) if _has_pictures(folder)], pattern)
+    if there:
+        raise TrainingError(
+            f"{root}: has {' and '.join(f'{name}/' for name in there)}, but no pictures and labels to validate that "
+            f"lie as those to train do: {_words(splits)}. Want both of them, or where they are in {root / DESCRIPTION}"
+        )
 
 
 def _completed(root: Path, name: str, pairs: Pairs, described: Folder) -> Pairs:
@@ -101,10 +116,11 @@ def _of_two(root: Path, images: str, labels: str) -> Splits:
     ours, theirs = _splits_in(root / images), _splits_in(root / labels)
     if "train" not in ours:
         return {"train": Pairs(images=images, labels=labels)}
-    return {
-        name: Pairs(images=f"{images}/{folder}", labels=f"{labels}/{theirs.get(name, folder)}")
-        for name, folder in ours.items()
-        if name in theirs or name != "test"
+    both = {name: (ours.get(name) or theirs[name], theirs.get(name) or ours[name]) for name in {**ours, **theirs}}
+    return {  # of val one that is missing is said, test may have no labels
+        name: Pairs(images=f"{images}/{image}", labels=f"{labels}/{label}")
+        for name, (image, label) in both.items()
+        if name != "test" or (name in ours and name in theirs)
     }
 
 
