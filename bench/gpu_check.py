@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="STEP", help="names of steps")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.report.is_file() and not options.report.read_text(errors="replace").startswith(TITLE):
+    if options.report.is_file() and not options.report.read_text(encoding="utf-8", errors="replace").startswith(TITLE):
         parser.error(f"--report: {options.report} is there and no report of gpu-check; want another name")
     reason = why_no_gpu()
     if reason is not None:

@@ -61,7 +61,7 @@ def test_what_is_not_mathematics_may_change(run: Path, capsys: pytest.CaptureFix
     ]
     assert changes[0] == {
         "key": "data.workers",
-        "before": 0,
+        "before": None,
         "after": 1,
         "done": {"warm": 1, "ce": 8, "ce+contrast": 8},
     }
