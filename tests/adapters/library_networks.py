@@ -1,6 +1,6 @@
 """Networks of other libraries, tiny and untrained: where ContrastModel looks, and what it finds there.
 
-docs/adapters.md has them as a table, by these names; tests/adapters/test_networks.py runs each.
+docs/adapters.md has them as a table, by these names; tests/adapters/test_network_table.py runs each.
 """
 
 from collections.abc import Callable
