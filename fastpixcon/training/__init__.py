@@ -14,7 +14,6 @@ _EXTRA = {
     "sklearn": "scikit-learn",
     "matplotlib": "matplotlib",
     "scipy": "scipy",
-    "torchmetrics": "torchmetrics",
     "tensorboard": "tensorboard",
     "rich": "rich",
     "pydantic": "pydantic",

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import ConfusionMatrix
 
 from fastpixcon.training.config import Config, Evaluation
 from fastpixcon.training.data import IGNORE, DataSet
@@ -86,15 +85,18 @@ def evaluate(
     accuracy: of pixels; confusion [K, K]: rows are true classes; not_finite: pixels whose logits are not, which are
     of no class. Without a labelled pixel, miou and accuracy are NaN.
     """
-    metric = ConfusionMatrix(task="multiclass", num_classes=classes, ignore_index=IGNORE).to(device)
+    counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     not_finite = torch.zeros((), dtype=torch.int64, device=device)
     for _, labels, logits in batches:
         if stop():
             return None
-        metric.update(logits.argmax(1), labels)
+        taken = labels != IGNORE
+        pairs = labels[taken].long() * classes + logits.argmax(1)[taken]
+        counts += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
         not_finite += (~logits.isfinite()).any(1).sum()
-    not_finite = (processes or Processes()).sum(not_finite)
-    confusion = metric.compute().double().cpu()  # [K, K]
+    processes = processes or Processes()
+    not_finite = processes.sum(not_finite)
+    confusion = processes.sum(counts).double().cpu()  # [K, K]
     hits = confusion.diagonal()
     iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)  # [K]
     return {

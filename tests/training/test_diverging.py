@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix, jaccard_score
 from test_run import checkpoint_of
 from tiny_run import tiny_arguments
 
@@ -151,3 +152,19 @@ def test_scores_without_a_labelled_pixel_are_none(tmp_path: Path) -> None:
     run = {"config": {"name": "x", "seed": 0}, "classes": ["a"], "arms": {"ce": arm, "ce+contrast": arm}}
     cells = [list(column.cells) for column in report.table(run).columns]
     assert [cell[0] for cell in cells] == ["mIoU %", "nan", "nan"]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_an_evaluation_counts_as_scikit_learn_does(dtype: torch.dtype) -> None:
+    K, batches, seen = 5, [], []
+    for _ in range(3):
+        labels = torch.randint(K, (2, 9, 7)).masked_fill(torch.rand(2, 9, 7) < 0.2, 255).to(dtype)
+        logits = torch.randn(2, K, 9, 7)
+        batches.append((torch.empty(2, 3, 9, 7), labels, logits))
+        seen.append((labels[labels != 255], logits.argmax(1)[labels != 255]))
+    found = evaluate(iter(batches), K, torch.device("cpu"))
+    true, predicted = (torch.cat(x).numpy() for x in zip(*seen, strict=True))
+    assert found is not None
+    assert found["confusion"] == confusion_matrix(true, predicted, labels=range(K)).tolist()
+    assert found["miou"] == pytest.approx(jaccard_score(true, predicted, average="macro"))
+    assert found["accuracy"] == pytest.approx((true == predicted).mean())

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
 from fastpixcon.training import TrainingError
@@ -75,6 +74,8 @@ def digits(config: Data) -> DataSet:
 
 
 def _sources() -> tuple[_Source, _Source]:
+    from sklearn.datasets import load_digits, load_sample_images  # a second of import, for these scenes alone
+
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float() / 16  # [1797, 8, 8]
     values = torch.from_numpy(bunch.target)

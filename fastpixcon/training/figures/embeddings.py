@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from fastpixcon.training.config import Config
@@ -31,6 +29,9 @@ def tsne(
     seen: Callable[[int], object] = lambda images: None,
 ) -> Figure:
     """One panel a network, of the same validation pixels; ``seen`` is called with the images of every batch."""
+    from sklearn.manifold import TSNE  # a second or two of import
+    from sklearn.metrics import silhouette_score
+
     rows, columns = rows_and_columns(len(shown))
     size = (7 * columns, 7 * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
