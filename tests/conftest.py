@@ -30,6 +30,11 @@ ONE_IN = {
     "test_labels_of_a_volume_of_any_integer_type": 6,
     "test_a_layout_of_a_map": 8,
     "test_a_map_without_pixels": 2,
+    "test_nothing_to_learn_from": 4,
+    "test_layout_changes_nothing": 3,
+    "test_a_batch_may_have_another_dtype_than_the_bank": 3,
+    "test_a_pixel_that_is_not_finite_shows_if_it_is_an_anchor": 3,
+    "test_loss_with_memory_and_mining": 4,
     "test_autocast_casts_rows": 2,
     "test_replays": 3,
     "test_synchronisation": 4,
@@ -56,6 +61,7 @@ NOT_INTERPRETED = (
     "test_every_call_draws_other_pixels",
     "test_a_copy_is_the_same_loss",
     "test_as_if_it_had_run_once",
+    "test_pixel_contrast_loss_draws_what_eager_draws",
 )
 
 
