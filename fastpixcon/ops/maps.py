@@ -145,18 +145,14 @@ def check_memory_rows(embeddings: object, labels: object, num_classes: int, pixe
 
 def check_same_pixels(embeddings: object, labels: object, predictions: object) -> None:
     """The maps [B, D, *S], [B, *S'] and [B, (K,) *S] show the same images."""
-    _embeddings(embeddings)
+    ranks = {"embeddings": _embeddings(embeddings), "labels": _labels(labels), "predictions": _predictions(predictions)}
     assert isinstance(embeddings, Tensor)
-    for name, value in (("labels", labels), ("predictions", predictions)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}, want a tensor")
-        same_device(name, value, "embeddings", embeddings)
     assert isinstance(labels, Tensor)
     assert isinstance(predictions, Tensor)
     maps = {"embeddings": embeddings, "labels": labels, "predictions": predictions}
-    ranks = {"embeddings": _embeddings(embeddings), "labels": _labels(labels), "predictions": _predictions(predictions)}
     _same_rank(ranks, maps)
     for name in ("labels", "predictions"):
+        same_device(name, maps[name], "embeddings", embeddings)
         _same_images(name, maps[name], "embeddings", embeddings)
     if predictions.shape[-ranks["predictions"] :] != embeddings.shape[2:]:
         wanted = ", ".join(map(str, embeddings.shape[2:]))

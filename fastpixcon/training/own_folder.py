@@ -79,8 +79,8 @@ def settle(config: Config, data: DataSet, changes: Sequence[str]) -> tuple[Confi
     if "data.augmentation.crop" not in given:
         multiple = network_multiple(config.model)
         step = 32 if 32 % multiple == 0 else multiple
-        crop = tuple(max(min(side, _CROP) // step, -(-_LEAST_CROP // step)) * step for side in sides)
-        augmentation = replace(augmentation, crop=crop)  # type: ignore[arg-type]
+        height, width = (max(min(side, _CROP) // step, -(-_LEAST_CROP // step)) * step for side in sides)
+        augmentation = replace(augmentation, crop=(height, width))
     config = replace(config, schedule=schedule, data=replace(config.data, augmentation=augmentation))
     if "contrast.warmup" not in given:
         contrast = replace(contrast, warmup=total // 4)

@@ -155,7 +155,7 @@ def test_a_step_on_volumes() -> None:
             return {"logits": model[2](features), "embeddings": features}
 
     module = ContrastModule(Outputs(), contrast)
-    module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]  # without a Trainer
     labels = torch.arange(4).repeat_interleave(4)[None, None, :, None].expand(2, 8, 16, 12).clone()
     module.training_step((torch.rand(2, 1, 8, 16, 12), labels)).backward()
     assert contrast.last.anchors == 64

@@ -97,7 +97,7 @@ def test_checkpoints_of_timm() -> None:
     x, found = torch.rand(2, 3, *network.size), []
     for enable in (False, True):
         model.zero_grad()
-        model.model.backbone.set_grad_checkpointing(enable)  # type: ignore[union-attr,operator]
+        model.model.backbone.set_grad_checkpointing(enable)  # type: ignore[union-attr,operator]  # of timm
         model(x)["embeddings"].square().mean().backward()
         found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert "model.backbone.patch_embed.proj.weight" in found[0]

@@ -1,7 +1,8 @@
 """A run small enough for a test, on one thread."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,3 +34,16 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(threads)
     assert status == 0
     return out
+
+
+@pytest.fixture
+def smaller(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """timm's networks as they are, of another size: call it with the settings."""
+    import timm
+
+    create = timm.create_model
+
+    def change(**settings: Any) -> None:
+        monkeypatch.setattr(timm, "create_model", lambda *args, **more: create(*args, **{**more, **settings}))
+
+    return change

@@ -23,17 +23,6 @@ SMALL = {"num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 3, "i
 TIMM_S = {"intermediate_size": 192, "layer_norm_eps": 1e-6}  # as timm has it; transformers' default is 1e-12
 
 
-@pytest.fixture
-def smaller(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """timm's networks as they are, of another size: call it with the settings."""
-    create = timm.create_model
-
-    def change(**settings: Any) -> None:
-        monkeypatch.setattr(timm, "create_model", lambda *args, **more: create(*args, **{**more, **settings}))
-
-    return change
-
-
 @torch.no_grad()
 def shaken(model: nn.Module) -> Any:
     """No tensor is what a fresh network has, or zero."""

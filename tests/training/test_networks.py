@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torch.distributed as dist
 from PIL import Image
@@ -26,17 +25,6 @@ from fastpixcon.training.trained import load_trained
 
 MODEL = replace(config.load("digits").model, decoder_channels=32, embedding_channels=8, pretrained=False)
 TINY_VIT = {"depth": 1, "embed_dim": 48, "num_heads": 3}
-
-
-@pytest.fixture
-def smaller(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """timm's networks as they are, of another size: call it with the settings."""
-    create = timm.create_model
-
-    def change(**settings: Any) -> None:
-        monkeypatch.setattr(timm, "create_model", lambda *args, **more: create(*args, **{**more, **settings}))
-
-    return change
 
 
 def check_outputs(side: int, stride: int, **model: Any) -> None:

@@ -139,9 +139,9 @@ def _of_json(path: Path, tree: Any) -> list[Entry]:
     if isinstance(tree, list) and all(isinstance(name, str) and name for name in tree):
         return [Entry(name) for name in tree]
     if isinstance(tree, dict):
-        pairs = tree.items()
+        pairs = list(tree.items())
         if all(isinstance(value, str) for value in tree.values()):  # id -> name
-            pairs = [(value, key) for key, value in tree.items()]  # type: ignore[assignment]
+            pairs = [(value, key) for key, value in pairs]
         try:
             return [Entry(str(name), (_number(key, 65535),)) for name, key in pairs]
         except ValueError as error:
@@ -171,11 +171,11 @@ def _of_csv(path: Path, text: str) -> list[Entry]:
         try:
             if len(row) < len(columns) or not cells["name"]:
                 raise ValueError(f"got {len(row)} columns of {len(columns)}, or no name")
-            colour = tuple(_number(cells[c], 255) for c in "rgb") if "r" in columns else None
+            r, g, b = (_number(cells[c], 255) if c in columns else 0 for c in "rgb")
             ids = (_number(cells["id"], 65535),) if "id" in columns else ()
         except ValueError as error:
             raise TrainingError(f"{path}: line {number}: {error}; {wanted}") from None
-        entries.append(Entry(cells["name"], ids, (colour,) if colour else ()))  # type: ignore[arg-type]
+        entries.append(Entry(cells["name"], ids, ((r, g, b),) if "r" in columns else ()))
     return entries
 
 

@@ -182,7 +182,7 @@ def _beside(folders: list[str], left: str, right: str) -> Iterator[tuple[str, Pa
 
 
 def _kind(pairs: Pairs, folder: str) -> tuple[str, str]:
-    return tuple(os.path.relpath(str(path), folder).lower() for path in (pairs.images, pairs.labels))  # type: ignore[return-value]
+    return os.path.relpath(str(pairs.images), folder).lower(), os.path.relpath(str(pairs.labels), folder).lower()
 
 
 def _named(folders: list[str], pattern: str) -> list[str]:

@@ -168,7 +168,7 @@ def val_loader(
 class _Loader(DataLoader[Any]):
     """What is wrong with a file reads the same from a worker as from the training process."""
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
         try:
             # Workers begin with signals blocked, until they have said that they don't listen.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

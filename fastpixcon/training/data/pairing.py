@@ -131,12 +131,12 @@ def pair_up(pairs: Iterable[tuple[str, str, str]], folders: Sequence[Path]) -> M
     """``(where, image, label)``, paths from one of ``folders`` on."""
     found = Matched()
     for where, image, label in pairs:
-        files = [_file(name, folders) for name in (image, label)]
-        gone = [name for name, file in zip((image, label), files, strict=True) if file is None]
-        if gone:
-            found.missing.append(f"{where}: {' and '.join(gone)}: no such file")
+        picture, ids = _file(image, folders), _file(label, folders)
+        if picture and ids:
+            found.add(image, picture, ids)
         else:
-            found.add(image, *files)  # type: ignore[arg-type]
+            gone = [name for name, file in ((image, picture), (label, ids)) if file is None]
+            found.missing.append(f"{where}: {' and '.join(gone)}: no such file")
     return found
 
 
