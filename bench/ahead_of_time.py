@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import aot_compile
 import sass
 import triton
+
 from fastpixcon.kernels import common
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastpixcon.ops import define
+from fastpixcon.ops.backends import call
+from fastpixcon.values import Rows, Rule, Statistics
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import compiled_cuda
@@ -40,12 +41,10 @@ class Recorder(compiled_cuda.Emulator):
 def step(case: Case, emulator: compiled_cuda.Emulator) -> None:
     x = torch.nn.functional.normalize(torch.randn(case.N, case.D), dim=1).to(case.dtype)
     labels = torch.arange(case.N, dtype=torch.int32) // CLASS
-    how = (torch.tensor(0.1), "negatives", "unit", True, True)
+    given = (Rows(x, labels), None, Rule(torch.tensor(0.1), "negatives", True, True), "unit")
     with compiled_cuda.launching(emulator):
-        loss, *outputs = define.OVERLOADS["native", "info_nce"](x, labels, None, None, *how)
-        backward = define.OVERLOADS["native", "info_nce_backward"]
-        mask = [True, False, False]
-        backward(torch.ones_like(loss), x, labels, None, None, how[0], *outputs, *how[1:], mask)
+        loss, *found = call("info_nce", x, "native", *given)
+        call("info_nce_backward", x, "native", Statistics(torch.ones_like(loss), *found), *given, [True, False, False])
 
 
 def launches(case: Case) -> list[Any]:

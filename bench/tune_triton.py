@@ -15,6 +15,7 @@ from typing import NamedTuple
 import ahead_of_time as aot
 import gpu_model
 from aot_problems import InfoNCE
+
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.launch_table import Launch
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active
 
-from fastpixcon.ops.backends import choose, chosen
+from fastpixcon.ops.backends import call, chosen
 from fastpixcon.ops.derivatives import below_autograd, first_only, no_forward_mode
+from fastpixcon.values import BankRows, Pairs, Rows, Rule, Statistics
 
 __all__ = ["Bank", "Miner", "contrast_loss", "doubled", "how_to"]
 
@@ -60,11 +61,8 @@ class Miner(Protocol):
 
 
 class How(NamedTuple):
-    """What all steps share."""
+    """What all steps share, beside the rule and which pairs there are."""
 
-    denominator: str
-    fixed_shift: bool
-    is_sorted: bool
     use_batch: bool
     diagonal: int | None  # where the anchors begin among the contrast rows
     mining: tuple[str, str, float, tuple[int, int]] | None
@@ -77,81 +75,63 @@ class Batch(Protocol):
     def sums(self) -> Tensor: ...  # [N]
     def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...  # loss, weight, count [N]
     def gradient(
-        self, d_loss: Tensor, log_z: Tensor, weight: Tensor, count: Tensor, wanted: list[bool]
+        self, of: Statistics, wanted: list[bool]
     ) -> tuple[Tensor, Tensor, Tensor]: ...  # of the anchors, of the contrast rows, of the temperature
 
 
 class LocalBatch(NamedTuple):
     """A contrast set that lies here."""
 
-    anchors: Tensor  # [N, D] unit rows
-    labels: Tensor  # [N]
-    contrast: Tensor | None  # [M, D] unit rows; None: the anchors
-    contrast_labels: Tensor | None  # [M]
-    temperature: Tensor  # []
-    mined: Tensor | None  # [4, N]
-    seed: Tensor | None  # []
-    how: How
+    anchors: Rows  # unit rows [N, D]
+    contrast: Rows | None  # unit rows [M, D]; None: the anchors
+    rule: Rule
+    pairs: Pairs
+    backend: str
 
     def sums(self) -> Tensor:
-        how = self.how
-        return choose("contrast_sums", self.anchors, how.backend)(
-            *self[:5], how.denominator, how.fixed_shift, how.is_sorted, how.diagonal, False, self.mined, self.seed
-        )[0]
+        log_sum: Tensor = call("contrast_sums", self.anchors.x, self.backend, *self[:4], False)[0]
+        return log_sum
 
     def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        how = self.how
-        loss, weight, count, *_ = choose("contrast_positives", self.anchors, how.backend)(
-            *self[:5], log_z, None, how.denominator, how.fixed_shift, how.is_sorted, how.diagonal, self.mined, self.seed
-        )
-        if self.mined is not None:
-            loss = loss + not_finite(self.anchors, self.labels, self.contrast, self.contrast_labels)
+        loss, weight, count, *_ = call("contrast_positives", self.anchors.x, self.backend, *self[:4], log_z, None)
+        if self.pairs.mined is not None:
+            loss = loss + not_finite(self.anchors, self.contrast)
         return loss, weight, count
 
-    def gradient(
-        self, d_loss: Tensor, log_z: Tensor, weight: Tensor, count: Tensor, wanted: list[bool]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def gradient(self, of: Statistics, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         """Of the anchors [N, D], of the contrast rows [M, D], of the temperature []."""
-        how = self.how
-        return choose("contrast_gradient", self.anchors, how.backend)(
-            d_loss, None, *self[:5], log_z, weight, count, None, None, None, how.denominator, how.fixed_shift,
-            how.is_sorted, how.diagonal, self.mined, self.seed, wanted,
-        )  # fmt: skip
+        gradients: tuple[Tensor, Tensor, Tensor] = call(
+            "contrast_gradient", self.anchors.x, self.backend, of, None, *self[:4], wanted
+        )
+        return gradients
 
 
 class Memory(NamedTuple):
     """The contrast set of a bank, without gradient."""
 
-    anchors: Tensor  # [N, D] in the dtype of the bank
-    labels: Tensor  # [N] int32
-    rows: Tensor  # [K, S, D]
-    row_labels: Tensor  # [K, S] int32
-    temperature: Tensor  # []
-    mined: Tensor | None  # [4, N]
-    seed: Tensor | None  # []
-    how: How
-
-    def known(self) -> tuple[Any, ...]:
-        how = self.how
-        return (how.denominator, how.fixed_shift, how.is_sorted, how.diagonal or 0, self.mined, self.seed)
+    anchors: Rows  # in the dtype of the bank
+    bank: BankRows
+    rule: Rule
+    pairs: Pairs
+    backend: str
 
     def sums(self, wants_mean: bool) -> tuple[Tensor, Tensor]:
-        return choose("memory_sums", self.rows, self.how.backend)(*self[:5], *self.known(), wants_mean)
+        log_sum, mean = call("memory_sums", self.bank.x, self.backend, *self[:4], wants_mean)
+        return log_sum, mean
 
     def positives(self, log_z: Tensor, wants_pull: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        loss, *others = choose("memory_positives", self.rows, self.how.backend)(
-            *self[:5], log_z, *self.known(), wants_pull
-        )
-        if self.mined is not None:
-            loss = loss + _not_finite(self.anchors, self.labels)
+        loss, *others = call("memory_positives", self.bank.x, self.backend, *self[:4], log_z, wants_pull)
+        if self.pairs.mined is not None:
+            loss = loss + _not_finite(self.anchors)
         return loss, *others
 
 
-def bank_anchors(anchors: Tensor, labels: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+def bank_anchors(anchors: Rows, bank: BankRows) -> Rows:
     """Anchors in the dtype of the bank, and labels of 32 bits: the bank has no others."""
+    labels = anchors.labels
     if labels.dtype == torch.int64:
         labels = labels.clamp(-(2**31), 2**31 - 1).to(torch.int32)
-    return anchors.to(bank.dtype), labels
+    return Rows(anchors.x.to(bank.x.dtype), labels)
 
 
 def kept_seed(seed: Tensor) -> Tensor:
@@ -160,26 +140,17 @@ def kept_seed(seed: Tensor) -> Tensor:
     return seed.view(1).cumsum(0)[0]
 
 
-def mined_pairs(
-    anchors: Tensor,
-    labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    bank: Tensor | None,
-    bank_labels: Tensor | None,
-    how: How,
-) -> Tensor | None:
-    """Which pairs the anchors keep, [4, N]; None: all."""
+def mined_pairs(anchors: Rows, contrast: Rows | None, bank: BankRows | None, how: How) -> Tensor | None:
+    """Which pairs the anchors keep, [4, N]; None: all. ``contrast`` None: the anchors."""
     if how.mining is None:
         return None
-    negatives, positives, fraction, keep = how.mining
-    rows = anchors if bank is None else anchors.to(bank.dtype)
-    batch: tuple[Any, ...] = (None, None, None)
-    if how.use_batch:
-        batch = (rows, labels, 0) if contrast is None else (contrast.to(rows.dtype), contrast_labels, how.diagonal)
-    return choose("mining_thresholds", rows, how.backend)(
-        rows, labels, *batch, bank, bank_labels, negatives, positives, fraction, list(keep)
-    )
+    contrast, diagonal = (anchors, 0) if contrast is None else (contrast, how.diagonal)
+    if bank is not None:
+        anchors, contrast = (rows._replace(x=rows.x.to(bank.x.dtype)) for rows in (anchors, contrast))
+    *kinds, fraction, keep = how.mining
+    batch = (contrast, diagonal) if how.use_batch else (None, None)
+    mined: Tensor = call("mining_thresholds", anchors.x, how.backend, anchors, *batch, bank, *kinds, fraction, [*keep])
+    return mined
 
 
 class Totals(NamedTuple):
@@ -192,7 +163,7 @@ class Totals(NamedTuple):
     memory_gradient: Tensor | None  # [N, D] of each anchor's loss
 
 
-def totals(batch: Batch | None, memory: Memory | None, wants_gradient: bool, how: How) -> Totals:
+def totals(batch: Batch | None, memory: Memory | None, wants_gradient: bool, rule: Rule) -> Totals:
     """The steps of the forward."""
     log_sums, losses = [], []
     if batch is not None:
@@ -212,9 +183,9 @@ def totals(batch: Batch | None, memory: Memory | None, wants_gradient: bool, how
     if memory is None or not wants_gradient:
         return Totals(loss, log_z, weight, count, None)
     share = torch.where(log_sum == -torch.inf, 0, torch.exp(log_sum - log_z))
-    push = share if how.denominator == "all" else share * weight
+    push = share if rule.denominator == "all" else share * weight
     pushed = push[:, None] * mean - inverse[:, None] * pull
-    gradient = torch.where((count > 0)[:, None], pushed / memory.temperature, 0)
+    gradient = torch.where((count > 0)[:, None], pushed / rule.temperature, 0)
     return Totals(loss, log_z, weight, count, gradient)
 
 
@@ -241,60 +212,76 @@ class _ContrastLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        anchors: Tensor,
-        contrast: Tensor | None,
+        x: Tensor,
+        contrast_x: Tensor | None,
         temperature: Tensor,
         labels: Tensor,
         contrast_labels: Tensor | None,
-        bank: Tensor | None,
+        bank_x: Tensor | None,
         bank_labels: Tensor | None,
         seed: Tensor | None,
+        known: tuple[str, bool, bool],
         how: How,
         wants_gradient: bool,
     ) -> tuple[Tensor | None, ...]:
+        anchors, contrast, rule = _sets(x, labels, contrast_x, contrast_labels, temperature, known)
         with below_autograd():
             seed = None if seed is None else kept_seed(seed)
-            mined = mined_pairs(anchors, labels, contrast, contrast_labels, bank, bank_labels, how)
-            batch = memory = None
-            if how.use_batch:
-                batch = LocalBatch(anchors, labels, contrast, contrast_labels, temperature, mined, seed, how)
+            bank = None if bank_x is None or bank_labels is None else BankRows(bank_x, bank_labels)
+            mined = mined_pairs(anchors, contrast, bank, how)
+            pairs = Pairs(how.diagonal, mined, seed)
+            batch = LocalBatch(anchors, contrast, rule, pairs, how.backend) if how.use_batch else None
+            memory = None
             if bank is not None:
-                assert bank_labels is not None
-                rows = bank_anchors(anchors, labels, bank)
-                memory = Memory(*rows, bank, bank_labels, temperature, mined, seed, how)
-            loss, log_z, weight, count, memory_gradient = totals(batch, memory, wants_gradient, how)
+                memory = Memory(bank_anchors(anchors, bank), bank, rule, pairs, how.backend)
+            loss, log_z, weight, count, memory_gradient = totals(batch, memory, wants_gradient, rule)
         return loss, count, log_z, weight, memory_gradient, mined, seed
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        anchors, contrast, temperature, labels, contrast_labels, *_, how, _ = inputs
+        x, contrast_x, temperature, labels, contrast_labels, *_, known, how, _ = inputs
         _, *kept = output
-        ctx.how = of_backward(how, anchors)
+        ctx.known, ctx.how = known, of_backward(how, x)
         ctx.mark_non_differentiable(*(x for x in kept if x is not None))
         ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
-        ctx.save_for_backward(anchors, labels, contrast, contrast_labels, temperature, *kept)
+        ctx.save_for_backward(x, labels, contrast_x, contrast_labels, temperature, *kept)
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if d_loss is None:
-            return (None,) * 10
-        anchors, labels, contrast, contrast_labels, temperature, *kept = ctx.saved_tensors
-        count, log_z, weight, memory_gradient, mined, seed = kept
-        how, needs = ctx.how, ctx.needs_input_grad
+            return (None,) * 11
+        *given, count, log_z, weight, memory_gradient, mined, seed = ctx.saved_tensors
+        x, labels, contrast_x, contrast_labels, temperature = given
+        anchors, contrast, rule = _sets(x, labels, contrast_x, contrast_labels, temperature, ctx.known)
+        needs = ctx.needs_input_grad
         d_anchors, d_contrast, d_temperature = None, None, torch.zeros_like(temperature)
-        if how.use_batch:
-            batch = LocalBatch(anchors, labels, contrast, contrast_labels, temperature, mined, seed, how)
-            wanted = [needs[0], needs[1], needs[2]]
+        if ctx.how.use_batch:
+            batch = LocalBatch(anchors, contrast, rule, Pairs(ctx.how.diagonal, mined, seed), ctx.how.backend)
             with below_autograd():
-                d_anchors, d_contrast, d_temperature = batch.gradient(d_loss, log_z, weight, count, wanted)
+                d_anchors, d_contrast, d_temperature = batch.gradient(
+                    Statistics(d_loss, log_z, weight, count), [needs[0], needs[1], needs[2]]
+                )
         d_batch = d_anchors if needs[0] else None
-        d_anchors, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, anchors, temperature)
+        d_anchors, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, x, temperature)
         gradients = (
-            d_anchors.to(anchors.dtype) if needs[0] and d_anchors is not None else None,
-            d_contrast.to(anchors.dtype) if needs[1] and d_contrast is not None else None,
+            d_anchors.to(x.dtype) if needs[0] and d_anchors is not None else None,
+            d_contrast.to(x.dtype) if needs[1] and d_contrast is not None else None,
             d_temperature if needs[2] else None,
         )
-        return *first_only(WHAT, gradients, d_loss, anchors, contrast, temperature), *(None,) * 7
+        return *first_only(WHAT, gradients, d_loss, x, contrast_x, temperature), *(None,) * 8
+
+
+def _sets(
+    x: Tensor,
+    labels: Tensor,
+    contrast_x: Tensor | None,
+    contrast_labels: Tensor | None,
+    temperature: Tensor,
+    known: tuple[str, bool, bool],
+) -> tuple[Rows, Rows | None, Rule]:
+    """Of tensors that autograd handed over one by one."""
+    contrast = None if contrast_x is None or contrast_labels is None else Rows(contrast_x, contrast_labels)
+    return Rows(x, labels), contrast, Rule(temperature, *known)
 
 
 class _ContrastLossOfTransforms(_ContrastLoss):
@@ -317,40 +304,26 @@ class _ContrastLossOfEager(_ContrastLossOfTransforms):
         return output
 
 
-def how_to(
-    *,
-    mining: Miner | None,
-    use_batch: bool,
-    denominator: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    backend: str,
-    diagonal: int | None = None,
-) -> How:
+def how_to(*, mining: Miner | None, use_batch: bool, backend: str) -> How:
     mined = None if mining is None else (mining.negatives, mining.positives, mining.fraction, mining.keep)
-    return How(denominator, fixed_shift, is_sorted, use_batch, diagonal, mined, backend)
+    return How(use_batch, None, mined, backend)
 
 
 def contrast_loss(
-    anchors: Tensor,
-    labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    *,
-    bank: Bank | None,
-    seed: Tensor | None,
-    how: How,
+    anchors: Rows, contrast: Rows | None, rule: Rule, *, bank: Bank | None, seed: Tensor | None, how: How
 ) -> tuple[Tensor, Tensor]:
     """The loss of every anchor over all contrast sets, [N], and how many positives it has, [N]. Unit rows."""
+    x, labels = anchors
+    contrast_x, contrast_labels = (None, None) if contrast is None else contrast
     rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
     if torch.compiler.is_compiling():
         function = _ContrastLoss
     else:
         function = _ContrastLossOfTransforms if _are_functorch_transforms_active() else _ContrastLossOfEager
+    temperature, *known = rule
     loss, count, *_ = function.apply(
-        anchors, contrast, temperature, labels, contrast_labels, rows, row_labels, seed, how,
-        wants_gradient(anchors, temperature),
+        x, contrast_x, temperature, labels, contrast_labels, rows, row_labels, seed, tuple(known), how,
+        wants_gradient(x, temperature),
     )  # fmt: skip
     return loss, count
 
@@ -362,20 +335,21 @@ def wants_gradient(anchors: Tensor, temperature: Tensor) -> bool:
     return torch.is_grad_enabled() and (anchors.requires_grad or temperature.requires_grad)
 
 
-def of_backward(how: How, anchors: Tensor) -> How:
+def of_backward(how: How, x: Tensor) -> How:
     """With the backend of the forward by name: another may be the default when backward comes."""
-    return how._replace(backend=chosen("contrast_gradient", anchors, how.backend)) if how.use_batch else how
+    return how._replace(backend=chosen("contrast_gradient", x, how.backend)) if how.use_batch else how
 
 
-def not_finite(anchors: Tensor, labels: Tensor, contrast: Tensor | None, contrast_labels: Tensor | None) -> Tensor:
+def not_finite(anchors: Rows, contrast: Rows | None) -> Tensor:
     """[N] zeros, NaN where an anchor takes part and is not finite, or a contrast row is. NaN is neither above nor below
     a threshold: mining keeps no pair of such a row, and a loss without it would look fine."""
-    own = _not_finite(anchors, labels)
-    others = own if contrast is None or contrast_labels is None else _not_finite(contrast, contrast_labels)
-    return own + torch.where(labels != -1, others.sum(), 0)
+    own = _not_finite(anchors)
+    others = own if contrast is None else _not_finite(contrast)
+    return own + torch.where(anchors.labels != -1, others.sum(), 0)
 
 
-def _not_finite(rows: Tensor, labels: Tensor) -> Tensor:
+def _not_finite(rows: Rows) -> Tensor:
     """[N] zeros, NaN where one of the unit rows takes part and is not finite."""
-    nothing = rows.detach().sum(dim=1, dtype=torch.promote_types(rows.dtype, torch.float32)) * 0
+    x, labels = rows
+    nothing = x.detach().sum(dim=1, dtype=torch.promote_types(x.dtype, torch.float32)) * 0
     return torch.where(labels != -1, nothing, 0)

@@ -156,8 +156,9 @@ class PixelContrastLoss(nn.Module):
             TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
             RuntimeError: with a process_group, a rank is lost.
         """
-        maps.check_same_pixels(embeddings, labels, predictions)
-        maps.check_selection(labels, predictions, self.num_classes, self.max_samples, self.max_views, self.min_pixels)
+        num_classes = maps.check_contrast(
+            embeddings, labels, predictions, self.num_classes, self.max_samples, self.max_views, self.min_pixels
+        )
         number = draw_seed(embeddings)  # always one, so that a forward computed anew has the same random state
         seed = number if self.seed is None else self.seed
         ranks, memory = self.ranks or NO_GROUP, self.memory
@@ -173,7 +174,7 @@ class PixelContrastLoss(nn.Module):
             max_views=self.max_views,
             min_pixels=self.min_pixels,
             ignore_index=self.ignore_index,
-            num_classes=self.num_classes,
+            num_classes=num_classes,
             denominator=self.denominator,
             memory=memory,
             mining=self.mining,
@@ -189,11 +190,14 @@ class PixelContrastLoss(nn.Module):
     def _keep(self, segments: Tensor, labels: Tensor, num_positives: Tensor) -> None:
         """For ``last``. A compiled graph writes into what is there, so that it may stand under checkpoint, where
         modules may not get new attributes."""
-        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-            return  # what torch.func hands in may not outlive it
-        for name, value in (("_segments", segments), ("_labels", labels), ("_num_positives", num_positives)):
+        facts = {"_segments": segments, "_labels": labels, "_num_positives": num_positives}
+        if not torch.compiler.is_compiling():
+            if not torch._C._are_functorch_transforms_active():  # what torch.func hands in may not outlive it
+                self._buffers.update(facts)  # setattr looks at each of them for 10 us
+            return
+        for name, value in facts.items():
             kept, length = getattr(self, name), value.shape[-1]
-            if torch.compiler.is_compiling() and kept.device == value.device and length <= kept.shape[-1]:
+            if kept.device == value.device and length <= kept.shape[-1]:
                 kept.zero_()
                 kept[..., :length].copy_(value)
             else:

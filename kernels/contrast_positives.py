@@ -1,34 +1,24 @@
 """Sums over the positives in one contrast set of several, with log Z of all of them: the kernel of info_nce."""
 
 import torch
+from torch import Tensor
+
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import architecture, cdiv, launch
 from fastpixcon.kernels.contrast_sums import pairs_of
-from fastpixcon.kernels.info_nce import Rows, numbering, precision, prepare_both, tile
+from fastpixcon.kernels.info_nce import Prepared, numbering, precision, prepare_both, tile
 from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel
 from fastpixcon.kernels.launch_table import Launch
-from torch import Tensor
+from fastpixcon.values import Pairs, Rows, Rule
 
 
 def contrast_positives(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    log_sum: Tensor,
-    column_log_sum: Tensor | None,
-    denominator: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    diagonal: int | None,
-    mined: Tensor | None,
-    seed: Tensor | None,
+    anchors: Rows, contrast: Rows | None, rule: Rule, pairs: Pairs, log_sum: Tensor, column_log_sum: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    a, c = prepare_both(anchors, anchor_labels, contrast, contrast_labels, "unit", is_sorted)
-    pairs = pairs_of(contrast, diagonal, mined, seed)
+    a, c = prepare_both(anchors, contrast, rule, "unit")
+    pairs = pairs_of(contrast, pairs)
 
-    def positives(x: Rows, y: Rows, total: Tensor | None, x_anchors: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def positives(x: Prepared, y: Prepared, total: Tensor | None, x_anchors: bool) -> tuple[Tensor, Tensor, Tensor]:
         N = 0 if total is None else x.n
         loss, weight = (log_sum.new_empty(N) for _ in range(2))
         count = log_sum.new_empty(N, dtype=torch.int32)
@@ -39,11 +29,11 @@ def contrast_positives(
 
         def start(row: Launch) -> None:
             launch(
-                info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), x.x, x.labels, y.x, y.labels, x.source, temperature,
-                None, None, loss, total.contiguous(), weight, count, N, y.n, 0, *numbers[1:], D=x.D,
-                SELF=contrast is None and mined is None, GIVEN=True, **how, NEGATIVES=denominator == "negatives",
-                FIXED=fixed_shift, SORTED=x.source is None, PRECISION=precision(x.x.dtype, fixed_shift), SLOTS=16,
-                **tile(row, block_d),
+                info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), x.x, x.labels, y.x, y.labels, x.source,
+                rule.temperature, None, None, loss, total.contiguous(), weight, count, N, y.n, 0, *numbers[1:], D=x.D,
+                SELF=contrast is None and pairs.mined is None, GIVEN=True, **how,
+                NEGATIVES=rule.denominator == "negatives", FIXED=rule.fixed_shift, SORTED=x.source is None,
+                PRECISION=precision(x.x.dtype, rule.fixed_shift), SLOTS=16, **tile(row, block_d),
             )  # fmt: skip
 
         block_d = launch_table.width(x.D)

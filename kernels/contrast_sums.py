@@ -4,46 +4,37 @@ Of mined pairs an anchor keeps others than its contrast row does as an anchor: n
 """
 
 import torch
-from fastpixcon.kernels.common import ASSERTIONS, cdiv, launch
-from fastpixcon.kernels.info_nce import Pairs, Rows, partial_sums, prepare_both
-from fastpixcon.kernels.info_nce_sums import info_nce_log_sums_kernel
 from torch import Tensor
 
+from fastpixcon.kernels.common import ASSERTIONS, cdiv, launch
+from fastpixcon.kernels.info_nce import Prepared, partial_sums, prepare_both
+from fastpixcon.kernels.info_nce_sums import info_nce_log_sums_kernel
+from fastpixcon.values import Pairs, Rows, Rule
 
-def pairs_of(contrast: Tensor | None, diagonal: int | None, mined: Tensor | None, seed: Tensor | None) -> Pairs:
+
+def pairs_of(contrast: Rows | None, pairs: Pairs) -> Pairs:
     """Self contrast leaves out j = i by itself, unless it is mined."""
     if contrast is None:
-        diagonal = None if mined is None else 0
-    return Pairs(diagonal, None if mined is None else mined.contiguous(), seed)
+        pairs = pairs._replace(diagonal=None if pairs.mined is None else 0)
+    return pairs if pairs.mined is None else pairs._replace(mined=pairs.mined.contiguous())
 
 
 def contrast_sums(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    denominator: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    diagonal: int | None,
-    mutual: bool,
-    mined: Tensor | None,
-    seed: Tensor | None,
+    anchors: Rows, contrast: Rows | None, rule: Rule, pairs: Pairs, mutual: bool
 ) -> tuple[Tensor, Tensor]:
-    columns = contrast.shape[0] if mutual and contrast is not None else 0
-    log_sum, column_log_sum = (anchors.new_empty(n, dtype=torch.float32) for n in (anchors.shape[0], columns))
-    a, c = prepare_both(anchors, anchor_labels, contrast, contrast_labels, "unit", is_sorted)
-    pairs = pairs_of(contrast, diagonal, mined, seed)
-    own = contrast is None and mined is None
+    columns = contrast.x.shape[0] if mutual and contrast is not None else 0
+    log_sum, column_log_sum = (anchors.x.new_empty(n, dtype=torch.float32) for n in (anchors.x.shape[0], columns))
+    a, c = prepare_both(anchors, contrast, rule, "unit")
+    pairs, fixed = pairs_of(contrast, pairs), rule.fixed_shift
+    own = contrast is None and pairs.mined is None
 
-    def sums(x: Rows, y: Rows, out: Tensor, x_anchors: bool) -> None:
+    def sums(x: Prepared, y: Prepared, out: Tensor, x_anchors: bool) -> None:
         if x.n == 0:
             return
-        partial = partial_sums(x, y, temperature, own, denominator == "negatives", fixed_shift, pairs, x_anchors)
+        partial = partial_sums(x, y, rule, own, fixed, pairs, x_anchors)
         launch(
-            info_nce_log_sums_kernel, (cdiv(x.n, 64),), *partial, x.labels, x.source, temperature, out, x.n,
-            partial.sums.shape[0], FIXED=fixed_shift, SORTED=x.source is None, BLOCK_M=64, SLOTS=16, num_warps=4,
+            info_nce_log_sums_kernel, (cdiv(x.n, 64),), *partial, x.labels, x.source, rule.temperature, out, x.n,
+            partial.sums.shape[0], FIXED=fixed, SORTED=x.source is None, BLOCK_M=64, SLOTS=16, num_warps=4,
             **ASSERTIONS,
         )  # fmt: skip
 

@@ -8,8 +8,9 @@ no atomics, no sort.
 import torch
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import ASSERTIONS, cast, cdiv, dot, launch, normalize, power_of_two
 from torch import Tensor
+
+from fastpixcon.kernels.common import ASSERTIONS, cast, cdiv, dot, launch, normalize, power_of_two
 
 
 @triton.jit

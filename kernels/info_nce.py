@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import ASSERTIONS, architecture, cast, cdiv, launch, normalize, round_up
 from fastpixcon.kernels.info_nce_gradient import (
@@ -20,7 +22,7 @@ from fastpixcon.kernels.info_nce_gradient import (
 )
 from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel, info_nce_sums_kernel
 from fastpixcon.kernels.launch_table import Launch
-from torch import Tensor
+from fastpixcon.values import ALL_PAIRS, Pairs, Rows, Rule, Statistics
 
 MOST_GROUPS = 127  # of rows; odd
 MOST_SPLITS = 32  # of a separate contrast set
@@ -78,8 +80,8 @@ def prepare_rows_kernel(
     tl.store(row_labels_ptr + offs_n, label, mask=here)
 
 
-class Rows(NamedTuple):
-    """A set of rows as the kernels want it."""
+class Prepared(NamedTuple):
+    """Rows as the kernels want them."""
 
     x: Tensor  # [N, D_pad], D_pad a multiple of 16
     labels: Tensor  # [N] sorted, those left out last
@@ -93,17 +95,6 @@ class Rows(NamedTuple):
     @property
     def D(self) -> int:  # noqa: N802
         return int(self.x.shape[1])  # a constant of the kernels
-
-
-class Pairs(NamedTuple):
-    """Which pairs of anchors and contrast rows do not count, beside those of labels."""
-
-    diagonal: int | None = None  # contrast row i + diagonal is anchor i
-    mined: Tensor | None = None  # [4, N], of the anchors
-    seed: Tensor | None = None
-
-
-ALL_PAIRS = Pairs()
 
 
 class Order(NamedTuple):
@@ -121,11 +112,12 @@ def order(labels: Tensor, is_sorted: bool) -> Order:
     return Order(source, values if labels.dtype == torch.int64 else None)
 
 
-def prepare(x: Tensor, labels: Tensor, rows: str, by: Order, classes: Tensor | None) -> Rows:
+def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None) -> Prepared:
+    x, labels = these
     N, D = x.shape
     dense = x.is_contiguous() and D % 16 == 0 and x.storage_offset() % 16 == 0
     if by.source is None and dense and rows == "unit":
-        return Rows(x, labels.contiguous(), None, None)
+        return Prepared(x, labels.contiguous(), None, None)
     D_pad = round_up(D, 16)
     out = x.new_empty(N, D_pad)
     row_labels = labels.new_empty(N, dtype=torch.int32)
@@ -138,23 +130,20 @@ def prepare(x: Tensor, labels: Tensor, rows: str, by: Order, classes: Tensor | N
         RAW=rows == "raw", SORTED=by.source is None, RANKED=by.values is not None, BLOCK_N=block_n, BLOCK_D=block_d,
         num_warps=8,
     )  # fmt: skip
-    return Rows(out, row_labels, by.source, inv_norm)
+    return Prepared(out, row_labels, by.source, inv_norm)
 
 
-def prepare_both(
-    anchors: Tensor, anchor_labels: Tensor, contrast: Tensor | None, contrast_labels: Tensor | None, rows: str,
-    is_sorted: bool,
-) -> tuple[Rows, Rows]:  # fmt: skip
+def prepare_both(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Prepared, Prepared]:
     """Anchors and contrast set; one and the same for self contrast."""
-    if contrast is None or contrast_labels is None:
-        own = order(anchor_labels, is_sorted)
-        both = prepare(anchors, anchor_labels, rows, own, own.values)
+    if contrast is None:
+        own = order(anchors.labels, rule.is_sorted)
+        both = prepare(anchors, rows, own, own.values)
         return both, both
-    if anchor_labels.dtype != contrast_labels.dtype:
-        anchor_labels, contrast_labels = anchor_labels.long(), contrast_labels.long()
-    by, contrast_by = order(anchor_labels, is_sorted), order(contrast_labels, is_sorted)
-    a = prepare(anchors, anchor_labels, rows, by, contrast_by.values)
-    return a, prepare(contrast, contrast_labels, rows, contrast_by, contrast_by.values)
+    if anchors.labels.dtype != contrast.labels.dtype:
+        anchors, contrast = (x._replace(labels=x.labels.long()) for x in (anchors, contrast))
+    by, contrast_by = (order(x.labels, rule.is_sorted) for x in (anchors, contrast))
+    a = prepare(anchors, rows, by, contrast_by.values)
+    return a, prepare(contrast, rows, contrast_by, contrast_by.values)
 
 
 def precision(dtype: torch.dtype, fixed: bool) -> str:
@@ -188,7 +177,7 @@ class Sums(NamedTuple):
     maxima: Tensor | None  # [slots, N], what they are relative to; None: to 0
 
 
-def numbering(x: Rows, y: Rows, pairs: Pairs, x_anchors: bool) -> tuple[tuple[Any, ...], dict[str, bool]]:
+def numbering(x: Prepared, y: Prepared, pairs: Pairs, x_anchors: bool) -> tuple[tuple[Any, ...], dict[str, bool]]:
     """Arguments and options of a kernel of tiles, by which a row knows its place among the contrast rows."""
     diagonal, mined = pairs.diagonal is not None, pairs.mined is not None
     how = {"DIAGONAL": diagonal, "MINED": mined, "X_SORTED": x.source is None, "Y_SORTED": y.source is None}
@@ -199,9 +188,9 @@ def numbering(x: Rows, y: Rows, pairs: Pairs, x_anchors: bool) -> tuple[tuple[An
 
 
 def partial_sums(
-    a: Rows, c: Rows, temperature: Tensor, own: bool, negatives: bool, fixed: bool, pairs: Pairs = ALL_PAIRS,
-    x_anchors: bool = True,
-) -> Sums:  # fmt: skip
+    a: Prepared, c: Prepared, rule: Rule, own: bool, fixed: bool, pairs: Pairs = ALL_PAIRS, x_anchors: bool = True
+) -> Sums:
+    """``fixed``: with a fixed shift, which not all rows let a rule have."""
     numbers, how = numbering(a, c, pairs, x_anchors)
     result: list[Sums] = []
 
@@ -220,45 +209,36 @@ def partial_sums(
         block_d = launch_table.width(a.D)
         launch(
             info_nce_sums_kernel, (splits, groups) if own else (groups, splits), a.x, a.labels, c.x, c.labels,
-            temperature, sums, maxima, a.n, c.n, size_x, size_y, groups, *numbers, D=a.D, SELF=own, **how,
-            NEGATIVES=negatives, FIXED=fixed, PRECISION=precision(a.x.dtype, fixed), **tile(row, block_d),
+            rule.temperature, sums, maxima, a.n, c.n, size_x, size_y, groups, *numbers, D=a.D, SELF=own, **how,
+            NEGATIVES=rule.denominator == "negatives", FIXED=fixed, PRECISION=precision(a.x.dtype, fixed),
+            **tile(row, block_d),
         )  # fmt: skip
         result[:] = [Sums(sums, maxima)]
 
-    kernel = "sums_online" if not fixed else "sums" if own and negatives else "sums_any"
+    kernel = "sums_online" if not fixed else "sums" if own and rule.denominator == "negatives" else "sums_any"
     if pairs.mined is not None:
         kernel = "sums_mined"
     launch_table.run(kernel, architecture(a.x), a.x.element_size(), launch_table.width(a.D), start)
     return result[0]
 
 
-def info_nce(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    denominator: str,
-    rows: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    N = anchors.shape[0]
-    loss, log_sum, weight = (anchors.new_empty(N, dtype=torch.float32) for _ in range(3))
-    num_positives = anchors.new_empty(N, dtype=torch.int32)
+def info_nce(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    N = anchors.x.shape[0]
+    loss, log_sum, weight = (anchors.x.new_empty(N, dtype=torch.float32) for _ in range(3))
+    num_positives = anchors.x.new_empty(N, dtype=torch.int32)
     if N == 0:
         return loss, log_sum, weight, num_positives
-    own, negatives, fixed = contrast is None, denominator == "negatives", fixed_shift and rows != "any"
-    a, c = prepare_both(anchors, anchor_labels, contrast, contrast_labels, rows, is_sorted)
-    sums = partial_sums(a, c, temperature, own, negatives, fixed)
+    own, fixed = contrast is None, rule.fixed_shift and rows != "any"
+    a, c = prepare_both(anchors, contrast, rule, rows)
+    sums = partial_sums(a, c, rule, own, fixed)
     block_d = launch_table.width(a.D)
 
     def start(row: Launch) -> None:
         launch(
-            info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), a.x, a.labels, c.x, c.labels, a.source, temperature,
-            sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n,
+            info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), a.x, a.labels, c.x, c.labels, a.source,
+            rule.temperature, sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n,
             sums.sums.shape[0], *(None,) * 5, D=a.D, SELF=own, DIAGONAL=False, MINED=False, GIVEN=False, Y_SORTED=True,
-            NEGATIVES=negatives, FIXED=fixed, SORTED=a.source is None,
+            NEGATIVES=rule.denominator == "negatives", FIXED=fixed, SORTED=a.source is None,
             PRECISION=precision(a.x.dtype, fixed), SLOTS=16,
             **tile(row, block_d),
         )  # fmt: skip
@@ -267,12 +247,39 @@ def info_nce(
     return loss, log_sum, weight, num_positives
 
 
+def gradient_terms(
+    x: Prepared, of: Statistics | None, rule: Rule, fixed: bool, largest: Tensor | None
+) -> Tensor | None:
+    """What the gradient needs of anchors, [3, n], in the order of their rows."""
+    if of is None:
+        return None
+    terms = x.x.new_empty(3, x.n, dtype=torch.float32)
+    d_loss, *found = of
+    launch(
+        info_nce_terms_kernel, (cdiv(x.n, 256),), d_loss, *(each.contiguous() for each in found), x.source,
+        rule.temperature, largest, terms, x.n, d_loss.stride(0), NEGATIVES=rule.denominator == "negatives", FIXED=fixed,
+        SORTED=x.source is None, SCALED=largest is not None, BLOCK=256, **ASSERTIONS,
+    )  # fmt: skip
+    return terms
+
+
+class Sides(NamedTuple):
+    """What the rows and the columns of a gradient are as anchors, [3, n] each; None: they are none."""
+
+    x_terms: Tensor | None
+    y_terms: Tensor | None
+    largest: Tensor | None  # [] |d_loss|, by which terms were divided; None: they were not
+
+    def swapped(self) -> "Sides":
+        return Sides(self.y_terms, self.x_terms, self.largest)
+
+
 def gradient(
-    x: Rows, y: Rows, x_terms: Tensor | None, y_terms: Tensor | None, temperature: Tensor, largest: Tensor | None,
-    D: int, negatives: bool, fixed: bool, along: Tensor | None, pairs: Pairs = ALL_PAIRS, x_anchors: bool = True,
-    dtype: torch.dtype | None = None,
+    x: Prepared, y: Prepared, sides: Sides, rule: Rule, fixed: bool, D: int, along: Tensor | None,
+    pairs: Pairs = ALL_PAIRS, x_anchors: bool = True, dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
     """Gradient of the rows that x was prepared from, [N, D]; of anchors, of contrast rows, or of both if x is y."""
+    x_terms, y_terms, largest = sides
     d_x = x.x.new_empty(x.n, D, dtype=dtype)
     numbers, how = numbering(x, y, pairs, x_anchors)
     in_two_steps = along is not None or x.inv_norm is not None
@@ -282,11 +289,11 @@ def gradient(
     def start(row: Launch) -> None:
         launch(
             info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), x.x, x.labels, x_terms, y.x, y.labels, y_terms,
-            None if in_two_steps else x.source, temperature, largest, d_rows, x.n, y.n, *numbers,
+            None if in_two_steps else x.source, rule.temperature, largest, d_rows, x.n, y.n, *numbers,
             D_OUT=int(d_rows.shape[1]), D=x.D, **how,
-            SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None, NEGATIVES=negatives,
-            FIXED=fixed, SORTED=in_two_steps or x.source is None, SCALED=largest is not None,
-            PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d),
+            SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None,
+            NEGATIVES=rule.denominator == "negatives", FIXED=fixed, SORTED=in_two_steps or x.source is None,
+            SCALED=largest is not None, PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d),
         )  # fmt: skip
 
     both = x is not y and x_terms is not None and y_terms is not None
@@ -305,47 +312,31 @@ def gradient(
 
 
 def info_nce_backward(
-    d_loss: Tensor,
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    log_sum: Tensor,
-    weight: Tensor,
-    num_positives: Tensor,
-    denominator: str,
-    rows: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    output_mask: list[bool],
+    statistics: Statistics, anchors: Rows, contrast: Rows | None, rule: Rule, rows: str, output_mask: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    N, D = anchors.shape
-    own, negatives, fixed = contrast is None, denominator == "negatives", fixed_shift and rows != "any"
+    x = anchors.x
+    N, D = x.shape
+    own, fixed = contrast is None, rule.fixed_shift and rows != "any"
     wants_contrast = output_mask[1] and not own
-    nothing, d_contrast = anchors.new_empty(0), anchors.new_empty(0)
-    d_temperature = torch.empty_like(temperature)
+    nothing, d_contrast = x.new_empty(0), x.new_empty(0)
+    d_temperature = torch.empty_like(rule.temperature)
     if N == 0:
         d_temperature.zero_()
         if wants_contrast and contrast is not None:
-            d_contrast = torch.zeros_like(contrast, memory_format=torch.contiguous_format)
-        return anchors.new_empty(N, D) if output_mask[0] else nothing, d_contrast, d_temperature
-    a, c = prepare_both(anchors, anchor_labels, contrast, contrast_labels, rows, is_sorted)
-    largest = d_loss.abs().amax().float() if anchors.dtype == torch.float16 else None
-    terms = anchors.new_empty(3, N, dtype=torch.float32)
-    launch(
-        info_nce_terms_kernel, (cdiv(N, 256),), d_loss, log_sum.contiguous(), weight.contiguous(),
-        num_positives.contiguous(), a.source, temperature, largest, terms, N, d_loss.stride(0), NEGATIVES=negatives,
-        FIXED=fixed, SORTED=a.source is None, SCALED=largest is not None, BLOCK=256, **ASSERTIONS,
-    )  # fmt: skip
+            d_contrast = torch.zeros_like(contrast.x, memory_format=torch.contiguous_format)
+        return x.new_empty(N, D) if output_mask[0] else nothing, d_contrast, d_temperature
+    a, c = prepare_both(anchors, contrast, rule, rows)
+    largest = statistics.d_loss.abs().amax().float() if x.dtype == torch.float16 else None
+    terms = gradient_terms(a, statistics, rule, fixed, largest)
+    sides = Sides(terms, terms if own else None, largest)
     d_anchors = nothing
     if output_mask[0] or output_mask[2]:
-        along = anchors.new_empty(N, dtype=torch.float32) if output_mask[2] else None
-        d_anchors = gradient(a, c, terms, terms if own else None, temperature, largest, D, negatives, fixed, along)
+        along = x.new_empty(N, dtype=torch.float32) if output_mask[2] else None
+        d_anchors = gradient(a, c, sides, rule, fixed, D, along)
         if along is not None:  # sum_ij G_ij s_ij, which self contrast counts twice
-            d_temperature = (along.sum() * (-0.5 if own else -1.0) / temperature).to(temperature.dtype)
+            d_temperature = (along.sum() * (-0.5 if own else -1.0) / rule.temperature).to(rule.temperature.dtype)
     if wants_contrast and c.n == 0:
-        d_contrast = anchors.new_empty(0, D)
+        d_contrast = x.new_empty(0, D)
     elif wants_contrast:
-        d_contrast = gradient(c, a, None, terms, temperature, largest, D, negatives, fixed, None)
+        d_contrast = gradient(c, a, sides.swapped(), rule, fixed, D, None)
     return d_anchors if output_mask[0] else nothing, d_contrast, d_temperature

@@ -10,6 +10,7 @@ float32 and sums of e^s need no shift at all. Otherwise sums are kept relative t
 
 import triton
 import triton.language as tl
+
 from fastpixcon.kernels.common import dot
 
 

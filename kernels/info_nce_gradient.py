@@ -2,6 +2,7 @@
 
 import triton
 import triton.language as tl
+
 from fastpixcon.kernels.common import (
     LEAST_ROWS,
     LOG2_E,

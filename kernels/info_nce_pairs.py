@@ -5,6 +5,7 @@ A row has a number: where it lies among the contrast rows as they came. A pair o
 
 import triton
 import triton.language as tl
+
 from fastpixcon.kernels.common import hash32, mix32
 
 BATCH_STREAM = tl.constexpr(0x6A7C)  # draws of pairs with rows of the batch

@@ -2,6 +2,7 @@
 
 import triton
 import triton.language as tl
+
 from fastpixcon.kernels.common import LN_2, LOG2_E, dot, is_temperature, rounded_product, softplus_sigmoid
 from fastpixcon.kernels.info_nce_blocks import (
     blocks_between,

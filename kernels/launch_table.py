@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+
 from fastpixcon.kernels.common import INTERPRETING, power_of_two
 
 AUTOTUNE = os.environ.get("FASTPIXCON_AUTOTUNE", "0") == "1"

@@ -3,8 +3,9 @@ its place, then every row is copied to its own. No atomics: the order of the row
 
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import ASSERTIONS, cast, cdiv, launch, power_of_two
 from torch import Tensor
+
+from fastpixcon.kernels.common import ASSERTIONS, cast, cdiv, launch, power_of_two
 
 SCAN = 1024  # labels at a time
 LARGEST = tl.constexpr(2**62)

@@ -4,6 +4,8 @@ anchors only, and a launch that adds up the splits. Anchors are visited in the o
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import architecture, cdiv, launch, rounded_product, softplus_sigmoid
 from fastpixcon.kernels.info_nce import order, precision
@@ -19,7 +21,7 @@ from fastpixcon.kernels.memory_sums_blocks import (
     short_labels,
     split,
 )
-from torch import Tensor
+from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
 
 @triton.jit
@@ -125,29 +127,18 @@ def memory_pulls_kernel(
 
 
 def memory_positives(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    bank: Tensor,
-    bank_labels: Tensor,
-    temperature: Tensor,
-    log_sum: Tensor,
-    denominator: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    first_anchor: int,
-    mined: Tensor | None,
-    seed: Tensor | None,
-    wants_pull: bool,
+    anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, log_sum: Tensor, wants_pull: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    N, D = anchors.shape
-    K, S, _ = bank.shape
+    N, D = anchors.x.shape
+    K, S, _ = bank.x.shape
     loss, weight = log_sum.new_empty(N), log_sum.new_empty(N)
     count = log_sum.new_empty(N, dtype=torch.int32)
-    pull = log_sum.new_empty(anchors.shape if wants_pull else (0,))
+    pull = log_sum.new_empty(anchors.x.shape if wants_pull else (0,))
     if N == 0:
         return loss, weight, count, pull
-    x, y, labels = rows_in_line(anchors), rows_in_line(bank), short_labels(anchor_labels)
-    source = order(labels, is_sorted).source
+    x, y, labels = rows_in_line(anchors.x), rows_in_line(bank.x), short_labels(anchors.labels)
+    source = order(labels, rule.is_sorted).source
+    diagonal, mined, seed = pairs
     mined = None if mined is None else mined.contiguous()
     block_d = launch_table.width(D)
 
@@ -157,11 +148,11 @@ def memory_positives(
         losses, weights, counts = loss.new_empty(splits, N), loss.new_empty(splits, N), count.new_empty(splits, N)
         pulls = loss.new_empty(splits, N, D) if wants_pull else None
         launch(
-            memory_positives_kernel, (blocks, splits), x, labels, source, y, bank_labels, temperature,
-            log_sum.contiguous(), mined, seed, losses, weights, counts, pulls, N, K, S, first_anchor, x.stride(0),
-            y.stride(0), y.stride(1), *bank_labels.stride(), D=D, NEGATIVES=denominator == "negatives",
-            SORTED=source is None, MINED=mined is not None, PULL=wants_pull, PRECISION=precision(x.dtype, fixed_shift),
-            **options(row, block_d),
+            memory_positives_kernel, (blocks, splits), x, labels, source, y, bank.labels, rule.temperature,
+            log_sum.contiguous(), mined, seed, losses, weights, counts, pulls, N, K, S, diagonal or 0, x.stride(0),
+            y.stride(0), y.stride(1), *bank.labels.stride(), D=D, NEGATIVES=rule.denominator == "negatives",
+            SORTED=source is None, MINED=mined is not None, PULL=wants_pull,
+            PRECISION=precision(x.dtype, rule.fixed_shift), **options(row, block_d),
         )  # fmt: skip
         block = max(1, 2048 // block_d) if wants_pull else 128
         launch(

@@ -13,9 +13,10 @@ Keys of different pixels of an image differ, as the hash is a bijection of the l
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastpixcon.kernels.common import ASSERTIONS, MEMORY_STREAM, cast, cdiv, hash32, launch, normalize, power_of_two
 from fastpixcon.kernels.gather_normalize import gather_normalize
-from torch import Tensor
 
 SCAN = 1024  # pixels at a time
 CHUNK = 64  # candidates at a time

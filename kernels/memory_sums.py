@@ -7,6 +7,8 @@ Where a block of anchors is of one class, the rows of that class have no part in
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import (
     ASSERTIONS,
@@ -32,7 +34,7 @@ from fastpixcon.kernels.memory_sums_blocks import (
     short_labels,
     split,
 )
-from torch import Tensor
+from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
 
 @triton.jit
@@ -157,28 +159,16 @@ def memory_means_kernel(
         tl.store(mean_ptr + at, mean, mask=all_here)
 
 
-def memory_sums(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    bank: Tensor,
-    bank_labels: Tensor,
-    temperature: Tensor,
-    denominator: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    first_anchor: int,
-    mined: Tensor | None,
-    seed: Tensor | None,
-    wants_mean: bool,
-) -> tuple[Tensor, Tensor]:
-    N, D = anchors.shape
-    K, S, _ = bank.shape
-    log_sum = anchors.new_empty(N, dtype=torch.float32)
-    mean = anchors.new_empty(anchors.shape if wants_mean else (0,), dtype=torch.float32)
+def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_mean: bool) -> tuple[Tensor, Tensor]:
+    N, D = anchors.x.shape
+    K, S, _ = bank.x.shape
+    log_sum = anchors.x.new_empty(N, dtype=torch.float32)
+    mean = anchors.x.new_empty(anchors.x.shape if wants_mean else (0,), dtype=torch.float32)
     if N == 0:
         return log_sum, mean
-    x, y, labels = rows_in_line(anchors), rows_in_line(bank), short_labels(anchor_labels)
-    fixed = fixed_shift and anchors.dtype != torch.float16  # which has no exponents for e^s
+    x, y, labels = rows_in_line(anchors.x), rows_in_line(bank.x), short_labels(anchors.labels)
+    fixed = rule.fixed_shift and x.dtype != torch.float16  # which has no exponents for e^s
+    diagonal, mined, seed = pairs
     mined = None if mined is None else mined.contiguous()
     block_d = launch_table.width(D)
 
@@ -189,15 +179,16 @@ def memory_sums(
         maxima = None if fixed else torch.empty_like(sums)
         means = log_sum.new_empty(splits, N, D) if wants_mean else None
         launch(
-            memory_sums_kernel, (blocks, splits), x, labels, y, bank_labels, temperature, mined, seed, sums, maxima,
-            means, N, K, S, first_anchor, x.stride(0), y.stride(0), y.stride(1), *bank_labels.stride(), D=D,
-            NEGATIVES=denominator == "negatives", FIXED=fixed, MINED=mined is not None, MEAN=wants_mean,
+            memory_sums_kernel, (blocks, splits), x, labels, y, bank.labels, rule.temperature, mined, seed, sums,
+            maxima, means, N, K, S, diagonal or 0, x.stride(0), y.stride(0), y.stride(1), *bank.labels.stride(), D=D,
+            NEGATIVES=rule.denominator == "negatives", FIXED=fixed, MINED=mined is not None, MEAN=wants_mean,
             PRECISION=precision(x.dtype, fixed), **options(row, block_d),
         )  # fmt: skip
         block = max(1, 2048 // block_d) if wants_mean else 128
         launch(
-            memory_means_kernel, (cdiv(N, block),), sums, maxima, means, temperature, log_sum, mean, N, splits, D=D,
-            FIXED=fixed, MEAN=wants_mean, BLOCK=block, BLOCK_D=block_d if wants_mean else 1, num_warps=4, **ASSERTIONS,
+            memory_means_kernel, (cdiv(N, block),), sums, maxima, means, rule.temperature, log_sum, mean, N, splits,
+            D=D, FIXED=fixed, MEAN=wants_mean, BLOCK=block, BLOCK_D=block_d if wants_mean else 1, num_warps=4,
+            **ASSERTIONS,
         )  # fmt: skip
 
     kernel = "memory_sums_mined" if mined is not None else "memory_sums" if fixed else "memory_sums_online"

@@ -8,9 +8,10 @@ anchors keep a whole GPU busy; partial sums of the splits are added in their ord
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastpixcon.kernels.common import LEAST_ROWS, cast, cdiv, dot, multiprocessors
 from fastpixcon.kernels.launch_table import Launch
-from torch import Tensor
 
 MOST_PARTIAL = 1 << 26  # bytes of partial rows
 

@@ -8,12 +8,14 @@ take the bins from the top.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import architecture, cdiv, launch
 from fastpixcon.kernels.info_nce import precision
 from fastpixcon.kernels.launch_table import Launch
 from fastpixcon.kernels.memory_sums_blocks import cosines, load_part, options, range_of_split, rows_in_line, split
-from torch import Tensor
+from fastpixcon.values import BankRows, Rows
 
 BINS = 1024  # as in the contract
 MOST_ANCHORS = 8192  # of a chunk: 64 MiB of counts
@@ -109,26 +111,23 @@ def mining_thresholds_kernel(
 
 
 def mining_thresholds(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
+    anchors: Rows,
+    contrast: Rows | None,
     diagonal: int | None,
-    bank: Tensor | None,
-    bank_labels: Tensor | None,
+    bank: BankRows | None,
     negatives: str,
     positives: str,
     fraction: float,
     keep: list[int],
 ) -> Tensor:
-    N, D = anchors.shape
-    mined = anchors.new_empty(4, N, dtype=torch.float32)
-    x = rows_in_line(anchors)
+    N, D = anchors.x.shape
+    mined = anchors.x.new_empty(4, N, dtype=torch.float32)
+    x, anchor_labels = rows_in_line(anchors.x), anchors.labels
     sets: list[tuple[Tensor, Tensor, int | None]] = []
-    if contrast is not None and contrast_labels is not None:
-        sets.append((contrast[None], contrast_labels[None], diagonal))  # of one class, as a bank
-    if bank is not None and bank_labels is not None:
-        sets.append((bank, bank_labels, None))
+    if contrast is not None:
+        sets.append((contrast.x[None], contrast.labels[None], diagonal))  # of one class, as a bank
+    if bank is not None:
+        sets.append((*bank, None))
     kinds = KIND[negatives], KIND[positives]
     block_d = launch_table.width(D)
 

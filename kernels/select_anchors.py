@@ -14,8 +14,9 @@ import math
 import torch
 import triton
 import triton.language as tl
-from fastpixcon.kernels.common import ASSERTIONS, SEGMENT_STREAM, cdiv, hash32, launch, power_of_two
 from torch import Tensor
+
+from fastpixcon.kernels.common import ASSERTIONS, SEGMENT_STREAM, cdiv, hash32, launch, power_of_two
 
 BLOCK = 1024  # pixels a program
 CHOOSE = 1024  # segments at a time

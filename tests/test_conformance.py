@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fastpixcon.ops import define
 from fastpixcon.reference.contrast_gradient import d_logits
-from fastpixcon.reference.contrast_sums import Pairs
-from fastpixcon.reference.info_nce import prepare
+from fastpixcon.reference.contrast_sums import These
+from fastpixcon.reference.info_nce import masks_of, prepare
 from fastpixcon.testing import (
     CASES,
     GatherCase,
@@ -24,6 +24,7 @@ from fastpixcon.testing import (
     float64,
 )
 from fastpixcon.testing.rounding import spread_of_products, spread_of_total
+from fastpixcon.values import Statistics
 
 OUTPUTS = {
     "info_nce": ("loss", "log_sum", "weight", "num_positives"),
@@ -105,16 +106,13 @@ def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> 
 
 
 def info_nce_rounding(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> tuple[float, float, float]:
-    x, y, contrast, z, temperature, denominator, rows, *_ = float64(arguments)
-    _, log_sum, weight, count = reference("info_nce")(*float64(arguments))
-    a, a_inverse = prepare(x, y, rows)
-    c, c_inverse = (a, a_inverse) if contrast is None else prepare(contrast, z, rows)
-    z = y if contrast is None else z
-    itself = torch.eye(len(a), dtype=torch.bool) if contrast is None else torch.zeros((), dtype=torch.bool)
-    both = (y != -1)[:, None] & (z != -1) & ~itself
-    same = y[:, None] == z
-    these = Pairs(a @ c.T, both & same, both & ~same)
-    weights = d_logits(these, temperature, d_loss.double(), log_sum, weight, count, denominator)
+    given = float64(arguments)
+    _, *found = reference("info_nce")(*given)
+    anchors, contrast, rule, rows = define.OPERATORS["info_nce"].values(given).values()
+    a, a_inverse = prepare(anchors, rows)
+    c, c_inverse = (a, a_inverse) if contrast is None else prepare(contrast, rows)
+    these = These(a @ c.T, *masks_of(anchors, contrast))
+    weights = d_logits(these, rule, Statistics(d_loss.double(), *found))
     return rounding_scales(weights, contrast is None, a, c, (a_inverse, c_inverse), case.temperature)
 
 
@@ -314,11 +312,11 @@ def test_output_mask(mask: tuple[bool, bool, bool], M: int | None, operators: Ba
 
 
 @pytest.mark.parametrize(("backend", "operator"), list(define.IMPLEMENTATIONS), ids=str)
-def test_python_launcher_has_the_arguments_of_the_schema(backend: str, operator: str) -> None:
-    schema = torch._C.parse_schema(f"{operator}{define.OPERATORS[operator]}")
+def test_python_launcher_has_the_arguments_of_the_contract(backend: str, operator: str) -> None:
     module, function = define.IMPLEMENTATIONS[backend, operator].split(":")
     launcher = inspect.signature(getattr(importlib.import_module(module), function))
-    assert list(launcher.parameters) == [argument.name for argument in schema.arguments]
+    assert list(launcher.parameters) == [argument.name for argument in define.OPERATORS[operator].arguments]
+    schema = torch._C.parse_schema(f"{operator}{define.OPERATORS[operator].schema}")
     if operator in OUTPUTS:
         assert tuple(x.name for x in schema.returns) == OUTPUTS[operator]
 
@@ -340,12 +338,12 @@ GRADCHECK = [
 @pytest.mark.parametrize("rows", ["raw", "any"])
 @pytest.mark.parametrize("case", GRADCHECK, ids=str)
 def test_gradcheck_info_nce(case: InfoNCECase, rows: str) -> None:
-    anchors, y, contrast, z, temperature, denominator, _, *known = case.arguments()
+    anchors, y, contrast, z, temperature, *known, _ = case.arguments()
     op = reference("info_nce")
     inputs = [x.requires_grad_() for x in (anchors, temperature, *(() if contrast is None else (contrast,)))]
 
     def loss(anchors: Tensor, temperature: Tensor, contrast: Tensor | None = None) -> Tensor:
-        return op(anchors, y, contrast, z, temperature, denominator, rows, *known)[0]
+        return op(anchors, y, contrast, z, temperature, *known, rows)[0]
 
     assert torch.autograd.gradcheck(loss, inputs)
 

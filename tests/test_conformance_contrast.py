@@ -9,9 +9,10 @@ from test_conformance import ODD_THREADS, as_tuple, on_cpu, reference, rounding_
 from tested_backends import Backend
 from torch import Tensor
 
+from fastpixcon.ops import define
 from fastpixcon.ops.mining_thresholds import BINS
 from fastpixcon.reference.contrast_gradient import d_logits
-from fastpixcon.reference.contrast_sums import Pairs, batch_pairs
+from fastpixcon.reference.contrast_sums import batch_pairs
 from fastpixcon.reference.memory_rows import MIN_MEAN
 from fastpixcon.testing import (
     CASES,
@@ -88,16 +89,14 @@ def gradient_arguments(case: ContrastCase) -> list[Any]:
 
 
 def contrast_rounding(case: ContrastCase, arguments: list[Any]) -> tuple[float, float, float]:
-    d_loss, column_d_loss, a, y, c, z, temperature, *sums, denominator, _, _, diagonal, mined, seed, _ = float64(
-        arguments
-    )
-    these = batch_pairs(a, y, c, z, diagonal, mined, seed)
-    weights = d_logits(these, temperature, d_loss, *sums[:3], denominator)
-    if column_d_loss is not None:
-        transposed = Pairs(*(x.T for x in these))
-        weights = weights + d_logits(transposed, temperature, column_d_loss, *sums[3:], denominator).T
-    columns, ones = a if c is None else c, weights.new_ones(())
-    return rounding_scales(weights, c is None, a, columns, (ones, ones), case.temperature)
+    given = define.OPERATORS["contrast_gradient"].values(float64(arguments))
+    anchors, contrast, rule = given["anchors"], given["contrast"], given["rule"]
+    these = batch_pairs(anchors, contrast, given["pairs"])
+    weights = d_logits(these, rule, given["statistics"])
+    if given["columns"] is not None:
+        weights = weights + d_logits(these.transposed(), rule, given["columns"]).T
+    columns, ones = anchors.x if contrast is None else contrast.x, weights.new_ones(())
+    return rounding_scales(weights, contrast is None, anchors.x, columns, (ones, ones), case.temperature)
 
 
 @pytest.mark.parametrize("case", CASES["contrast_gradient"], ids=str)
@@ -105,7 +104,7 @@ def test_contrast_gradient(case: ContrastCase, operators: Backend, threads: Call
     op = operators.op("contrast_gradient", case.dtype, case.D)
     threads(ODD_THREADS)
     arguments = gradient_arguments(case)
-    d_losses = [x for x in arguments[:2] if x is not None]
+    d_losses = [x for x in (arguments[0], arguments[4]) if x is not None]  # of the rows, of the columns
     unit = float(torch.cat(d_losses).double().norm()) / case.temperature
     of_temperature = (0.1 if case.dtype == torch.float32 else 0.5) * unit / case.temperature
     scales = (0.05 * unit, 0.05 * unit, of_temperature)

@@ -15,9 +15,10 @@ from fastpixcon import contrast
 from fastpixcon.ops.mining_thresholds import KINDS
 from fastpixcon.reference.contrast_sums import bank_pairs, batch_pairs
 from fastpixcon.testing import assert_as_accurate
+from fastpixcon.values import ALL_PAIRS, BankRows, Rows, Rule
 
 
-class Rows:
+class Content:
     """Of a memory bank."""
 
     def __init__(self, rows: Tensor, labels: Tensor) -> None:
@@ -57,7 +58,11 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def arguments(p: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Rows | None]:
+def doubled(rows: Rows) -> Rows:
+    return rows._replace(x=rows.x.double())
+
+
+def arguments(p: dict[str, Any]) -> tuple[Rows, Rows | None, Content | None]:
     generator = torch.Generator().manual_seed(p["seed"])
     toward = torch.randn(p["classes"], p["D"], generator=generator)
 
@@ -65,39 +70,33 @@ def arguments(p: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None, Tensor 
         x = torch.randn(*labels.shape, p["D"], generator=generator) + toward[labels]
         return torch.nn.functional.normalize(x, dim=-1).to(p["dtype"])
 
-    def side(count: int) -> tuple[Tensor, Tensor]:
+    def side(count: int) -> Rows:
         labels = torch.randint(p["classes"], (count,), generator=generator)
         x = rows(labels)
-        return x, labels.masked_fill(torch.rand(count, generator=generator) < p["ignored"], -1)
+        return Rows(x, labels.masked_fill(torch.rand(count, generator=generator) < p["ignored"], -1))
 
-    anchors, y = side(p["N"])
-    c, z = (None, None) if p["separate"] is None else side(p["separate"])
+    anchors = side(p["N"])
+    other = None if p["separate"] is None else side(p["separate"])
     bank = None
     if p["S"] is not None:
         labels = torch.arange(p["classes"])[:, None].repeat(1, p["S"])
         content = rows(labels)
         empty = torch.rand(labels.shape, generator=generator) >= p["filled"]
-        bank = Rows(content, labels.masked_fill(empty, -1).int())
-    return anchors, y, c, z, bank
+        bank = Content(content, labels.masked_fill(empty, -1).int())
+    return anchors, other, bank
 
 
 @pytest.fixture
 def with_thresholds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Tensor], Tensor]], None]:
     """Lets losses keep the pairs of other thresholds than they found, ``replace(found)``."""
-    original = contrast.choose
+    original = contrast.call
 
     def use(replace: Callable[[Tensor], Tensor]) -> None:
-        def choose(name: str, *rest: Any) -> Any:
-            op = original(name, *rest)
-            if name != "mining_thresholds":
-                return op
+        def call(operator: str, *rest: Any) -> Any:
+            result = original(operator, *rest)
+            return replace(result) if operator == "mining_thresholds" else result
 
-            def thresholds(*arguments: Any) -> Tensor:
-                return replace(op(*arguments))
-
-            return thresholds
-
-        monkeypatch.setattr(contrast, "choose", choose)
+        monkeypatch.setattr(contrast, "call", call)
 
     return use
 
@@ -109,14 +108,14 @@ def test_every_combination_is_as_accurate_as_the_reference(
 ) -> None:
     hypothesis.assume(p["contrast_with"] != "memory" or p["S"] is not None)
     p["contrast_with"] = "both" if p["S"] is None else p["contrast_with"]
-    anchors, y, c, z, bank = arguments(p)
+    anchors, other, bank = arguments(p)
     mining = None if p["mining"] is None else fpc.Mining(*p["mining"], fraction=0.4, keep=(5, 20))
     cosines = []
     if p["contrast_with"] != "memory":
-        wide = [None if x is None else x.double() for x in (anchors, c)]
-        cosines.append(batch_pairs(wide[0], y, wide[1], z, None, None, None).cosine)
+        cosines.append(batch_pairs(doubled(anchors), None if other is None else doubled(other), ALL_PAIRS).cosine)
     if bank is not None and p["contrast_with"] != "batch":
-        cosines.append(bank_pairs(anchors.double(), y, bank.rows.double(), bank.labels, 0, None, None).cosine)
+        rows = BankRows(bank.rows.double(), bank.labels)
+        cosines.append(bank_pairs(doubled(anchors), rows, ALL_PAIRS).cosine)
     kept: list[Tensor] = []
 
     def once(mined: Tensor) -> Tensor:
@@ -127,22 +126,16 @@ def test_every_combination_is_as_accurate_as_the_reference(
     with_thresholds(once)
 
     def run(name: str, dtype: torch.dtype, device: str) -> list[Tensor]:
-        rows = [None if x is None else x.to(device, dtype).requires_grad_() for x in (anchors, c)]
+        sets = [None if x is None else Rows(x.x.to(device, dtype), x.labels.to(device)) for x in (anchors, other)]
+        rows = [None if x is None else x.x.requires_grad_() for x in sets]
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         tau = torch.tensor(p["temperature"], dtype=wide, device=device, requires_grad=True)
-        labels = [None if x is None else x.to(device) for x in (y, z)]
-        content = None if bank is None else Rows(bank.rows.to(device, dtype), bank.labels.to(device))
-        how = contrast.how_to(
-            denominator=p["denominator"],
-            fixed_shift=not p["learned"] and p["temperature"] >= 0.025,
-            is_sorted=False,
-            use_batch=p["contrast_with"] != "memory",
-            mining=mining,
-            backend=name,
-        )
+        content = None if bank is None else Content(bank.rows.to(device, dtype), bank.labels.to(device))
+        how = contrast.how_to(use_batch=p["contrast_with"] != "memory", mining=mining, backend=name)
+        rule = Rule(tau, p["denominator"], not p["learned"] and p["temperature"] >= 0.025, False)
         used = None if p["contrast_with"] == "batch" else content
         seed = torch.tensor(p["seed"], device=device)
-        loss = contrast.contrast_loss(rows[0], labels[0], rows[1], labels[1], tau, bank=used, seed=seed, how=how)
+        loss = contrast.contrast_loss(*sets, rule, bank=used, seed=seed, how=how)
         weights = torch.linspace(-1, 1, len(loss[0])).to(loss[0])
         inputs = [x for x in (*rows, tau) if x is not None]
         gradients = torch.autograd.grad((loss[0] * weights).sum(), inputs, allow_unused=True)

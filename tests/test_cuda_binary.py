@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from fastpixcon.ops import define, extension
+from fastpixcon.testing.accuracy import leaves
+from fastpixcon.values import BankRows, Pairs, Rows, Rule, Statistics
 
 if "CUDA" not in extension.build.get("devices", "").split(","):
     pytest.skip(extension.reason or "fastpixcon._C was built without CUDA kernels", allow_module_level=True)
@@ -74,22 +76,22 @@ def test_machine_code(architecture: int) -> None:
     assert not wrong
 
 
+def native(operator: str, *values: Any) -> Any:
+    return define.OVERLOADS["native", operator](*leaves(operator, *values))
+
+
 def sweep(x: torch.Tensor, labels: torch.Tensor, fixed: bool, mined: torch.Tensor | None) -> None:
     """Over a bank and over the batch, mined or not."""
-    D = x.shape[1]
-    bank, bank_labels = x.new_zeros(3, 50, D), torch.zeros(3, 50, dtype=torch.int32)
-    seed = None if mined is None else torch.tensor(0)
-    how = ("all", fixed, True, 0, mined, seed)
-    native = {name: op for (backend, name), op in define.OVERLOADS.items() if backend == "native"}
-    log_sum, _ = native["memory_sums"](x, labels, bank, bank_labels, torch.tensor(0.1), *how, True)
-    native["memory_positives"](x, labels, bank, bank_labels, torch.tensor(0.1), log_sum, *how, True)
-    sets = (x, labels, x, labels)
-    log_sum, _ = native["contrast_sums"](*sets, torch.tensor(0.1), *how[:4], False, *how[4:])
-    loss, weight, count, *_ = native["contrast_positives"](*sets, torch.tensor(0.1), log_sum, None, *how)
-    statistics = (log_sum, weight, count, None, None, None)
-    native["contrast_gradient"](loss, None, *sets, torch.tensor(0.1), *statistics, *how, [True, True, True])
-    kinds = ("hardest", "hardest", 0.1, [5, 5])
-    native["mining_thresholds"](*sets, 0, bank, bank_labels, *kinds)
+    bank = BankRows(x.new_zeros(3, 50, x.shape[1]), torch.zeros(3, 50, dtype=torch.int32))
+    pairs = Pairs(0, mined, None if mined is None else torch.tensor(0))
+    rule, rows = Rule(torch.tensor(0.1), "all", fixed, True), Rows(x, labels)
+    log_sum, _ = native("memory_sums", rows, bank, rule, pairs, True)
+    native("memory_positives", rows, bank, rule, pairs, log_sum, True)
+    log_sum, _ = native("contrast_sums", rows, rows, rule, pairs, False)
+    loss, weight, count, *_ = native("contrast_positives", rows, rows, rule, pairs, log_sum, None)
+    statistics = Statistics(loss, log_sum, weight, count)
+    native("contrast_gradient", statistics, None, rows, rows, rule, pairs, [True, True, True])
+    native("mining_thresholds", rows, rows, 0, bank, "hardest", "hardest", 0.1, [5, 5])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -103,10 +105,9 @@ def test_shared_memory_is_within_the_limit(architecture: int, dtype: torch.dtype
         for D in (1, 16, 64, 100, 128, 192, 256, 320, 512):
             x, labels = torch.zeros(300, D, dtype=dtype), torch.zeros(300, dtype=torch.int32)
             for fixed in (False, True):
-                how = (torch.tensor(0.1), "negatives", "unit", fixed, True)
-                loss, *outputs = define.OVERLOADS["native", "info_nce"](x, labels, None, None, *how)
-                backward = define.OVERLOADS["native", "info_nce_backward"]
-                backward(loss, x, labels, None, None, how[0], *outputs, *how[1:], [True, False, True])
+                given = (Rows(x, labels), None, Rule(torch.tensor(0.1), "negatives", fixed, True), "unit")
+                statistics = Statistics(*native("info_nce", *given))
+                native("info_nce_backward", statistics, *given, [True, False, True])
                 for mined in (None, torch.zeros(4, 300)):
                     sweep(x, labels, fixed, mined)
     asked = {call[0]: call[3] + static[call[0]] for call in recorder.calls}

@@ -24,6 +24,7 @@ LAYERS = [
     {"contrast"},
     {"ops"},
     {"reference", "kernels", "_C"},
+    {"values"},
 ]
 ANYWHERE = {"_version"}
 BACKEND_IMPORTS = {"reference": {"torch"}, "kernels": {"torch", "triton"}}
@@ -135,7 +136,18 @@ def test_devices_include_only_themselves_and_common(path: Path) -> None:
 
 def test_every_operator_has_the_same_file_name_everywhere() -> None:
     operators = {p.stem for p in (PACKAGE / "ops").glob("*.py")}
-    operators -= {"__init__", "backends", "calls", "checks", "define", "derivatives", "extension", "maps", "void"}
+    operators -= {
+        "__init__",
+        "backends",
+        "calls",
+        "checks",
+        "define",
+        "derivatives",
+        "extension",
+        "maps",
+        "signature",
+        "void",
+    }
     assert operators == {p.stem for p in (PACKAGE / "reference").glob("*.py")} - {"__init__"}
     kernels = {p.stem for p in (ROOT / "kernels").glob("*.py")} - {"__init__", "common", "launch_table"}
     assert {name for name in kernels if not any(name.startswith(f"{op}_") for op in operators)} <= operators

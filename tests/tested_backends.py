@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fastpixcon.ops import backends, define
+from fastpixcon.testing.accuracy import leaves
 
 # Extras, backends on the CPU, backends on a device, such as triton-cuda, and executed ones, such as native-ptx.
 REQUIRED = [name for name in os.environ.get("FASTPIXCON_REQUIRE", "").split(",") if name]
@@ -50,6 +51,11 @@ class Backend:
             message = f"backend {self}, {operator}: {why}"
             pytest.fail(message) if self.is_required and not too_wide else pytest.skip(message)
         return define.OVERLOADS[self.name, operator]
+
+    def of_values(self, operator: str) -> Callable[..., Any]:
+        """The operator, of arguments as values."""
+        op = self.op(operator)
+        return lambda *values: op(*leaves(operator, *values))
 
     def takes(self, dtype: torch.dtype) -> bool:
         return all(self.lacks(op, dtype) is None for op in define.OPERATORS)

@@ -9,6 +9,8 @@
 #include <optional>
 #include <utility>
 
+#include "common/operators.h"
+
 namespace fastpixcon {
 
 inline void check_dim(const char* name, const at::Tensor& x, int64_t dim) {
@@ -69,7 +71,8 @@ inline void check_gather_normalize_backward(const at::Tensor& d_rows, const at::
   for (const auto& x : {d_rows, inv_norm, index}) check_same_device("d_rows, inv_norm, index", x, rows);
 }
 
-inline void check_rows(const char* name, const at::Tensor& x, const at::Tensor& labels) {
+inline void check_rows(const char* name, const Rows& rows) {
+  const auto& [x, labels] = rows;
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) > 0, name, ": got shape ", x.sizes(), ", want [rows, D > 0]");
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf,
                    name, ": got dtype ", x.scalar_type(), ", want float32, bfloat16 or float16");
@@ -88,25 +91,26 @@ inline void check_temperature(double temperature) {
                     ", want a number > 0, from 2^-126 to ", kTemperatureMax);
 }
 
-inline void check_temperature_and_denominator(const at::Tensor& temperature, c10::string_view denominator) {
-  TORCH_CHECK_VALUE(temperature.numel() == 1, "temperature: got shape ", temperature.sizes(), ", want []");
-  TORCH_CHECK_VALUE(denominator == "negatives" || denominator == "all", "denominator: got ", denominator,
+inline void check_rule(const Rule& rule) {
+  TORCH_CHECK_VALUE(rule.temperature.numel() == 1, "temperature: got shape ", rule.temperature.sizes(), ", want []");
+  TORCH_CHECK_VALUE(rule.denominator == "negatives" || rule.denominator == "all", "denominator: got ", rule.denominator,
                     ", want 'negatives' or 'all'");
 }
 
-inline void check_info_nce(const at::Tensor& anchors, const at::Tensor& anchor_labels,
-                           const std::optional<at::Tensor>& contrast, const std::optional<at::Tensor>& contrast_labels,
-                           const at::Tensor& temperature, c10::string_view denominator, c10::string_view rows) {
-  check_rows("anchors", anchors, anchor_labels);
-  check_temperature_and_denominator(temperature, denominator);
-  TORCH_CHECK_VALUE(rows == "raw" || rows == "unit" || rows == "any", "rows: got ", rows,
-                    ", want 'raw', 'unit' or 'any'");
+inline void check_sets(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule) {
+  check_rows("anchors", anchors);
+  check_rule(rule);
   if (!contrast.has_value()) return;
-  TORCH_CHECK_VALUE(contrast_labels.has_value(), "contrast_labels: got None, want the labels of contrast");
-  check_rows("contrast", *contrast, *contrast_labels);
-  check_same_device("contrast", *contrast, anchors);
-  TORCH_CHECK_VALUE(contrast->size(1) == anchors.size(1), "contrast: got feature width ", contrast->size(1), ", want ",
-                    anchors.size(1), ", the width of anchors");
+  check_rows("contrast", *contrast);
+  check_same_device("contrast", contrast->x, anchors.x);
+  TORCH_CHECK_VALUE(contrast->x.size(1) == anchors.x.size(1), "contrast: got feature width ", contrast->x.size(1),
+                    ", want ", anchors.x.size(1), ", the width of anchors");
+}
+
+inline void check_info_nce(const InfoNCE& call) {
+  check_sets(call.anchors, call.contrast, call.rule);
+  TORCH_CHECK_VALUE(call.rows == "raw" || call.rows == "unit" || call.rows == "any", "rows: got ", call.rows,
+                    ", want 'raw', 'unit' or 'any'");
 }
 
 // Statistics of N anchors.
@@ -117,41 +121,51 @@ inline void check_statistic(const char* name, const at::Tensor& x, at::ScalarTyp
   check_same_device(name, x, like);
 }
 
-inline void check_statistics(const at::Tensor& rows, const at::Tensor& d_loss, const at::Tensor& log_sum,
-                             const at::Tensor& weight, const at::Tensor& count) {
+inline void check_statistics(const at::Tensor& rows, const Statistics& of) {
   const int64_t N = rows.size(0);
-  check_statistic("d_loss", d_loss, at::kFloat, N, rows);
-  check_statistic("log_sum", log_sum, at::kFloat, N, rows);
-  check_statistic("weight", weight, at::kFloat, N, rows);
-  check_statistic("num_positives", count, at::kInt, N, rows);
+  check_statistic("d_loss", of.d_loss, at::kFloat, N, rows);
+  check_statistic("log_sum", of.log_sum, at::kFloat, N, rows);
+  check_statistic("weight", of.weight, at::kFloat, N, rows);
+  check_statistic("num_positives", of.num_positives, at::kInt, N, rows);
 }
 
-inline void check_mined(const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed,
-                        const at::Tensor& anchors) {
-  if (!mined.has_value()) return;
-  check_sizes("mined", *mined, {4, anchors.size(0)});
-  check_dtype("mined", *mined, at::kFloat);
-  check_same_device("mined", *mined, anchors);
-  TORCH_CHECK_VALUE(seed.has_value(), "seed: got None, want a [] int64 tensor with mined");
-  check_dim("seed", *seed, 0);
-  check_dtype("seed", *seed, at::kLong);
-  check_same_device("seed", *seed, anchors);
+inline void check_pairs(const Pairs& pairs, const at::Tensor& anchors) {
+  if (!pairs.mined.has_value()) return;
+  check_sizes("mined", *pairs.mined, {4, anchors.size(0)});
+  check_dtype("mined", *pairs.mined, at::kFloat);
+  check_same_device("mined", *pairs.mined, anchors);
+  TORCH_CHECK_VALUE(pairs.seed.has_value(), "seed: got None, want a [] int64 tensor with mined");
+  check_dim("seed", *pairs.seed, 0);
+  check_dtype("seed", *pairs.seed, at::kLong);
+  check_same_device("seed", *pairs.seed, anchors);
 }
 
 // The steps over one contrast set of several.
-inline void check_contrast(const at::Tensor& anchors, const at::Tensor& anchor_labels,
-                           const std::optional<at::Tensor>& contrast, const std::optional<at::Tensor>& contrast_labels,
-                           const at::Tensor& temperature, c10::string_view denominator, std::optional<int64_t> diagonal,
-                           bool mutual, const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed) {
-  check_info_nce(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, "unit");
-  if (contrast.has_value()) check_dtype("contrast", *contrast, anchors.scalar_type());
-  TORCH_CHECK_VALUE(contrast.has_value() || (!mutual && diagonal.value_or(0) == 0),
+inline void check_contrast(const ContrastSet& set, bool mutual) {
+  check_sets(set.anchors, set.contrast, set.rule);
+  if (set.contrast.has_value()) check_dtype("contrast", set.contrast->x, set.anchors.x.scalar_type());
+  TORCH_CHECK_VALUE(set.contrast.has_value() || (!mutual && set.pairs.first_anchor() == 0),
                     "contrast: got None, want rows with mutual or diagonal");
-  TORCH_CHECK_VALUE(!(mutual && mined.has_value()), "mined: got thresholds, want None with mutual");
-  check_mined(mined, seed, anchors);
+  TORCH_CHECK_VALUE(!(mutual && set.pairs.mined.has_value()), "mined: got thresholds, want None with mutual");
+  check_pairs(set.pairs, set.anchors.x);
 }
 
-inline void check_bank(const at::Tensor& anchors, const at::Tensor& bank, const at::Tensor& bank_labels) {
+inline void check_contrast_positives(const ContrastPositives& call) {
+  const at::Tensor& on = call.set.anchors.x;
+  check_contrast(call.set, call.mutual());
+  check_statistic("log_sum", call.log_sum, at::kFloat, on.size(0), on);
+  if (call.mutual())
+    check_statistic("column_log_sum", *call.column_log_sum, at::kFloat, call.set.contrast->count(), on);
+}
+
+inline void check_contrast_gradient(const ContrastGradient& call) {
+  check_contrast(call.set, call.mutual());
+  check_statistics(call.set.anchors.x, call.statistics);
+  if (call.mutual()) check_statistics(call.set.contrast->x, *call.columns);
+}
+
+inline void check_bank(const at::Tensor& anchors, const BankRows& of) {
+  const auto& [bank, bank_labels] = of;
   check_dim("bank", bank, 3);
   check_dtype("bank", bank, anchors.scalar_type());
   check_same_device("bank", bank, anchors);
@@ -164,48 +178,39 @@ inline void check_bank(const at::Tensor& anchors, const at::Tensor& bank, const 
   check_same_device("bank_labels", bank_labels, anchors);
 }
 
-inline void check_memory_sums(const at::Tensor& anchors, const at::Tensor& anchor_labels, const at::Tensor& bank,
-                              const at::Tensor& bank_labels, const at::Tensor& temperature,
-                              c10::string_view denominator, const std::optional<at::Tensor>& mined,
-                              const std::optional<at::Tensor>& seed) {
-  check_rows("anchors", anchors, anchor_labels);
-  check_bank(anchors, bank, bank_labels);
-  check_temperature_and_denominator(temperature, denominator);
-  check_mined(mined, seed, anchors);
+inline void check_memory(const MemorySet& set) {
+  check_rows("anchors", set.anchors);
+  check_bank(set.anchors.x, set.bank);
+  check_rule(set.rule);
+  check_pairs(set.pairs, set.anchors.x);
 }
 
-inline void check_memory_positives(const at::Tensor& anchors, const at::Tensor& anchor_labels, const at::Tensor& bank,
-                                   const at::Tensor& bank_labels, const at::Tensor& temperature,
-                                   const at::Tensor& log_sum, c10::string_view denominator,
-                                   const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed) {
-  check_memory_sums(anchors, anchor_labels, bank, bank_labels, temperature, denominator, mined, seed);
-  check_statistic("log_sum", log_sum, at::kFloat, anchors.size(0), anchors);
+inline void check_memory_positives(const MemoryPositives& call) {
+  const at::Tensor& on = call.set.anchors.x;
+  check_memory(call.set);
+  check_statistic("log_sum", call.log_sum, at::kFloat, on.size(0), on);
 }
 
-inline void check_mining_thresholds(const at::Tensor& anchors, const at::Tensor& anchor_labels,
-                                    const std::optional<at::Tensor>& contrast,
-                                    const std::optional<at::Tensor>& contrast_labels,
-                                    const std::optional<at::Tensor>& bank, const std::optional<at::Tensor>& bank_labels,
-                                    c10::string_view negatives, c10::string_view positives, double fraction,
-                                    at::IntArrayRef keep) {
-  check_rows("anchors", anchors, anchor_labels);
-  TORCH_CHECK_VALUE(contrast.has_value() || bank.has_value(), "contrast, bank: got neither, want one of them");
-  if (contrast.has_value()) {
-    TORCH_CHECK_VALUE(contrast_labels.has_value(), "contrast_labels: got None, want the labels of contrast");
-    check_rows("contrast", *contrast, *contrast_labels);
-    check_dtype("contrast", *contrast, anchors.scalar_type());
-    check_same_device("contrast", *contrast, anchors);
-    check_sizes("contrast", *contrast, {contrast->size(0), anchors.size(1)});
+inline void check_mining_thresholds(const MiningThresholds& call) {
+  const at::Tensor& anchors = call.anchors.x;
+  check_rows("anchors", call.anchors);
+  TORCH_CHECK_VALUE(call.contrast.has_value() || call.bank.has_value(),
+                    "contrast, bank: got neither, want one of them");
+  if (call.contrast.has_value()) {
+    const at::Tensor& contrast = call.contrast->x;
+    check_rows("contrast", *call.contrast);
+    check_dtype("contrast", contrast, anchors.scalar_type());
+    check_same_device("contrast", contrast, anchors);
+    check_sizes("contrast", contrast, {contrast.size(0), anchors.size(1)});
   }
-  if (bank.has_value()) {
-    TORCH_CHECK_VALUE(bank_labels.has_value(), "bank_labels: got None, want the labels of bank");
-    check_bank(anchors, *bank, *bank_labels);
-  }
-  for (c10::string_view kind : {negatives, positives})
+  if (call.bank.has_value()) check_bank(anchors, *call.bank);
+  for (c10::string_view kind : {call.negatives, call.positives})
     TORCH_CHECK_VALUE(kind == "none" || kind == "hardest" || kind == "semi-hard" || kind == "random",
                       "negatives, positives: got ", kind, ", want 'none', 'hardest', 'semi-hard' or 'random'");
-  TORCH_CHECK_VALUE(fraction > 0 && fraction <= 1, "fraction: got ", fraction, ", want a number in (0, 1]");
-  TORCH_CHECK_VALUE(keep.size() == 2 && keep[0] > 0 && keep[1] > 0, "keep: got ", keep, ", want two ints > 0");
+  TORCH_CHECK_VALUE(call.fraction > 0 && call.fraction <= 1, "fraction: got ", call.fraction,
+                    ", want a number in (0, 1]");
+  TORCH_CHECK_VALUE(call.keep.size() == 2 && call.keep[0] > 0 && call.keep[1] > 0, "keep: got ", call.keep,
+                    ", want two ints > 0");
 }
 
 inline void check_memory_rows(const at::Tensor& embeddings, const at::Tensor& labels, const at::Tensor& seed,

@@ -25,13 +25,13 @@ void widen(const c10::BFloat16* from, int64_t count, float* to) {  // in a form 
 
 }  // namespace
 
-BankColumns::BankColumns(const at::Tensor& bank, const at::Tensor& labels, const TileKernels& kernels)
-    : bank_(bank.contiguous()),
-      labels_(labels.contiguous()),
+BankColumns::BankColumns(const BankRows& bank, const TileKernels& kernels)
+    : bank_(bank.x.contiguous()),
+      labels_(bank.labels.contiguous()),
       kernels_(kernels),
-      K_(bank.size(0)),
-      S_(bank.size(1)),
-      D_(bank.size(2)) {}
+      K_(bank.x.size(0)),
+      S_(bank.x.size(1)),
+      D_(bank.x.size(2)) {}
 
 bool BankColumns::load(int64_t j0, int64_t n, BlockBuffer& buffer, ColumnBlock& block) const {
   const int32_t* label = labels_.const_data_ptr<int32_t>() + j0;

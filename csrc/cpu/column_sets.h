@@ -35,7 +35,7 @@ struct BlockBuffer {
 // packed for as many anchors as a task has; the bank is never copied as a whole.
 class BankColumns {
  public:
-  BankColumns(const at::Tensor& bank, const at::Tensor& labels, const TileKernels& kernels);
+  BankColumns(const BankRows& bank, const TileKernels& kernels);
 
   int64_t size() const { return K_ * S_; }
   int64_t classes() const { return K_; }

@@ -4,7 +4,7 @@
 #include <torch/library.h>
 
 #include "common/checks.h"
-#include "cpu/contrast.h"
+#include "cpu/steps.h"
 
 namespace fastpixcon::cpu {
 namespace {
@@ -34,26 +34,19 @@ std::tuple<Tensor, Tensor, Tensor> unsorted(const Positives& of, const SortedRow
   return {loss, weight, count};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(
-    const Tensor& anchors, const Tensor& anchor_labels, const std::optional<Tensor>& contrast,
-    const std::optional<Tensor>& contrast_labels, const Tensor& temperature, const Tensor& log_sum,
-    const std::optional<Tensor>& column_log_sum, c10::string_view denominator, bool, bool,
-    std::optional<int64_t> diagonal, const std::optional<Tensor>& mined, const std::optional<Tensor>& seed) {
-  const bool mutual = column_log_sum.has_value();
-  check_contrast(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, diagonal, mutual, mined,
-                 seed);
-  check_statistic("log_sum", log_sum, at::kFloat, anchors.size(0), anchors);
-  if (mutual) check_statistic("column_log_sum", *column_log_sum, at::kFloat, contrast->size(0), anchors);
-  const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, "unit", mutual, diagonal,
-                  mining_of(mined, seed, diagonal));
-  const PositivesOfBoth of = positives(
-      p, {sorted(log_sum, p.anchors), mutual ? sorted(*column_log_sum, p.contrast()) : std::vector<double>()});
-  return std::tuple_cat(unsorted(of.rows, p.anchors, anchors.size(0), anchors),
-                        unsorted(of.columns, p.contrast(), mutual ? contrast->size(0) : 0, anchors));
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(const ContrastPositives& call) {
+  check_contrast_positives(call);
+  const Problem p(call.set, call.mutual());
+  std::vector<double> columns;
+  if (call.mutual()) columns = sorted(*call.column_log_sum, p.contrast());
+  const PositivesOfBoth of = positives(p, {sorted(call.log_sum, p.anchors), columns});
+  const Tensor& x = call.set.anchors.x;
+  return std::tuple_cat(unsorted(of.rows, p.anchors, x.size(0), x),
+                        unsorted(of.columns, p.contrast(), call.mutual() ? call.set.contrast->count() : 0, x));
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_positives", contrast_positives); }
+TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_positives", by_name<&contrast_positives>()); }
 
 }  // namespace fastpixcon::cpu

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "common/checks.h"
-#include "cpu/contrast.h"
+#include "cpu/steps.h"
 
 namespace fastpixcon::cpu {
 namespace {
@@ -22,23 +22,18 @@ Tensor unsorted(const std::vector<double>& nats, const SortedRows& set, int64_t 
   return out;
 }
 
-std::tuple<Tensor, Tensor> contrast_sums(const Tensor& anchors, const Tensor& anchor_labels,
-                                         const std::optional<Tensor>& contrast,
-                                         const std::optional<Tensor>& contrast_labels, const Tensor& temperature,
-                                         c10::string_view denominator, bool, bool, std::optional<int64_t> diagonal,
-                                         bool mutual, const std::optional<Tensor>& mined,
-                                         const std::optional<Tensor>& seed) {
-  check_contrast(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, diagonal, mutual, mined,
-                 seed);
-  const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, "unit", mutual, diagonal,
-                  mining_of(mined, seed, diagonal));
+std::tuple<Tensor, Tensor> contrast_sums(const ContrastSums& call) {
+  const auto& [set, mutual] = call;
+  check_contrast(set, mutual);
+  const Problem p(set, mutual);
   const LogSums sums = log_sums(p);
-  return {unsorted(sums.rows, p.anchors, anchors.size(0), anchors),
-          unsorted(sums.columns, p.contrast(), p.mutual ? contrast->size(0) : 0, anchors)};
+  const Tensor& x = set.anchors.x;
+  return {unsorted(sums.rows, p.anchors, x.size(0), x),
+          unsorted(sums.columns, p.contrast(), p.mutual ? set.contrast->count() : 0, x)};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_sums", contrast_sums); }
+TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_sums", by_name<&contrast_sums>()); }
 
 }  // namespace fastpixcon::cpu

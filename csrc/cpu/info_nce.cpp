@@ -53,22 +53,18 @@ std::vector<double> similarities(const Problem& p) {
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const Tensor& anchor_labels,
-                                                    const std::optional<Tensor>& contrast,
-                                                    const std::optional<Tensor>& contrast_labels,
-                                                    const Tensor& temperature, c10::string_view denominator,
-                                                    c10::string_view rows, bool, bool) {
-  check_info_nce(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
-  const Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
+std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
+  check_info_nce(call);
+  const Problem p(call);
   const SortedRows& a = p.anchors;
-  const int64_t N = anchors.size(0), n = a.n;
+  const int64_t N = call.anchors.count(), n = a.n;
   const LogSums log_z = log_sums(p);
 
   // "all": the mean of positive logits is a dot product with the sum of the class.
   const Positives of = p.negatives ? positives(p, log_z).rows : Positives(0);
   const std::vector<double> with_class = p.negatives ? std::vector<double>() : similarities(p);
 
-  const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+  const auto options = call.anchors.x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
   Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options), log_sum = at::empty({N}, options);
   Tensor num_positives = at::zeros({N}, options.dtype(at::kInt));
   log_sum.fill_(-kInf);
@@ -95,37 +91,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const Tensor& anchors, const
   return {loss, log_sum, weight, num_positives};
 }
 
-std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const Tensor& d_loss, const Tensor& anchors,
-                                                     const Tensor& anchor_labels, const std::optional<Tensor>& contrast,
-                                                     const std::optional<Tensor>& contrast_labels,
-                                                     const Tensor& temperature, const Tensor& log_sum,
-                                                     const Tensor& weight, const Tensor& num_positives,
-                                                     c10::string_view denominator, c10::string_view rows, bool, bool,
-                                                     std::array<bool, 3> output_mask) {
-  check_info_nce(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
-  check_statistics(anchors, d_loss, log_sum, weight, num_positives);
-  Problem p(anchors, anchor_labels, contrast, contrast_labels, temperature, denominator, rows);
-  const bool wants_contrast = output_mask[1] && !p.self;
-  const Gradients d =
-      gradients(p, {d_loss, log_sum, weight, num_positives}, nullptr, output_mask[0], wants_contrast, output_mask[2]);
+std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call) {
+  const auto& [statistics, given, wanted] = call;
+  const Tensor& x = given.anchors.x;
+  check_info_nce(given);
+  check_statistics(x, statistics);
+  Problem p(given);
+  const bool wants_contrast = wanted[1] && !p.self;
+  const Gradients d = gradients(p, statistics, nullptr, wanted[0], wants_contrast, wanted[2]);
   p.forget_operands();
-  const Tensor nothing = at::empty({0}, anchors.options().memory_format(at::MemoryFormat::Contiguous));
-  Tensor d_temperature = at::empty({}, temperature.options());
+  const Tensor nothing = at::empty({0}, x.options().memory_format(at::MemoryFormat::Contiguous));
+  Tensor d_temperature = at::empty({}, given.rule.temperature.options());
   d_temperature.fill_(-d.along * d.scale * p.scale.inverse);
-  return {output_mask[0]
-              ? unsort_gradient(p.anchors, anchors, d.rows.const_data_ptr<float>(), d.scale, anchors.scalar_type())
-              : nothing,
-          wants_contrast ? unsort_gradient(p.separate, *contrast, d.columns.const_data_ptr<float>(), d.scale,
-                                           anchors.scalar_type())
-                         : nothing.clone(),
-          d_temperature};
+  const auto unsorted = [&](const SortedRows& set, const Rows& rows, const Tensor& of) {
+    return unsort_gradient(set, rows.x, of.const_data_ptr<float>(), d.scale, x.scalar_type());
+  };
+  return {wanted[0] ? unsorted(p.anchors, given.anchors, d.rows) : nothing,
+          wants_contrast ? unsorted(p.separate, *given.contrast, d.columns) : nothing.clone(), d_temperature};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) {
-  m.impl("info_nce", info_nce);
-  m.impl("info_nce_backward", info_nce_backward);
+  m.impl("info_nce", by_name<&info_nce>());
+  m.impl("info_nce_backward", by_name<&info_nce_backward>());
 }
 
 }  // namespace fastpixcon::cpu

@@ -15,9 +15,9 @@ int32_t limit_of(float share) {
 
 }  // namespace
 
-KeptPairs::KeptPairs(const at::Tensor& mined_in, int64_t seed, uint32_t stream, int64_t first_anchor,
-                     const std::vector<int64_t>& anchor_source, const std::vector<int64_t>* contrast_source) {
-  const at::Tensor mined = mined_in.to(at::kFloat).contiguous();  // [4, N]
+KeptPairs::KeptPairs(const Pairs& pairs, uint32_t stream, const std::vector<int64_t>& anchor_source,
+                     const std::vector<int64_t>* contrast_source) {
+  const at::Tensor mined = pairs.mined->contiguous();  // [4, N]
   const float* row = mined.const_data_ptr<float>();
   const int64_t N = mined.size(1);
   const size_t n = anchor_source.size();
@@ -27,14 +27,14 @@ KeptPairs::KeptPairs(const at::Tensor& mined_in, int64_t seed, uint32_t stream, 
   positive_limit_.resize(n + kOverhang);
   key_.resize(n + kOverhang);
   number_.resize(n + kOverhang);
-  const uint32_t key = hash_key(seed, stream);
+  const uint32_t key = hash_key(pairs.seed->item<int64_t>(), stream);
   for (size_t i = 0; i < n; ++i) {
     const int64_t from = anchor_source[i];
     least_[i] = row[from];
     most_[i] = row[N + from];
     negative_limit_[i] = limit_of(row[2 * N + from]);
     positive_limit_[i] = limit_of(row[3 * N + from]);
-    key_[i] = hash32(key, static_cast<int64_t>(static_cast<uint64_t>(first_anchor) + from));  // modulo 2^64
+    key_[i] = hash32(key, static_cast<int64_t>(static_cast<uint64_t>(pairs.first_anchor()) + from));  // modulo 2^64
     number_[i] = static_cast<int32_t>(from);
   }
   if (contrast_source == nullptr) return;

@@ -7,16 +7,17 @@
 #include <vector>
 
 #include "common/hash.h"
+#include "common/values.h"
 #include "cpu/tile.h"
 
 namespace fastpixcon::cpu {
 
 class KeptPairs {
  public:
-  // mined [4, N]; anchor_source, contrast_source: where sorted rows came from; anchor i has the number first_anchor +
-  // i. Contrast rows are anchors as well if there is no contrast_source.
-  KeptPairs(const at::Tensor& mined, int64_t seed, uint32_t stream, int64_t first_anchor,
-            const std::vector<int64_t>& anchor_source, const std::vector<int64_t>* contrast_source);
+  // Of mined pairs. anchor_source, contrast_source: where sorted rows came from. Contrast rows are anchors as well if
+  // there is no contrast_source.
+  KeptPairs(const Pairs& pairs, uint32_t stream, const std::vector<int64_t>& anchor_source,
+            const std::vector<int64_t>* contrast_source);
 
   // Of a tile's rows from i0, and of its columns from j0, which are rows of the same set where there is no other.
   Kept rows(int64_t i0) const {

@@ -69,17 +69,14 @@ struct AnchorsAndBank {
   BankColumns bank;
   std::optional<KeptPairs> kept;
 
-  AnchorsAndBank(const at::Tensor& anchors_in, const at::Tensor& anchor_labels, const at::Tensor& bank_in,
-                 const at::Tensor& bank_labels, const at::Tensor& temperature, c10::string_view denominator,
-                 int64_t first_anchor, const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed)
-      : kernels(tile_kernels(anchors_in.scalar_type())),
-        negatives(denominator == "negatives"),
-        scale(temperature, true),
-        anchors(sort_rows(anchors_in, anchor_labels, false, kernels)),
-        bank(bank_in, bank_labels, kernels) {
+  explicit AnchorsAndBank(const MemorySet& set)
+      : kernels(tile_kernels(set.anchors.x.scalar_type())),
+        negatives(set.rule.negatives()),
+        scale(set.rule.temperature, true),
+        anchors(sort_rows(set.anchors, false, kernels)),
+        bank(set.bank, kernels) {
     anchors.pack(Part::kLeft, kernels);
-    if (mined.has_value())
-      kept.emplace(*mined, seed->item<int64_t>(), kBankStream, first_anchor, anchors.source, nullptr);
+    if (set.pairs.mined.has_value()) kept.emplace(set.pairs, kBankStream, anchors.source, nullptr);
   }
 
   // Runs work(view, first row, block) on the dot products of sorted anchors [i_first, i_last) with columns of the bank.

@@ -43,17 +43,12 @@ std::vector<Share> shares(const AnchorsAndBank& p, bool wants_pull) {
   return all;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const Tensor& anchors, const Tensor& anchor_labels,
-                                                            const Tensor& bank, const Tensor& bank_labels,
-                                                            const Tensor& temperature, const Tensor& log_sum_in,
-                                                            c10::string_view denominator, bool, bool,
-                                                            int64_t first_anchor, const std::optional<Tensor>& mined,
-                                                            const std::optional<Tensor>& seed, bool wants_pull) {
-  check_memory_positives(anchors, anchor_labels, bank, bank_labels, temperature, log_sum_in, denominator, mined, seed);
-  const AnchorsAndBank p(anchors, anchor_labels, bank, bank_labels, temperature, denominator, first_anchor, mined,
-                         seed);
-  const int64_t N = anchors.size(0), D = anchors.size(1), n = p.anchors.n, stride = p.anchors.operand.stride;
-  const Tensor log_sum = log_sum_in.contiguous();
+std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const MemoryPositives& call) {
+  check_memory_positives(call);
+  const AnchorsAndBank p(call.set);
+  const Tensor &x = call.set.anchors.x, log_sum = call.log_sum.contiguous();
+  const bool wants_pull = call.wants_pull;
+  const int64_t N = x.size(0), D = x.size(1), n = p.anchors.n, stride = p.anchors.operand.stride;
   std::vector<float> log_sum_x(n + kOverhang, 0.0f);
   for (int64_t i = 0; i < n; ++i)
     log_sum_x[i] = p.scale.of_log_sum(log_sum.const_data_ptr<float>()[p.anchors.source[i]]);
@@ -84,7 +79,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const Tensor& anchor
                 });
   });
 
-  const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+  const auto options = x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
   Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options);
   Tensor count = at::zeros({N}, options.dtype(at::kInt));
   Tensor pull = wants_pull ? at::zeros({N, D}, options) : at::empty({0}, options);
@@ -104,6 +99,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const Tensor& anchor
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_positives", memory_positives); }
+TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_positives", by_name<&memory_positives>()); }
 
 }  // namespace fastpixcon::cpu

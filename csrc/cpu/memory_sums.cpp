@@ -59,16 +59,13 @@ void add_shard(const AnchorsAndBank& p, const Tasks& tasks, int64_t chunk, int64
               });
 }
 
-std::tuple<Tensor, Tensor> memory_sums(const Tensor& anchors, const Tensor& anchor_labels, const Tensor& bank,
-                                       const Tensor& bank_labels, const Tensor& temperature,
-                                       c10::string_view denominator, bool, bool, int64_t first_anchor,
-                                       const std::optional<Tensor>& mined, const std::optional<Tensor>& seed,
-                                       bool wants_mean) {
-  check_memory_sums(anchors, anchor_labels, bank, bank_labels, temperature, denominator, mined, seed);
-  const AnchorsAndBank p(anchors, anchor_labels, bank, bank_labels, temperature, denominator, first_anchor, mined,
-                         seed);
-  const int64_t N = anchors.size(0), D = anchors.size(1), stride = p.anchors.operand.stride;
-  const auto options = anchors.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+std::tuple<Tensor, Tensor> memory_sums(const MemorySums& call) {
+  check_memory(call.set);
+  const AnchorsAndBank p(call.set);
+  const Tensor& x = call.set.anchors.x;
+  const bool wants_mean = call.wants_mean;
+  const int64_t N = x.size(0), D = x.size(1), stride = p.anchors.operand.stride;
+  const auto options = x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
   Tensor log_sum = at::empty({N}, options), mean = wants_mean ? at::zeros({N, D}, options) : at::empty({0}, options);
   log_sum.fill_(-kInf);
   float *log_sum_out = log_sum.mutable_data_ptr<float>(), *mean_out = mean.mutable_data_ptr<float>();
@@ -101,6 +98,6 @@ std::tuple<Tensor, Tensor> memory_sums(const Tensor& anchors, const Tensor& anch
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_sums", memory_sums); }
+TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_sums", by_name<&memory_sums>()); }
 
 }  // namespace fastpixcon::cpu

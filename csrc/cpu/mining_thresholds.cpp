@@ -38,28 +38,26 @@ std::pair<float, float> threshold(c10::string_view kind, double fraction, int64_
   return {b == kBins - 1 ? everything : edge(b), kind == "hardest" ? 1.0f : share(pool)};
 }
 
-Tensor mining_thresholds(const Tensor& anchors_in, const Tensor& anchor_labels, const std::optional<Tensor>& contrast,
-                         const std::optional<Tensor>& contrast_labels, std::optional<int64_t> diagonal,
-                         const std::optional<Tensor>& bank_in, const std::optional<Tensor>& bank_labels,
-                         c10::string_view negatives, c10::string_view positives, double fraction,
-                         at::IntArrayRef keep) {
-  check_mining_thresholds(anchors_in, anchor_labels, contrast, contrast_labels, bank_in, bank_labels, negatives,
-                          positives, fraction, keep);
-  const TileKernels& kernels = tile_kernels(anchors_in.scalar_type());
-  SortedRows anchors = sort_rows(anchors_in, anchor_labels, false, kernels);
+Tensor mining_thresholds(const MiningThresholds& call) {
+  check_mining_thresholds(call);
+  const auto [negatives, positives, fraction] = std::tuple(call.negatives, call.positives, call.fraction);
+  const std::vector<int64_t>& keep = call.keep;
+  const Tensor& x = call.anchors.x;
+  const TileKernels& kernels = tile_kernels(x.scalar_type());
+  SortedRows anchors = sort_rows(call.anchors, false, kernels);
   anchors.pack(Part::kLeft, kernels);
   std::optional<SortedRows> batch;
   std::vector<int32_t> itself;  // [n] an anchor's own place among the sorted rows of the batch
-  if (contrast.has_value()) {
-    batch = sort_rows(*contrast, *contrast_labels, false, kernels);
+  if (call.contrast.has_value()) {
+    batch = sort_rows(*call.contrast, false, kernels);
     batch->pack(Part::kRight, kernels);
-    if (diagonal.has_value()) itself = places(anchors, *batch, contrast->size(0), *diagonal);
+    if (call.diagonal.has_value()) itself = places(anchors, *batch, call.contrast->count(), *call.diagonal);
   }
   std::optional<BankColumns> bank;
-  if (bank_in.has_value()) bank.emplace(*bank_in, *bank_labels, kernels);
+  if (call.bank.has_value()) bank.emplace(*call.bank, kernels);
 
-  const int64_t N = anchors_in.size(0), n = anchors.n;
-  Tensor mined = at::empty({4, N}, anchors_in.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous));
+  const int64_t N = x.size(0), n = anchors.n;
+  Tensor mined = at::empty({4, N}, x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous));
   float* out = mined.mutable_data_ptr<float>();
   const auto none = [](int64_t) { return int64_t{0}; };  // what anchors left out have
   const auto [least, negative_share] = threshold(negatives, fraction, keep[1], none, -kInf, kInf, none);
@@ -120,6 +118,6 @@ Tensor mining_thresholds(const Tensor& anchors_in, const Tensor& anchor_labels, 
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("mining_thresholds", mining_thresholds); }
+TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("mining_thresholds", by_name<&mining_thresholds>()); }
 
 }  // namespace fastpixcon::cpu

@@ -30,31 +30,32 @@ Scale::Scale(const at::Tensor& temperature_in, bool unit_rows) {
   inverse = scale * (online ? 1 : kLn2);
 }
 
-Problem::Problem(const at::Tensor& anchors_in, const at::Tensor& anchor_labels,
-                 const std::optional<at::Tensor>& contrast_in, const std::optional<at::Tensor>& contrast_labels,
-                 const at::Tensor& temperature, c10::string_view denominator, c10::string_view rows, bool mutual_,
-                 std::optional<int64_t> diagonal, std::optional<Mining> mining)
-    : kernels(tile_kernels(anchors_in.scalar_type())),
+Problem::Problem(const Rows& anchors_in, const std::optional<Rows>& contrast_in, const Rule& rule,
+                 c10::string_view rows, bool mutual_)
+    : kernels(tile_kernels(anchors_in.x.scalar_type())),
       self(!contrast_in.has_value()),
-      negatives(denominator == "negatives"),
+      negatives(rule.negatives()),
       mutual(mutual_ && !self),
-      scale(temperature, rows != "any") {
-  anchors = sort_rows(anchors_in, anchor_labels, rows == "raw", kernels);
-  if (!self) separate = sort_rows(*contrast_in, *contrast_labels, rows == "raw", kernels);
+      scale(rule.temperature, rows != "any") {
+  anchors = sort_rows(anchors_in, rows == "raw", kernels);
+  if (!self) separate = sort_rows(*contrast_in, rows == "raw", kernels);
   anchors.pack(Part::kLeft, kernels);
   contrast().pack(Part::kRight, kernels);
   classes = match_classes(anchors, contrast());
   row_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block);
   column_blocks = self ? row_blocks : Blocks::split(contrast().n, kernels.lanes, kernels.block);
-  if (self) {
-    itself.resize(anchors.n);
-    for (int64_t i = 0; i < anchors.n; ++i) itself[i] = static_cast<int32_t>(i);
-  } else if (diagonal.has_value()) {
-    itself = places(anchors, separate, contrast_in->size(0), *diagonal);
-  }
-  if (mining.has_value())
-    kept.emplace(mining->mined, mining->seed, kBatchStream, mining->first_anchor, anchors.source,
-                 self ? nullptr : &separate.source);
+  if (!self) return;
+  itself.resize(anchors.n);
+  for (int64_t i = 0; i < anchors.n; ++i) itself[i] = static_cast<int32_t>(i);
+}
+
+Problem::Problem(const InfoNCE& call) : Problem(call.anchors, call.contrast, call.rule, call.rows, false) {}
+
+Problem::Problem(const ContrastSet& set, bool mutual) : Problem(set.anchors, set.contrast, set.rule, "unit", mutual) {
+  if (!self && set.pairs.diagonal.has_value())
+    itself = places(anchors, separate, set.contrast->count(), *set.pairs.diagonal);
+  if (set.pairs.mined.has_value())
+    kept.emplace(set.pairs, kBatchStream, anchors.source, self ? nullptr : &separate.source);
 }
 
 }  // namespace fastpixcon::cpu

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/operators.h"
 #include "cpu/kept_pairs.h"
 #include "cpu/schedule.h"
 #include "cpu/sorted_rows.h"
@@ -49,15 +50,8 @@ struct Problem {
   std::vector<int32_t> itself;  // [n] where an anchor is among the contrast rows, -1: nowhere; empty: none is
   std::optional<KeptPairs> kept;
 
-  struct Mining {
-    const at::Tensor& mined;  // [4, N]
-    int64_t seed, first_anchor;
-  };
-
-  Problem(const at::Tensor& anchors, const at::Tensor& anchor_labels, const std::optional<at::Tensor>& contrast,
-          const std::optional<at::Tensor>& contrast_labels, const at::Tensor& temperature, c10::string_view denominator,
-          c10::string_view rows, bool mutual = false, std::optional<int64_t> diagonal = std::nullopt,
-          std::optional<Mining> mining = std::nullopt);
+  explicit Problem(const InfoNCE& call);
+  Problem(const ContrastSet& set, bool mutual);
 
   // So that a gradient's memory is that of its products or of its results, not of both.
   void forget_rows() {
@@ -148,6 +142,9 @@ struct Problem {
   }
 
  private:
+  Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows,
+          bool mutual);
+
   using Place = TileSchedule::Place;
 
   template <class Keep>

@@ -75,10 +75,11 @@ void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, SortedRows& set
 
 }  // namespace
 
-SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normalize, const TileKernels& kernels) {
+SortedRows sort_rows(const Rows& in, bool normalize, const TileKernels& kernels) {
+  const at::Tensor& x = in.x;
   SortedRows set;
   const int64_t N = x.size(0), D = x.size(1), lanes = kernels.lanes;
-  const at::Tensor y = labels.contiguous();
+  const at::Tensor y = in.labels.contiguous();
   if (y.scalar_type() == at::kInt) {
     sort_labels(y.const_data_ptr<int32_t>(), N, set);
   } else {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/values.h"
 #include "cpu/tile.h"
 
 namespace fastpixcon::cpu {
@@ -40,8 +41,8 @@ struct SortedRows {
   }
 };
 
-// x [N, D] float32, bfloat16 or float16; labels [N] int32 or int64.
-SortedRows sort_rows(const at::Tensor& x, const at::Tensor& labels, bool normalize, const TileKernels& kernels);
+// Of float32, bfloat16 or float16.
+SortedRows sort_rows(const Rows& rows, bool normalize, const TileKernels& kernels);
 
 // Gradient of the input x, [N, D] in its order: `scale` * d_rows [n][stride], through the normalisation. In the dtype
 // of x or in float; rows may be forgotten, and what was packed.

@@ -78,7 +78,7 @@ struct Terms {
       : weight(set.n + kOverhang, 0.0f), pull(weight), sum(weight) {
     const float *d = of.d_loss.const_data_ptr<float>(), *log_z = of.log_sum.const_data_ptr<float>(),
                 *w = of.weight.const_data_ptr<float>();
-    const int32_t* count = of.count.const_data_ptr<int32_t>();
+    const int32_t* count = of.num_positives.const_data_ptr<int32_t>();
     for (int64_t i = 0; i < set.n; ++i) {
       const int64_t from = set.source[i];
       sum[i] = p.online() ? std::numeric_limits<float>::infinity() : 0;  // an empty sum: all terms vanish
@@ -94,13 +94,13 @@ struct Terms {
 
 Statistics dense(const Statistics& of) {
   return {of.d_loss.to(at::kFloat).contiguous(), of.log_sum.contiguous(), of.weight.contiguous(),
-          of.count.contiguous()};
+          of.num_positives.contiguous()};
 }
 
 // |d_loss| of the anchors that have a positive; all terms are divided by it, so none overflows.
 double largest_of(const SortedRows& set, const Statistics& of) {
   const float* d = of.d_loss.const_data_ptr<float>();
-  const int32_t* count = of.count.const_data_ptr<int32_t>();
+  const int32_t* count = of.num_positives.const_data_ptr<int32_t>();
   double largest = 0;
   for (int64_t i = 0; i < set.n; ++i)
     if (count[set.source[i]] > 0) largest = std::max(largest, std::abs(static_cast<double>(d[set.source[i]])));

@@ -28,11 +28,6 @@ struct PositivesOfBoth {
 // Given log Z of all contrast sets, nats.
 PositivesOfBoth positives(const Problem& p, const LogSums& log_z);
 
-// Statistics of anchors as they came: [N] float32, count int32.
-struct Statistics {
-  at::Tensor d_loss, log_sum, weight, count;
-};
-
 struct Gradients {
   at::Tensor rows, columns;  // [count][stride] of sorted rows, in units of `scale`; what is not wanted is empty
   double scale;

@@ -29,6 +29,7 @@ from fastpixcon.contrast import (
 from fastpixcon.distributed.ranks import Ranks
 from fastpixcon.distributed.ring import Ring
 from fastpixcon.ops.derivatives import first_only, no_forward_mode, no_transforms
+from fastpixcon.values import BankRows, Pairs, Rows, Rule, Statistics
 
 __all__ = ["ranks_loss", "total"]
 
@@ -41,28 +42,31 @@ class _RanksLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        anchors: Tensor,
+        x: Tensor,
         temperature: Tensor,
         labels: Tensor,
-        bank: Tensor | None,
+        bank_x: Tensor | None,
         bank_labels: Tensor | None,
         seed: Tensor | None,
+        known: tuple[str, bool, bool],
         how: How,
         ranks: Ranks,
         sizes: list[int],
     ) -> tuple[Tensor, Tensor]:
         seed = None if seed is None else seed.clone()  # it may have advanced when backward comes
-        gathered = gathered_labels = mined = memory = None
+        anchors, rule = Rows(x, labels), Rule(temperature, *known)
+        bank = None if bank_x is None or bank_labels is None else BankRows(bank_x, bank_labels)
+        gathered = mined = memory = None
         if ranks.across == "gather":
-            gathered, gathered_labels = ranks.gather_rows([anchors, labels], sizes, "anchors")
-            mined = mined_pairs(anchors, labels, gathered, gathered_labels, bank, bank_labels, how)
+            gathered = Rows(*ranks.gather_rows([*anchors], sizes, "anchors"))
+            mined = mined_pairs(anchors, gathered, bank, how)
+        pairs = Pairs(how.diagonal, mined, seed)
         if bank is not None:
-            assert bank_labels is not None
-            memory = Memory(*bank_anchors(anchors, labels, bank), bank, bank_labels, temperature, mined, seed, how)
-        ctx.batch = (of_backward(how, anchors), ranks, sizes)
-        rows = (anchors, labels, gathered, gathered_labels, temperature, mined, seed)
-        loss, *kept = totals(_batch(*rows, how, ranks, sizes), memory, any(ctx.needs_input_grad[:2]), how)
-        ctx.save_for_backward(*rows, *kept)
+            memory = Memory(bank_anchors(anchors, bank), bank, rule, pairs, how.backend)
+        batch = _batch(anchors, gathered, rule, pairs, how, ranks, sizes)
+        loss, *kept = totals(batch, memory, any(ctx.needs_input_grad[:2]), rule)
+        ctx.save_for_backward(x, labels, *(gathered or (None, None)), temperature, mined, seed, *kept)
+        ctx.batch = (known, of_backward(how, x), ranks, sizes)
         count = kept[2]
         assert count is not None
         ctx.mark_non_differentiable(count)
@@ -70,22 +74,25 @@ class _RanksLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        *rows, log_z, weight, count, memory_gradient = ctx.saved_tensors
-        anchors, temperature = rows[0], rows[4]
-        _how, ranks, sizes = ctx.batch
+        x, labels, *gathered, temperature, mined, seed, log_z, weight, count, memory_gradient = ctx.saved_tensors
+        known, how, ranks, sizes = ctx.batch
         needs = ctx.needs_input_grad
-        d_anchors, d_gathered, d_temperature = _batch(*rows, *ctx.batch).gradient(
-            d_loss, log_z, weight, count, [needs[0], needs[0], needs[1]]
+        batch = _batch(
+            Rows(x, labels), None if gathered[0] is None else Rows(*gathered), Rule(temperature, *known),
+            Pairs(how.diagonal, mined, seed), how, ranks, sizes,
+        )  # fmt: skip
+        d_anchors, d_gathered, d_temperature = batch.gradient(
+            Statistics(d_loss, log_z, weight, count), [needs[0], needs[0], needs[1]]
         )
         if needs[0] and ranks.across == "gather":
             d_anchors += ranks.reduce_scatter_rows(d_gathered, sizes, "gradients of anchors")
         d_batch = d_anchors if needs[0] else None
-        d_total, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, anchors, temperature)
+        d_total, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, x, temperature)
         gradients = (
-            d_total.to(anchors.dtype) if needs[0] and d_total is not None else None,
+            d_total.to(x.dtype) if needs[0] and d_total is not None else None,
             d_temperature if needs[1] else None,
         )
-        return *first_only(WHAT, gradients, d_loss, anchors, temperature), *(None,) * 7
+        return *first_only(WHAT, gradients, d_loss, x, temperature), *(None,) * 8
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
@@ -93,55 +100,41 @@ class _RanksLoss(torch.autograd.Function):
 
 
 def _batch(
-    anchors: Tensor,
-    labels: Tensor,
-    gathered: Tensor | None,
-    gathered_labels: Tensor | None,
-    temperature: Tensor,
-    mined: Tensor | None,
-    seed: Tensor | None,
-    how: How,
-    ranks: Ranks,
-    sizes: list[int],
+    anchors: Rows, gathered: Rows | None, rule: Rule, pairs: Pairs, how: How, ranks: Ranks, sizes: list[int]
 ) -> Batch:
     if ranks.across == "ring":
-        return Ring(anchors, labels, temperature, how, ranks, sizes)
-    how = how._replace(is_sorted=False)  # each rank's rows are, one after the other they are not
-    return LocalBatch(anchors, labels, gathered, gathered_labels, temperature, mined, seed, how)
+        return Ring(anchors, rule, how.backend, ranks, sizes)
+    # Each rank's rows are sorted, one after the other they are not.
+    return LocalBatch(anchors, gathered, rule._replace(is_sorted=False), pairs, how.backend)
 
 
 @torch._disable_dynamo  # as torch.compiler.disable, which imports Dynamo at once, for seconds
 def ranks_loss(
-    anchors: Tensor,
-    labels: Tensor,
-    temperature: Tensor,
-    *,
-    bank: Bank | None,
-    seed: Tensor | None,
-    how: How,
-    ranks: Ranks,
+    anchors: Rows, rule: Rule, *, bank: Bank | None, seed: Tensor | None, how: How, ranks: Ranks
 ) -> tuple[Tensor, Tensor]:
     """``contrast.contrast_loss`` of this rank's anchors with those of all ranks."""
     no_transforms(WHAT)
-    wants_gradient = torch.is_grad_enabled() and (anchors.requires_grad or temperature.requires_grad)
+    x, labels = anchors
+    temperature, *known = rule
+    wants_gradient = torch.is_grad_enabled() and (x.requires_grad or temperature.requires_grad)
     sizes = ranks.agree(
-        anchors.shape[0],
-        anchors.device,
-        width=anchors.shape[1],
-        dtype=str(anchors.dtype),
+        x.shape[0],
+        x.device,
+        width=x.shape[1],
+        dtype=str(x.dtype),
         labels=str(labels.dtype),
         across=ranks.across,
-        denominator=how.denominator,
-        fixed_shift=int(how.fixed_shift),
-        requires_grad=int(wants_gradient and anchors.requires_grad) + 2 * int(wants_gradient),
+        denominator=rule.denominator,
+        fixed_shift=int(rule.fixed_shift),
+        requires_grad=int(wants_gradient and x.requires_grad) + 2 * int(wants_gradient),
         contrast=int(how.use_batch) + 2 * int(bank is not None),
         mining=str(how.mining),
     )
     how = how._replace(diagonal=sum(sizes[: ranks.rank]))
     if not how.use_batch:
-        return contrast_loss(anchors, labels, None, None, temperature, bank=bank, seed=seed, how=how)
+        return contrast_loss(anchors, None, rule, bank=bank, seed=seed, how=how)
     rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
-    return _RanksLoss.apply(anchors, temperature, labels, rows, row_labels, seed, how, ranks, sizes)
+    return _RanksLoss.apply(x, temperature, labels, rows, row_labels, seed, tuple(known), how, ranks, sizes)
 
 
 class _Total(torch.autograd.Function):

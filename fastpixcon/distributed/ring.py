@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastpixcon.contrast import How, LocalBatch
+from fastpixcon.contrast import LocalBatch
 from fastpixcon.distributed.ranks import Exchange, Ranks
-from fastpixcon.ops.backends import choose
+from fastpixcon.ops.backends import call
+from fastpixcon.values import ALL_PAIRS, Rows, Rule, Statistics
 
 __all__ = ["Ring", "hops"]
 
@@ -90,25 +91,23 @@ class Tour:
 class Ring(NamedTuple):
     """The batch of all ranks, see ``contrast.Batch``."""
 
-    anchors: Tensor  # [n, D] unit rows of this rank
-    labels: Tensor  # [n]
-    temperature: Tensor  # []
-    how: How
+    anchors: Rows  # unit rows [n, D] of this rank
+    rule: Rule
+    backend: str
     ranks: Ranks
     sizes: Sequence[int]  # n of every rank
 
     def own_shard(self) -> LocalBatch:
-        how = self.how._replace(diagonal=None)
-        return LocalBatch(self.anchors, self.labels, None, None, self.temperature, None, None, how)
+        return LocalBatch(self.anchors, None, self.rule, ALL_PAIRS, self.backend)
 
     def tour(self, what: str, *more: Tensor) -> Tour:
-        return Tour(self.ranks, self.sizes, [self.anchors, self.labels, *more], what)
+        return Tour(self.ranks, self.sizes, [*self.anchors, *more], what)
 
-    def op(self, name: str) -> Any:
-        return choose(name, self.anchors, self.how.backend)
+    def with_visitors(self, operator: str, *arguments: Any) -> Any:
+        return call(operator, self.anchors.x, self.backend, *arguments)
 
-    def known(self) -> tuple[str, bool, bool]:
-        return self.how.denominator, self.how.fixed_shift, self.how.is_sorted
+    def of(self, hop: Hop) -> Rows:
+        return Rows(*(x[hop.own] for x in self.anchors))
 
     def sums(self) -> Tensor:
         tour = self.tour("sums")
@@ -118,8 +117,8 @@ class Ring(NamedTuple):
             log_sum[:away] = torch.logaddexp(log_sum[:away], results[0])
 
         for hop, (rows, labels) in tour.visits():
-            sets = (self.anchors[hop.own], self.labels[hop.own], rows, labels, self.temperature)
-            here, columns = self.op("contrast_sums")(*sets, *self.known(), None, True, None, None)
+            sets = (self.of(hop), Rows(rows, labels), self.rule, ALL_PAIRS)
+            here, columns = self.with_visitors("contrast_sums", *sets, True)
             log_sum[hop.own] = torch.logaddexp(log_sum[hop.own], here)
             tour.send_home(hop, [columns], add)
         tour.finish(add)
@@ -134,33 +133,28 @@ class Ring(NamedTuple):
                 total[:away] += more
 
         for hop, (rows, labels, column_log_z) in tour.visits():
-            sets = (self.anchors[hop.own], self.labels[hop.own], rows, labels, self.temperature)
-            results = self.op("contrast_positives")(
-                *sets, log_z[hop.own], column_log_z, *self.known(), None, None, None
-            )
+            sets = (self.of(hop), Rows(rows, labels), self.rule, ALL_PAIRS)
+            results = self.with_visitors("contrast_positives", *sets, log_z[hop.own], column_log_z)
             for total, here in zip(sums, results[:3], strict=True):
                 total[hop.own] += here
             tour.send_home(hop, results[3:], add)
         tour.finish(add)
         return sums
 
-    def gradient(
-        self, d_loss: Tensor, log_z: Tensor, weight: Tensor, count: Tensor, wanted: list[bool]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def gradient(self, of: Statistics, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         """Of the anchors [n, D], nothing of contrast rows [0], of the temperature []: this rank's part of it."""
-        statistics = (d_loss.contiguous(), log_z, weight, count)
-        tour = self.tour("gradients", *statistics)
-        d_anchors, nothing, d_temperature = self.own_shard().gradient(*statistics, [wanted[0], False, wanted[2]])
+        of = of._replace(d_loss=of.d_loss.contiguous())
+        tour = self.tour("gradients", *of)
+        d_anchors, nothing, d_temperature = self.own_shard().gradient(of, [wanted[0], False, wanted[2]])
 
         def add(away: int, results: list[Tensor]) -> None:
             d_anchors[:away] += results[0]
 
-        for hop, (rows, labels, column_d_loss, *columns) in tour.visits():
-            sets = (self.anchors[hop.own], self.labels[hop.own], rows, labels, self.temperature)
-            here, d_rows, d_more = self.op("contrast_gradient")(
-                d_loss[hop.own], column_d_loss, *sets, *(x[hop.own] for x in statistics[1:]), *columns, *self.known(),
-                None, None, None, [wanted[0], wanted[0], wanted[2]],
-            )  # fmt: skip
+        for hop, (rows, labels, *columns) in tour.visits():
+            sets = (self.of(hop), Rows(rows, labels), self.rule, ALL_PAIRS)
+            statistics = (Statistics(*(x[hop.own] for x in of)), Statistics(*columns))
+            mask = [wanted[0], wanted[0], wanted[2]]
+            here, d_rows, d_more = self.with_visitors("contrast_gradient", *statistics, *sets, mask)
             d_temperature = d_temperature + d_more
             if wanted[0]:
                 d_anchors[hop.own] += here

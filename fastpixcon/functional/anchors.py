@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fastpixcon.ops import checks, maps
-from fastpixcon.ops.backends import choose
+from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, one_void, void_labels
 
 __all__ = ["SelectedAnchors", "gather_normalize", "select_anchors", "select_with_segments"]
@@ -63,6 +63,8 @@ def select_anchors(
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
+    num_classes = maps.check_selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    void_labels(ignore_index)  # raises
     return select_with_segments(
         labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index, seed, backend
     )[0]
@@ -71,7 +73,7 @@ def select_anchors(
 def select_with_segments(
     labels: Tensor,
     predictions: Tensor,
-    num_classes: int | None,
+    num_classes: int,
     max_samples: int,
     max_views: int,
     min_pixels: int | None,
@@ -79,16 +81,15 @@ def select_with_segments(
     seed: int | Tensor,
     backend: str,
 ) -> tuple[SelectedAnchors, Tensor]:
-    """The anchors; of every class the segments that give some, and those that are left out, [2, K]."""
-    void_labels(ignore_index)  # raises
-    num_classes = maps.check_selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    """Of checked arguments the anchors; of every class the segments that give some, and those that are left out,
+    [2, K]."""
     logits = predictions.is_floating_point()
     labels, void = one_void(maps.folded_labels(labels, predictions.shape[1 + logits :]), ignore_index)
     predictions = maps.folded_rows(predictions.detach(), 1 + logits)
     seed = checks.seed_tensor(seed, labels.device)
-    op = choose("select_anchors", labels, backend)
     min_pixels = max_views + 1 if min_pixels is None else min_pixels
-    *selected, segments = op(labels, predictions, seed, num_classes, max_samples, max_views, min_pixels, void)
+    sizes = (num_classes, max_samples, max_views, min_pixels)
+    *selected, segments = call("select_anchors", labels, backend, labels, predictions, seed, *sizes, void)
     return SelectedAnchors(*selected), segments
 
 
@@ -111,5 +112,5 @@ def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto"
     """
     maps.check_embeddings(embeddings)
     maps.check_index(index, embeddings)
-    rows, _inv_norm = choose("gather_normalize", embeddings, backend)(maps.folded(embeddings, 2), index)
+    rows, _inv_norm = call("gather_normalize", embeddings, backend, maps.folded(embeddings, 2), index)
     return rows

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from fastpixcon.ops import checks, maps
-from fastpixcon.ops.backends import choose
+from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, one_void, void_labels
 
 __all__ = ["memory_enqueue_", "memory_rows"]
@@ -42,8 +42,11 @@ def memory_rows(
     maps.check_memory_rows(embeddings, labels, num_classes, pixels_per_image)
     labels, void = one_void(maps.folded_labels(labels, embeddings.shape[2:]), ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
-    op = choose("memory_rows", embeddings, backend)
-    return op(maps.folded_rows(embeddings.detach(), 2), labels, seed, num_classes, pixels_per_image, void)
+    embeddings = maps.folded_rows(embeddings.detach(), 2)
+    rows: tuple[Tensor, Tensor, Tensor, Tensor] = call(
+        "memory_rows", embeddings, backend, embeddings, labels, seed, num_classes, pixels_per_image, void
+    )
+    return rows
 
 
 def memory_enqueue_(
@@ -73,6 +76,5 @@ def memory_enqueue_(
         TypeError, ValueError: naming the argument.
     """
     checks.memory_enqueue(bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels)
-    choose("memory_enqueue_", bank, backend)(
-        bank, bank_labels, written, pixel_size, pixels.detach(), pixel_labels, regions.detach(), region_labels
-    )
+    rows = (pixels.detach(), pixel_labels, regions.detach(), region_labels)
+    call("memory_enqueue_", bank, backend, bank, bank_labels, written, pixel_size, *rows)

@@ -7,7 +7,7 @@ from torch import Tensor
 from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner
 from fastpixcon.functional.anchors import gather_normalize, select_with_segments
-from fastpixcon.functional.rows import DENOMINATORS, info_nce_of
+from fastpixcon.functional.rows import info_nce_of
 from fastpixcon.ops import checks, maps
 from fastpixcon.ops.void import Void
 
@@ -53,6 +53,7 @@ def pixel_contrast(
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
+    num_classes = maps.check_contrast(embeddings, labels, predictions, num_classes, max_samples, max_views, min_pixels)
     return pixel_contrast_and_facts(
         embeddings,
         labels,
@@ -86,7 +87,7 @@ def pixel_contrast_and_facts(
     max_views: int,
     min_pixels: int | None,
     ignore_index: Void,
-    num_classes: int | None,
+    num_classes: int,
     denominator: str,
     memory: Bank | None,
     mining: Miner | None,
@@ -96,11 +97,8 @@ def pixel_contrast_and_facts(
     across: str = "gather",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """:func:`pixel_contrast`, and what it did: the loss [], segments [2, K] as of the operator ``select_anchors``,
-    labels [max_samples] and numbers of positives [max_samples] of the anchors."""
-    maps.check_same_pixels(embeddings, labels, predictions)
-    checks.one_of("denominator", denominator, DENOMINATORS)
-    checks.temperature_scale(temperature, base_temperature)
+    """:func:`pixel_contrast` of checked maps, and what it did: the loss [], segments [2, K] as of the operator
+    ``select_anchors``, labels [max_samples] and numbers of positives [max_samples] of the anchors."""
     if contrast_with != "batch" and isinstance(rows := getattr(memory, "rows", None), Tensor):
         checks.wants_float64("embeddings", embeddings, rows, backend)
     selected, segments = select_with_segments(

@@ -9,8 +9,9 @@ from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to
 from fastpixcon.functional.anchors import gather_normalize
 from fastpixcon.ops import checks
-from fastpixcon.ops.backends import choose
+from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, of_rows
+from fastpixcon.values import Rows, Rule
 
 __all__ = ["CONTRASTS", "DENOMINATORS", "info_nce", "info_nce_of"]
 
@@ -157,29 +158,19 @@ def info_nce_of(
     anchors, contrast = anchors.to(dtype), None if contrast is None else contrast.to(dtype)
     temperature_ = checks.temperature_tensor(temperature, anchors)
     fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
+    rule = Rule(temperature_, denominator, fixed_shift, is_sorted)
+    rows_ = Rows(anchors, anchor_labels)
+    contrast_rows = None if contrast is None or contrast_labels is None else Rows(contrast, contrast_labels)
     if not in_steps:
-        loss, _log_sum, _weight, num_positives = choose("info_nce", anchors, backend)(
-            anchors, anchor_labels, contrast, contrast_labels, temperature_, denominator, rows, fixed_shift, is_sorted
-        )
+        loss, _log_sum, _weight, num_positives = call("info_nce", anchors, backend, rows_, contrast_rows, rule, rows)
     else:
         pair_seed = None if mining is None else checks.seed_tensor(seed, device)
-        how = how_to(
-            mining=mining,
-            use_batch=contrast_with != "memory",
-            denominator=denominator,
-            fixed_shift=fixed_shift,
-            is_sorted=is_sorted,
-            backend=backend,
-        )
+        how = how_to(mining=mining, use_batch=contrast_with != "memory", backend=backend)
         if ranks is None:
-            loss, num_positives = contrast_loss(
-                anchors, anchor_labels, contrast, contrast_labels, temperature_, bank=bank, seed=pair_seed, how=how
-            )
+            loss, num_positives = contrast_loss(rows_, contrast_rows, rule, bank=bank, seed=pair_seed, how=how)
         else:
             checks.across_ranks(contrast, mining, ranks.across)
-            loss, num_positives = distributed.ranks_loss(
-                anchors, anchor_labels, temperature_, bank=bank, seed=pair_seed, how=how, ranks=ranks
-            )
+            loss, num_positives = distributed.ranks_loss(rows_, rule, bank=bank, seed=pair_seed, how=how, ranks=ranks)
     if scale is not None:
         loss = loss * scale
     if reduction == "none":

@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
 from fastpixcon.ops import define, extension
+from fastpixcon.ops.signature import flat
 
 # On GPUs CUDA C++ has nothing to compile at the first step, less to do before each launch, and the faster products of
 # float32 and with a memory; docs/gpu.md has the measurements.
@@ -130,6 +132,11 @@ def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
     What was asked for by name and can't be had raises with the reason; only "auto" falls back.
     """
     return define.OVERLOADS[chosen(operator, tensor, name), operator]
+
+
+def call(operator: str, like: Tensor, name: str, *values: Any) -> Any:
+    """``operator`` of its arguments, on the backend that :func:`choose` takes for tensors like this one."""
+    return choose(operator, like, name)(*flat(values, define.WIDTHS[operator]))
 
 
 def show_config() -> str:

@@ -6,6 +6,7 @@ had, so that of torch's generator it draws the same number; what it changed, a m
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
 
 from fastpixcon.ops.define import define_host
 
@@ -28,6 +29,8 @@ _drawn = define_host("draw_seed", "(Tensor like) -> Tensor", _draw, _fake_draw, 
 
 def draw_seed(like: Tensor) -> Tensor:
     """The next number of torch's generator of the device of ``like``, [] int64 in [0, 2^63 - 1)."""
+    if not torch.compiler.is_compiling() and not _are_functorch_transforms_active():
+        return _draw(like)
     with torch.no_grad():
         drawn: Tensor = _drawn(like)
     return drawn

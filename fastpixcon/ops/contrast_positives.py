@@ -14,34 +14,16 @@ import torch
 from torch import Tensor
 
 from fastpixcon.ops.define import define
-
-SCHEMA = (
-    "(Tensor anchors, Tensor anchor_labels, Tensor? contrast, Tensor? contrast_labels, Tensor temperature,"
-    " Tensor log_sum, Tensor? column_log_sum, str denominator, bool fixed_shift, bool is_sorted, int? diagonal,"
-    " Tensor? mined, Tensor? seed) -> (Tensor loss, Tensor weight, Tensor count, Tensor column_loss,"
-    " Tensor column_weight, Tensor column_count)"
-)
+from fastpixcon.values import Pairs, Rows, Rule
 
 
 def fake(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    log_sum: Tensor,
-    column_log_sum: Tensor | None,
-    denominator: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    diagonal: int | None,
-    mined: Tensor | None,
-    seed: Tensor | None,
+    anchors: Rows, contrast: Rows | None, rule: Rule, pairs: Pairs, log_sum: Tensor, column_log_sum: Tensor | None
 ) -> tuple[Tensor, ...]:
-    N, M = anchors.shape[0], 0 if column_log_sum is None else column_log_sum.shape[0]
+    N, M = anchors.x.shape[0], 0 if column_log_sum is None else column_log_sum.shape[0]
     return tuple(
         log_sum.new_empty(n, dtype=dtype) for n in (N, M) for dtype in (log_sum.dtype, log_sum.dtype, torch.int32)
     )
 
 
-define("contrast_positives", SCHEMA, fake)
+define("contrast_positives", fake, "loss weight count column_loss column_weight column_count")

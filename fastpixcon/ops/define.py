@@ -20,6 +20,7 @@ from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 from fastpixcon.ops import extension
 from fastpixcon.ops.derivatives import Autograd, autograd_kernel
+from fastpixcon.ops.signature import Signature, signature
 
 __all__ = ["Autograd", "define"]
 
@@ -31,27 +32,34 @@ NAMESPACES = {
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"  # Triton kernels run on CPU tensors, line by line
 PYTHON_PACKAGES = {"reference": "fastpixcon.reference", "triton": "fastpixcon.kernels"}
 
-OPERATORS: dict[str, str] = {}  # name -> schema, as defined so far
+OPERATORS: dict[str, Signature] = {}  # as defined so far
+WIDTHS: dict[str, tuple[int, ...]] = {}  # of their signatures, for what Dynamo traces
 OVERLOADS: dict[tuple[str, str], OpOverload] = {}  # (backend, name) -> what to call
 NATIVE_DEVICES: dict[str, frozenset[str]] = {}  # name -> types of devices that the native backend runs it on
 IMPLEMENTATIONS: dict[tuple[str, str], str] = {}  # the Python launchers among them, module:function
 
 
-def define(name: str, schema: str, fake: Callable[..., Any], autograd: Autograd | None = None) -> None:
-    """Defines ``name`` with ``schema`` in every backend's namespace, with its fake kernel, its autograd
-    formula and the implementations that exist."""
-    OPERATORS[name] = schema
+def define(name: str, fake: Callable[..., Any], returns: str, autograd: Autograd | None = None) -> None:
+    """Defines ``name`` in every backend's namespace, with the arguments of its fake kernel, which implementations get
+    by name, the names of the tensors that it returns, its autograd formula and the implementations that exist."""
+    OPERATORS[name] = of = signature(fake, returns.split())
+    WIDTHS[name] = of.widths
+    schema = of.schema
+
+    def fake_of_leaves(*leaves: Any) -> Any:
+        return fake(**of.values(leaves))
+
     for backend, namespace in NAMESPACES.items():
         qualified = f"{namespace}::{name}"
         package = PYTHON_PACKAGES.get(backend)
-        implementation = _python_implementation(package, name) if package else None
+        implementation = _python_implementation(package, name, of) if package else None
         if backend == "triton" and implementation is not None and not INTERPRETING:
             _triton_op(qualified, implementation, schema)
         else:
             torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
             if implementation is not None:
                 torch.library.impl(qualified, "default", implementation)
-        torch.library.register_fake(qualified, fake)
+        torch.library.register_fake(qualified, fake_of_leaves)
         overload = getattr(getattr(torch.ops, namespace), name).default
         if not mutated(schema):  # what is written in place has no derivative, and no output
             kernel = autograd_kernel(overload, name, backend, autograd)
@@ -118,7 +126,7 @@ def _triton_op(qualified: str, implementation: Callable[..., Any], schema: str) 
         torch.library.register_torch_dispatch(qualified, FunctionalTensorMode, decomposed)
 
 
-def _python_implementation(package: str, name: str) -> Callable[..., Any] | None:
+def _python_implementation(package: str, name: str, of: Signature) -> Callable[..., Any] | None:
     """The function ``name`` of ``package/<operator>.py``, imported when it is first called, for Triton is slow to
     import; a backward lives beside its forward. None where there is no such file, or no Triton."""
     module = f"{package}.{name.removesuffix('_backward')}"
@@ -127,9 +135,9 @@ def _python_implementation(package: str, name: str) -> Callable[..., Any] | None
     if importlib.util.find_spec(module) is None:
         return None
 
-    def run(tensor: torch.Tensor, *arguments: Any) -> Any:
+    def run(*leaves: Any) -> Any:
         function = getattr(importlib.import_module(module), name)
-        with torch.autocast(tensor.device.type, enabled=False):  # an operator says itself what it computes in
-            return function(tensor, *arguments)
+        with torch.autocast(leaves[0].device.type, enabled=False):  # an operator says itself what it computes in
+            return function(**of.values(leaves))
 
     return run

@@ -16,12 +16,7 @@ import torch
 from torch import Tensor
 
 from fastpixcon.ops.define import Autograd, define
-
-SCHEMA = "(Tensor embeddings, Tensor index) -> (Tensor rows, Tensor inv_norm)"
-BACKWARD_SCHEMA = (
-    "(Tensor d_rows, Tensor rows, Tensor inv_norm, Tensor index, SymInt[] size, bool channels_last)"
-    " -> Tensor d_embeddings"
-)
+from fastpixcon.ops.signature import Sizes
 
 
 def fake(embeddings: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,7 +26,7 @@ def fake(embeddings: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fake_backward(
-    d_rows: Tensor, rows: Tensor, inv_norm: Tensor, index: Tensor, size: list[int], channels_last: bool
+    d_rows: Tensor, rows: Tensor, inv_norm: Tensor, index: Tensor, size: Sizes, channels_last: bool
 ) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(size, dtype=rows.dtype, device=rows.device, memory_format=layout)
@@ -56,5 +51,5 @@ def backward(ops: Any, ctx: Any, d_rows: Tensor | None, _d_inv_norm: Tensor | No
     return ops.gather_normalize_backward(d_rows, rows, inv_norm, index, ctx.size, ctx.channels_last), None
 
 
-define("gather_normalize", SCHEMA, fake, Autograd(save, backward))
-define("gather_normalize_backward", BACKWARD_SCHEMA, fake_backward)
+define("gather_normalize", fake, "rows inv_norm", Autograd(save, backward))
+define("gather_normalize_backward", fake_backward, "d_embeddings")

@@ -1,14 +1,9 @@
 """Contract of ``info_nce``: the supervised contrastive loss of every anchor, no [N, M] matrix stored.
 
-    anchors         [N, D], anchor_labels   [N] int32 or int64, -1 leaves a row out
-    contrast        [M, D], contrast_labels [M]; None: the anchors themselves, without j = i
-    temperature     [] float32 (float64 for float64 rows), from 2^-126, below which 1 / temperature is no float32, to
-                    the largest float32
-    denominator     "negatives" (Wang et al. 2021, eq. 3) or "all" (Khosla et al. 2020, L_out)
-    rows            "raw": normalised here; "unit": already unit (or zero) rows; "any": taken as they are
-    fixed_shift     the caller knows that temperature >= 0.025, for a backend that can't look at it: e^s of unit
-                    rows then neither overflows nor vanishes, and sums of it need no running maximum
-    is_sorted       the caller knows that both sets of labels ascend, with -1 last
+    anchors       rows [N, D] and labels [N]
+    contrast      rows [M, D] and labels [M]; None: the anchors themselves, without j = i
+    rule          see ``fastpixcon/values.py``
+    rows          "raw": normalised here; "unit": already unit (or zero) rows; "any": taken as they are
     -> loss          [N] nats per anchor; 0 for an anchor without a positive
        log_sum       [N] "negatives": log sum_neg e^s; "all": log sum_{j != i} e^s; -inf for an empty sum
        weight        [N] "negatives": mean over positives of Z / (Z + e^s_ip); "all": zeros
@@ -28,89 +23,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastpixcon.ops.define import Autograd, define
-
-SCHEMA = (
-    "(Tensor anchors, Tensor anchor_labels, Tensor? contrast, Tensor? contrast_labels, Tensor temperature,"
-    " str denominator, str rows, bool fixed_shift, bool is_sorted)"
-    " -> (Tensor loss, Tensor log_sum, Tensor weight, Tensor num_positives)"
-)
-BACKWARD_SCHEMA = (
-    "(Tensor d_loss, Tensor anchors, Tensor anchor_labels, Tensor? contrast, Tensor? contrast_labels,"
-    " Tensor temperature, Tensor log_sum, Tensor weight, Tensor num_positives, str denominator, str rows,"
-    " bool fixed_shift, bool is_sorted, bool[3] output_mask)"
-    " -> (Tensor d_anchors, Tensor d_contrast, Tensor d_temperature)"
-)
+from fastpixcon.ops.define import OPERATORS, Autograd, define
+from fastpixcon.ops.signature import Mask
+from fastpixcon.values import Rows, Rule, Statistics
 
 
-def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def fake(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    denominator: str,
-    rows: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n = anchors.shape[0]
-    acc = _accumulation_dtype(anchors.dtype)
-    loss, log_sum, weight = (anchors.new_empty(n, dtype=acc) for _ in range(3))
-    return loss, log_sum, weight, anchors.new_empty(n, dtype=torch.int32)
+def fake(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, n = anchors.x, anchors.x.shape[0]
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    loss, log_sum, weight = (x.new_empty(n, dtype=dtype) for _ in range(3))
+    return loss, log_sum, weight, x.new_empty(n, dtype=torch.int32)
 
 
 def fake_backward(
-    d_loss: Tensor,
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    log_sum: Tensor,
-    weight: Tensor,
-    num_positives: Tensor,
-    denominator: str,
-    rows: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    output_mask: list[bool],
+    statistics: Statistics, anchors: Rows, contrast: Rows | None, rule: Rule, rows: str, output_mask: Mask
 ) -> tuple[Tensor, Tensor, Tensor]:
-    d_anchors = anchors.new_empty(anchors.shape if output_mask[0] else (0,))
-    d_contrast = anchors.new_empty(contrast.shape if output_mask[1] and contrast is not None else (0,))
-    return d_anchors, d_contrast, torch.empty_like(temperature)
+    x = anchors.x
+    d_anchors = x.new_empty(x.shape if output_mask[0] else (0,))
+    d_contrast = x.new_empty(contrast.x.shape if output_mask[1] and contrast is not None else (0,))
+    return d_anchors, d_contrast, torch.empty_like(rule.temperature)
 
 
 def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    anchors, anchor_labels, contrast, contrast_labels, temperature, *how = inputs
-    _, log_sum, weight, num_positives = output
-    ctx.save_for_backward(
-        anchors, anchor_labels, contrast, contrast_labels, temperature, log_sum, weight, num_positives
-    )
-    ctx.mark_non_differentiable(log_sum, weight, num_positives)
+    _, *found = output
+    ctx.mark_non_differentiable(*found)
     ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
-    ctx.how = how
+    ctx.save_for_backward(*found, *(x for x in inputs if isinstance(x, Tensor)))
+    ctx.others = [None if isinstance(x, Tensor) else (x,) for x in inputs]
 
 
 def backward(ops: Any, ctx: Any, d_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    needs = ctx.needs_input_grad
-    mask = [needs[0], needs[2], needs[4]]
+    mask = [ctx.needs_input_grad[at] for at in DIFFERENTIABLE]
+    gradients: list[Tensor | None] = [None] * len(ctx.others)
     if d_loss is None or not any(mask):
-        return (None,) * 9
-    d_anchors, d_contrast, d_temperature = ops.info_nce_backward(d_loss, *ctx.saved_tensors, *ctx.how, mask)
-    return (
-        d_anchors if mask[0] else None,
-        None,
-        d_contrast if mask[1] else None,
-        None,
-        d_temperature if mask[2] else None,
-        *(None,) * 4,
-    )
+        return tuple(gradients)
+    log_sum, weight, num_positives, *tensors = ctx.saved_tensors
+    rest = iter(tensors)
+    inputs = [next(rest) if other is None else other[0] for other in ctx.others]
+    d_inputs = ops.info_nce_backward(d_loss, log_sum, weight, num_positives, *inputs, mask)
+    for at, wanted, gradient in zip(DIFFERENTIABLE, mask, d_inputs, strict=True):
+        gradients[at] = gradient if wanted else None
+    return tuple(gradients)
 
 
-define("info_nce", SCHEMA, fake, Autograd(save, backward))
-define("info_nce_backward", BACKWARD_SCHEMA, fake_backward)
+define("info_nce", fake, "loss log_sum weight num_positives", Autograd(save, backward))
+define("info_nce_backward", fake_backward, "d_anchors d_contrast d_temperature")
+DIFFERENTIABLE = [OPERATORS["info_nce"].place(name) for name in ("anchors", "contrast", "temperature")]

@@ -107,19 +107,29 @@ def check_selection(
     min_pixels: int | None,
 ) -> int:
     """Checks the arguments of select_anchors; returns the number of classes."""
-    ranks = {"labels": _labels(labels)}
+    ranks = {"labels": _labels(labels), "predictions": _predictions(predictions)}
+    assert isinstance(labels, Tensor)
+    assert isinstance(predictions, Tensor)
+    _same_rank(ranks, {"labels": labels, "predictions": predictions})
+    same_device("predictions", predictions, "labels", labels)
+    _same_images("predictions", predictions, "labels", labels)
+    return _selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+
+
+def _selection(
+    labels: Tensor,
+    predictions: Tensor,
+    num_classes: int | None,
+    max_samples: int,
+    max_views: int,
+    min_pixels: int | None,
+) -> int:
     positive_int("max_samples", max_samples)
     positive_int("max_views", max_views)
     if min_pixels is not None:
         positive_int("min_pixels", min_pixels)
     if num_classes is not None:
         positive_int("num_classes", num_classes)
-    ranks["predictions"] = _predictions(predictions)
-    assert isinstance(labels, Tensor)
-    assert isinstance(predictions, Tensor)
-    _same_rank(ranks, {"labels": labels, "predictions": predictions})
-    same_device("predictions", predictions, "labels", labels)
-    _same_images("predictions", predictions, "labels", labels)
     logits = predictions.dtype.is_floating_point
     _pixels(labels, 1 + logits, predictions)
     if not logits:
@@ -143,8 +153,17 @@ def check_memory_rows(embeddings: object, labels: object, num_classes: int, pixe
     _pixels(labels, 2, embeddings)
 
 
-def check_same_pixels(embeddings: object, labels: object, predictions: object) -> None:
-    """The maps [B, D, *S], [B, *S'] and [B, (K,) *S] show the same images."""
+def check_contrast(
+    embeddings: object,
+    labels: object,
+    predictions: object,
+    num_classes: int | None,
+    max_samples: int,
+    max_views: int,
+    min_pixels: int | None,
+) -> int:
+    """Checks maps [B, D, *S], [B, *S'] and [B, (K,) *S] of the same images, and how anchors are selected; returns the
+    number of classes."""
     ranks = {"embeddings": _embeddings(embeddings), "labels": _labels(labels), "predictions": _predictions(predictions)}
     assert isinstance(embeddings, Tensor)
     assert isinstance(labels, Tensor)
@@ -157,6 +176,7 @@ def check_same_pixels(embeddings: object, labels: object, predictions: object) -
     if predictions.shape[-ranks["predictions"] :] != embeddings.shape[2:]:
         wanted = ", ".join(map(str, embeddings.shape[2:]))
         raise ValueError(f"predictions: got shape {tuple(predictions.shape)}, want [..., {wanted}] as in embeddings")
+    return _selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
 
 
 def folded(x: Tensor, lead: int) -> Tensor:

@@ -15,17 +15,13 @@ last ones stay. Rows are rounded to the dtype of the bank.
 from torch import Tensor
 
 from fastpixcon.ops.define import define
-
-SCHEMA = (
-    "(Tensor(a!) bank, Tensor(b!) bank_labels, Tensor(c!) written, int pixel_size, Tensor pixels, Tensor pixel_labels,"
-    " Tensor regions, Tensor region_labels) -> ()"
-)
+from fastpixcon.ops.signature import InPlace
 
 
 def fake(
-    bank: Tensor,
-    bank_labels: Tensor,
-    written: Tensor,
+    bank: InPlace,
+    bank_labels: InPlace,
+    written: InPlace,
     pixel_size: int,
     pixels: Tensor,
     pixel_labels: Tensor,
@@ -35,4 +31,4 @@ def fake(
     return None
 
 
-define("memory_enqueue_", SCHEMA, fake)
+define("memory_enqueue_", fake, "")

@@ -12,36 +12,19 @@ import torch
 from torch import Tensor
 
 from fastpixcon.ops.define import define
-
-SCHEMA = (
-    "(Tensor anchors, Tensor anchor_labels, Tensor bank, Tensor bank_labels, Tensor temperature, Tensor log_sum,"
-    " str denominator, bool fixed_shift, bool is_sorted, int first_anchor, Tensor? mined, Tensor? seed,"
-    " bool wants_pull) -> (Tensor loss, Tensor weight, Tensor count, Tensor pull)"
-)
+from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
 
 def fake(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    bank: Tensor,
-    bank_labels: Tensor,
-    temperature: Tensor,
-    log_sum: Tensor,
-    denominator: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    first_anchor: int,
-    mined: Tensor | None,
-    seed: Tensor | None,
-    wants_pull: bool,
+    anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, log_sum: Tensor, wants_pull: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    N = anchors.shape[0]
+    N = anchors.x.shape[0]
     return (
         log_sum.new_empty(N),
         log_sum.new_empty(N),
         log_sum.new_empty(N, dtype=torch.int32),
-        log_sum.new_empty(anchors.shape if wants_pull else (0,)),
+        log_sum.new_empty(anchors.x.shape if wants_pull else (0,)),
     )
 
 
-define("memory_positives", SCHEMA, fake)
+define("memory_positives", fake, "loss weight count pull")

@@ -23,11 +23,6 @@ from torch import Tensor
 
 from fastpixcon.ops.define import define
 
-SCHEMA = (
-    "(Tensor embeddings, Tensor labels, Tensor seed, int num_classes, int pixels_per_image, int ignore_index)"
-    " -> (Tensor pixels, Tensor pixel_labels, Tensor regions, Tensor region_labels)"
-)
-
 
 def fake(
     embeddings: Tensor, labels: Tensor, seed: Tensor, num_classes: int, pixels_per_image: int, ignore_index: int
@@ -42,4 +37,4 @@ def fake(
     )
 
 
-define("memory_rows", SCHEMA, fake)
+define("memory_rows", fake, "pixels pixel_labels regions region_labels")

@@ -1,9 +1,9 @@
 """Contract of ``mining_thresholds``: which pairs of an anchor are hard (Wang et al. 2021, section 3.3).
 
-    anchors    [N, D] unit (or zero) rows, anchor_labels   [N] int32 or int64
-    contrast   [M, D] unit rows,           contrast_labels [M]; None: no such set
+    anchors    unit (or zero) rows [N, D] and labels [N]
+    contrast   unit rows [M, D] and labels [M]; None: no such set
     diagonal   contrast row i + diagonal is anchor i itself, no pair of it; None: anchors are no contrast rows
-    bank       [K, S, D] unit rows,        bank_labels     [K, S] int32, -1 where empty; None: no such set
+    bank       unit rows [K, S, D] and labels [K, S]; None: no such set
     negatives, positives   "none", "hardest", "semi-hard" or "random"
     fraction   of the pairs that "semi-hard" draws from, in (0, 1]
     keep       how many positives, how many negatives an anchor keeps
@@ -27,30 +27,25 @@ import torch
 from torch import Tensor
 
 from fastpixcon.ops.define import define
+from fastpixcon.ops.signature import Two
+from fastpixcon.values import BankRows, Rows
 
 KINDS = ("none", "hardest", "semi-hard", "random")
 BINS = 1024
-SCHEMA = (
-    "(Tensor anchors, Tensor anchor_labels, Tensor? contrast, Tensor? contrast_labels, int? diagonal, Tensor? bank,"
-    " Tensor? bank_labels, str negatives, str positives, float fraction, int[2] keep) -> Tensor mined"
-)
 
 
 def fake(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
+    anchors: Rows,
+    contrast: Rows | None,
     diagonal: int | None,
-    bank: Tensor | None,
-    bank_labels: Tensor | None,
+    bank: BankRows | None,
     negatives: str,
     positives: str,
     fraction: float,
-    keep: list[int],
+    keep: Two,
 ) -> Tensor:
-    dtype = torch.float64 if anchors.dtype == torch.float64 else torch.float32
-    return anchors.new_empty(4, anchors.shape[0], dtype=dtype)
+    dtype = torch.float64 if anchors.x.dtype == torch.float64 else torch.float32
+    return anchors.x.new_empty(4, anchors.x.shape[0], dtype=dtype)
 
 
-define("mining_thresholds", SCHEMA, fake)
+define("mining_thresholds", fake, "mined")

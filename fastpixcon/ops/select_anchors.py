@@ -18,18 +18,14 @@ import torch
 from torch import Tensor
 
 from fastpixcon.ops.define import define
-
-SCHEMA = (
-    "(Tensor labels, Tensor predictions, Tensor seed, SymInt num_classes, int max_samples, int max_views,"
-    " int min_pixels, int ignore_index) -> (Tensor index, Tensor label, Tensor count, Tensor segments)"
-)
+from fastpixcon.ops.signature import Size
 
 
 def fake(
     labels: Tensor,
     predictions: Tensor,
     seed: Tensor,
-    num_classes: int,
+    num_classes: Size,
     max_samples: int,
     max_views: int,
     min_pixels: int,
@@ -43,4 +39,4 @@ def fake(
     )
 
 
-define("select_anchors", SCHEMA, fake)
+define("select_anchors", fake, "index label count segments")

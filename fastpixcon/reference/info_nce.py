@@ -8,23 +8,28 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from fastpixcon.reference.gather_normalize import normalize, normalize_backward
+from fastpixcon.values import Rows, Rule, Statistics
 
 
-def taking_part(x: Tensor, labels: Tensor | None) -> Tensor:
-    """``x [N, D]`` with zeros where a row is left out, which may hold anything: 0 times NaN is NaN. One that takes part
+def taking_part(rows: Rows) -> Tensor:
+    """Rows [N, D] with zeros where one is left out, which may hold anything: 0 times NaN is NaN. One that takes part
     and is not finite is NaN altogether: its logits might be infinite, and add nothing to a sum."""
-    x = x.where(x.isfinite().all(dim=1, keepdim=True), torch.nan)
-    return x if labels is None else x.where((labels != -1)[:, None], 0)
+    x = rows.x.where(rows.x.isfinite().all(dim=1, keepdim=True), torch.nan)
+    return x.where((rows.labels != -1)[:, None], 0)
 
 
-def prepare(x: Tensor, labels: Tensor | None, rows: str) -> tuple[Tensor, Tensor]:
+def accumulated(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def prepare(these: Rows, rows: str) -> tuple[Tensor, Tensor]:
     """Rows to compute with, float32 or float64 [N, D], and their inverse norms [N]."""
-    accumulate = torch.float64 if x.dtype == torch.float64 else torch.float32
-    x = taking_part(x, labels)
+    x = taking_part(these)
     if rows != "raw":
-        return x.to(accumulate), torch.ones(x.shape[0], dtype=accumulate, device=x.device)
+        x = accumulated(x)
+        return x, x.new_ones(len(x))
     unit, inv_norm = normalize(x)
-    return unit.to(accumulate), inv_norm.to(accumulate)
+    return accumulated(unit), accumulated(inv_norm)
 
 
 TEMPERATURES = (2.0**-126, (2 - 2.0**-23) * 2.0**127)  # beyond, it or its reciprocal is no finite float32
@@ -36,40 +41,37 @@ def check_temperature(temperature: Tensor) -> None:
         raise ValueError(f"temperature: got {float(temperature)}, want a number > 0, from 2^-126 to {most:.6g}")
 
 
-def pairs(anchor_labels: Tensor, contrast_labels: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Masks [N, M] of positives and negatives; self contrast leaves out j = i."""
-    y = anchor_labels
-    z = y if contrast_labels is None else contrast_labels
-    both = (y != -1)[:, None] & (z != -1)
-    same = y[:, None] == z
-    positives = both & same
-    if contrast_labels is None:
-        positives &= ~torch.eye(len(y), dtype=torch.bool, device=y.device)
-    return positives, both & ~same
+def masks(anchor_labels: Tensor, contrast_labels: Tensor, itself: Tensor) -> tuple[Tensor, Tensor]:
+    """Of positives and of negatives [N, M]; ``itself``, where both are the same row, is neither."""
+    here = (anchor_labels != -1)[:, None] & (contrast_labels != -1) & ~itself
+    same = anchor_labels[:, None] == contrast_labels
+    return here & same, here & ~same
 
 
-def info_nce(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    denominator: str,
-    rows: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    check_temperature(temperature)
-    a, _ = prepare(anchors, anchor_labels, rows)  # [N, D]
-    c = a if contrast is None else prepare(contrast, contrast_labels, rows)[0]  # [M, D]
-    s = a @ c.T / temperature.to(a)  # [N, M]
-    positives, negatives = pairs(anchor_labels, contrast_labels)
+def masks_of(anchors: Rows, contrast: Rows | None) -> tuple[Tensor, Tensor]:
+    """Self contrast leaves out j = i."""
+    y = anchors.labels
+    if contrast is None:
+        return masks(y, y, torch.eye(len(y), dtype=torch.bool, device=y.device))
+    return masks(y, contrast.labels, torch.zeros((), dtype=torch.bool, device=y.device))
+
+
+def in_sum(positives: Tensor, negatives: Tensor, denominator: str) -> Tensor:
+    """Which pairs are in Z, [N, M]."""
+    return negatives if denominator == "negatives" else negatives | positives
+
+
+def info_nce(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    check_temperature(rule.temperature)
+    a, _ = prepare(anchors, rows)  # [N, D]
+    c = a if contrast is None else prepare(contrast, rows)[0]  # [M, D]
+    s = a @ c.T / rule.temperature.to(a)  # [N, M]
+    positives, negatives = masks_of(anchors, contrast)
     num_positives = positives.sum(dim=1)  # [N]
     count = num_positives.clamp(min=1)
 
-    in_sum = negatives if denominator == "negatives" else negatives | positives
-    log_sum = s.masked_fill(~in_sum, -torch.inf).logsumexp(dim=1)  # [N]
-    if denominator == "negatives":
+    log_sum = s.masked_fill(~in_sum(positives, negatives, rule.denominator), -torch.inf).logsumexp(dim=1)  # [N]
+    if rule.denominator == "negatives":
         margin = log_sum[:, None] - s  # log(Z_i / e^s_ij)
         loss = softplus(margin).masked_fill(~positives, 0).sum(dim=1) / count
         weight = margin.sigmoid().masked_fill(~positives, 0).sum(dim=1) / count
@@ -80,34 +82,21 @@ def info_nce(
 
 
 def info_nce_backward(
-    d_loss: Tensor,
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    log_sum: Tensor,
-    weight: Tensor,
-    num_positives: Tensor,
-    denominator: str,
-    rows: str,
-    fixed_shift: bool,
-    is_sorted: bool,
-    output_mask: list[bool],
+    statistics: Statistics, anchors: Rows, contrast: Rows | None, rule: Rule, rows: str, output_mask: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    check_temperature(temperature)
-    a, a_inv_norm = prepare(anchors, anchor_labels, rows)  # [N, D]
-    c, c_inv_norm = (a, a_inv_norm) if contrast is None else prepare(contrast, contrast_labels, rows)  # [M, D]
-    tau = temperature.to(a)
+    check_temperature(rule.temperature)
+    d_loss, log_sum, weight, num_positives = statistics
+    a, a_inv_norm = prepare(anchors, rows)  # [N, D]
+    c, c_inv_norm = (a, a_inv_norm) if contrast is None else prepare(contrast, rows)  # [M, D]
+    tau = rule.temperature.to(a)
     s = a @ c.T / tau  # [N, M]
-    positives, negatives = pairs(anchor_labels, contrast_labels)
+    positives, negatives = masks_of(anchors, contrast)
     count = num_positives.clamp(min=1)
     d = (d_loss.to(a) * (num_positives > 0))[:, None]  # [N, 1]
 
     # d_logits = dL/ds [N, M]
-    in_sum = negatives if denominator == "negatives" else negatives | positives
-    softmax = torch.exp(s - log_sum[:, None]).masked_fill(~in_sum, 0)
-    if denominator == "negatives":
+    softmax = torch.exp(s - log_sum[:, None]).masked_fill(~in_sum(positives, negatives, rule.denominator), 0)
+    if rule.denominator == "negatives":
         pull = (log_sum[:, None] - s).sigmoid()
         d_logits = d * (weight[:, None] * softmax - positives * pull / count[:, None])
     else:
@@ -123,7 +112,7 @@ def info_nce_backward(
         d_contrast = normalize_backward(d_contrast, c, c_inv_norm)
     wants_contrast = output_mask[1] and contrast is not None
     return (
-        d_anchors.to(anchors.dtype) if output_mask[0] else anchors.new_empty(0),
-        d_contrast.to(anchors.dtype) if wants_contrast else anchors.new_empty(0),
-        d_temperature.to(temperature.dtype),
+        d_anchors.to(anchors.x.dtype) if output_mask[0] else anchors.x.new_empty(0),
+        d_contrast.to(anchors.x.dtype) if wants_contrast else anchors.x.new_empty(0),
+        d_temperature.to(rule.temperature.dtype),
     )

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from fastpixcon.reference.contrast_sums import Pairs, bank_pairs, batch_pairs
+from fastpixcon.reference.contrast_sums import These, bank_pairs, batch_pairs
+from fastpixcon.values import ALL_PAIRS, BankRows, Rows
 
 
 def threshold(cosine: Tensor, those: Tensor, kind: str, fraction: float, keep: int) -> tuple[Tensor, Tensor]:
@@ -25,13 +26,10 @@ def threshold(cosine: Tensor, those: Tensor, kind: str, fraction: float, keep: i
 
 
 def mining_thresholds(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
+    anchors: Rows,
+    contrast: Rows | None,
     diagonal: int | None,
-    bank: Tensor | None,
-    bank_labels: Tensor | None,
+    bank: BankRows | None,
     negatives: str,
     positives: str,
     fraction: float,
@@ -39,10 +37,10 @@ def mining_thresholds(
 ) -> Tensor:
     sets = []
     if contrast is not None:
-        sets.append(batch_pairs(anchors, anchor_labels, contrast, contrast_labels, diagonal, None, None))
-    if bank is not None and bank_labels is not None:
-        sets.append(bank_pairs(anchors, anchor_labels, bank, bank_labels, 0, None, None))
-    these = Pairs(*(torch.cat(part, dim=1) for part in zip(*sets, strict=True)))
+        sets.append(batch_pairs(anchors, contrast, ALL_PAIRS._replace(diagonal=diagonal)))
+    if bank is not None:
+        sets.append(bank_pairs(anchors, bank, ALL_PAIRS))
+    these = These(*(torch.cat(part, dim=1) for part in zip(*sets, strict=True)))
     least, negative_share = threshold(these.cosine, these.negatives, negatives, fraction, keep[1])
     most, positive_share = threshold(-these.cosine, these.positives, positives, fraction, keep[0])
     return torch.stack([least, -most, negative_share, positive_share])

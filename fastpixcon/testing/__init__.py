@@ -1,7 +1,7 @@
 """Cases of every operator and the rule of accuracy, shared by the tests and the benchmarks.
 
-A Case makes the arguments of one operator call: ``case.arguments(device)``; the same ones every time. A backward
-takes them from :func:`backward_arguments`. ``CASES`` lists them by operator.
+A Case makes the arguments of one operator call, as its schema has them: ``case.arguments(device)``; the same ones every
+time. A backward takes them from :func:`backward_arguments`. ``CASES`` lists them by operator.
 """
 
 from collections.abc import Sequence
@@ -53,8 +53,7 @@ def backward_arguments(
     d_loss = torch.randn(first.shape, generator=generator).to(first)
     if case.d_loss == "expanded":
         d_loss = d_loss.new_tensor(0.7).expand_as(first)
-    *tensors, denominator, rows, fixed_shift, is_sorted = arguments
-    return [d_loss, *tensors, *outputs[1:], denominator, rows, fixed_shift, is_sorted, [True, True, True]]
+    return [d_loss, *outputs[1:], *arguments, [True, True, True]]
 
 
 CASES: dict[str, Sequence[Any]] = {

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fastpixcon.ops.define import WIDTHS
+from fastpixcon.ops.signature import flat
+
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
@@ -39,6 +42,11 @@ def assert_as_accurate(
 def float64(arguments: Sequence[Any]) -> list[Any]:
     """The arguments with every floating point tensor in float64: of the reference, the truth."""
     return [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in arguments]
+
+
+def leaves(operator: str, *values: Any) -> list[Any]:
+    """The arguments of an operator as its schema has them."""
+    return flat(values, WIDTHS[operator])
 
 
 def with_layout(x: Tensor, layout: str) -> Tensor:

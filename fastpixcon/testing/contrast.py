@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from fastpixcon.reference.contrast_sums import bank_pairs, batch_pairs
-from fastpixcon.testing.accuracy import EPS, Case
+from fastpixcon.testing.accuracy import EPS, Case, leaves
 from fastpixcon.testing.info_nce import InfoNCECase
+from fastpixcon.values import ALL_PAIRS, BankRows, Pairs, Rows, Rule, Statistics
 
 
 def mined_somewhere(cosine: Tensor, generator: torch.Generator, seed: int) -> tuple[Tensor, Tensor]:
@@ -67,22 +68,30 @@ class ContrastCase(Case):
     def gradient_tol(self) -> float:
         return self.rows.gradient_tol
 
-    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
-        a, y, c, z, temperature, denominator, _, fixed_shift, is_sorted = self.rows.arguments()
+    def sets(self, device: str | torch.device = "cpu") -> tuple[Rows, Rows | None]:
+        a, c = self.rows.sets(device)
         if self.diagonal is not None and c is not None:
-            c[self.diagonal : self.diagonal + self.N] = a
-            z[self.diagonal : self.diagonal + self.N] = y
-            is_sorted = False
+            for all_of_them, own in zip(c, a, strict=True):
+                all_of_them[self.diagonal : self.diagonal + self.N] = own
+        return a, c
+
+    def values(self, device: str | torch.device = "cpu") -> tuple[Rows, Rows | None, Rule, Pairs]:
         mined, seed = None, None
+        pairs = ALL_PAIRS._replace(diagonal=self.diagonal)
         if self.mined:
-            cosine = batch_pairs(a, y, c, z, self.diagonal, None, None).cosine
+            cosine = batch_pairs(*self.sets(), pairs).cosine
             mined, seed = mined_somewhere(cosine, self.generator(), 2**40 + 17)
-        tensors = [x if x is None else x.to(device) for x in (a, y, c, z, temperature)]
-        if self.layout != "contiguous":  # strides would not survive the move
-            a, _, c, *_ = self.rows.arguments(device)
-            tensors[0], tensors[2] = a, c
-        last = [x if x is None else x.to(device) for x in (mined, seed)]
-        return [*tensors, denominator, fixed_shift, is_sorted, self.diagonal, self.mutual, *last]
+        rule = self.rows.rule(device)
+        if self.diagonal is not None:
+            rule = rule._replace(is_sorted=False)
+        return (
+            *self.sets(device),
+            rule,
+            Pairs(self.diagonal, *(x if x is None else x.to(device) for x in (mined, seed))),
+        )
+
+    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        return leaves("contrast_sums", *self.values(device), self.mutual)
 
     def totals(self, log_sum: Tensor, device: str | torch.device = "cpu") -> Tensor:
         """log Z of all sets, from that of this one."""
@@ -93,28 +102,23 @@ class ContrastCase(Case):
 
     def positives(self, arguments: list[Any], sums: tuple[Tensor, ...]) -> list[Any]:
         """Arguments of contrast_positives, from those of contrast_sums and what the reference makes of them."""
-        *sets, denominator, fixed_shift, is_sorted, diagonal, mutual, mined, seed = arguments
-        log_sum, column_log_sum = (self.totals(x, sets[0].device) for x in sums)
-        columns = column_log_sum if mutual else None
-        return [*sets, log_sum, columns, denominator, fixed_shift, is_sorted, diagonal, mined, seed]
+        *given, mutual = arguments
+        log_sum, column_log_sum = (self.totals(x, given[0].device) for x in sums)
+        return [*given, log_sum, column_log_sum if mutual else None]
 
     def gradient(self, arguments: list[Any], sums: tuple[Tensor, ...], positives: tuple[Tensor, ...]) -> list[Any]:
         """Arguments of contrast_gradient, from what the reference makes of the steps before."""
-        *sets, denominator, fixed_shift, is_sorted, diagonal, mutual, mined, seed = arguments
-        device = sets[0].device
+        *given, mutual = arguments
         generator = torch.Generator().manual_seed(3)
-        sides: list[list[Tensor | None]] = []
+        sides: list[Statistics] = []
         for total, (_, weight, count) in zip(sums, (positives[:3], positives[3:]), strict=True):
             if self.elsewhere:
                 count = count + (torch.arange(len(count)) % 3).int()
             d_loss = torch.randn(total.shape, generator=generator).to(total)
-            stats = (d_loss, self.totals(total), weight / count.clamp(min=1), count)
-            sides.append([x.to(device) for x in stats])
-        rows, columns = sides[0], sides[1] if mutual else [None] * 4
-        return [
-            rows[0], columns[0], *sets, *rows[1:], *columns[1:], denominator, fixed_shift, is_sorted, diagonal, mined,
-            seed, [True, True, True],
-        ]  # fmt: skip
+            of = (d_loss, self.totals(total), weight / count.clamp(min=1), count)
+            sides.append(Statistics(*(x.to(given[0].device) for x in of)))
+        columns = sides[1] if mutual else [None] * len(sides[1])
+        return [*sides[0], *columns, *given, [True, True, True]]
 
 
 def contrast_cases() -> list[ContrastCase]:
@@ -175,27 +179,32 @@ class MiningCase(Case):
     labels: str = "mixed"
     dtype: torch.dtype = torch.float32
 
-    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+    def values(self, device: str | torch.device = "cpu") -> tuple[Rows, Rows | None, int | None, BankRows | None]:
         rows = InfoNCECase(self.N, self.D, self.M or None, self.classes, self.labels, dtype=self.dtype, rows="unit")
-        a, y, c, z, *_ = rows.arguments(device)
-        batch = (a, y, 0) if self.M is None else (None, None, None) if self.M == 0 else (c, z, None)
-        bank: tuple[Any, Any] = (None, None)
-        if self.S is not None:
-            generator = self.generator()
-            labels = torch.arange(self.classes, dtype=torch.int32)[:, None].repeat(1, self.S)
-            content = rows.make_rows(labels.flatten(), generator, device).view(self.classes, self.S, self.D)
-            labels[torch.rand(labels.shape, generator=generator) < 0.5] = -1
-            bank = (content, labels.to(device))
-        return [a, y, *batch, *bank, self.negatives, self.positives, self.fraction, list(self.keep)]
+        anchors, contrast = rows.sets(device)
+        batch = (anchors, 0) if self.M is None else (None if self.M == 0 else contrast, None)
+        if self.S is None:
+            return anchors, *batch, None
+        generator = self.generator()
+        labels = torch.arange(self.classes, dtype=torch.int32)[:, None].repeat(1, self.S)
+        content = rows.make_rows(labels.flatten(), generator, device).view(self.classes, self.S, self.D)
+        labels[torch.rand(labels.shape, generator=generator) < 0.5] = -1
+        return anchors, *batch, BankRows(content, labels.to(device))
+
+    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        how = (self.negatives, self.positives, self.fraction, list(self.keep))
+        return leaves("mining_thresholds", *self.values(device), *how)
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Cosines [N, all contrast rows] in float64, masks of positives and negatives."""
-        a, y, c, z, diagonal, bank, bank_labels, *_ = self.arguments()
+        anchors, contrast, diagonal, bank = self.values()
+        anchors = anchors._replace(x=anchors.x.double())
         sets = []
-        if c is not None:
-            sets.append(batch_pairs(a.double(), y, c.double(), z, diagonal, None, None))
+        if contrast is not None:
+            contrast = contrast._replace(x=contrast.x.double())
+            sets.append(batch_pairs(anchors, contrast, ALL_PAIRS._replace(diagonal=diagonal)))
         if bank is not None:
-            sets.append(bank_pairs(a.double(), y, bank.double(), bank_labels, 0, None, None))
+            sets.append(bank_pairs(anchors, bank._replace(x=bank.x.double()), ALL_PAIRS))
         cosine, positives, negatives = (torch.cat(x, dim=1) for x in zip(*sets, strict=True))
         return cosine, positives, negatives
 

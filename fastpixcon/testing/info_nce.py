@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastpixcon.testing.accuracy import EPS, Case, with_layout
+from fastpixcon.testing.accuracy import EPS, Case, leaves, with_layout
+from fastpixcon.values import Rows, Rule
 
 
 @dataclass(frozen=True)
@@ -85,24 +86,24 @@ class InfoNCECase(Case):
             x[::3] = 0
         return with_layout(x.to(device, self.dtype), self.layout)
 
-    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+    def sets(self, device: str | torch.device = "cpu") -> tuple[Rows, Rows | None]:
+        """Anchors and contrast set."""
         generator = self.generator()
-        sides: list[Tensor | None] = []
-        for contrast, count in ((False, self.N), (True, self.M)):
-            if count is None:
-                sides += [None, None]
-                continue
+
+        def rows(count: int, contrast: bool) -> Rows:
             y = self.make_labels(count, contrast, generator)
-            sides += [self.make_rows(y, generator, device), y]
-        tensors = [x if x is None else x.to(device) for x in sides]
+            return Rows(self.make_rows(y, generator, device), y.to(device))
+
+        anchors = rows(self.N, False)
+        return anchors, None if self.M is None else rows(self.M, True)
+
+    def rule(self, device: str | torch.device = "cpu") -> Rule:
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
-        return [
-            *tensors,
-            torch.tensor(self.temperature, dtype=wide, device=device),
-            self.denominator,
-            self.rows,
-            *self.known,
-        ]
+        temperature = torch.tensor(self.temperature, dtype=wide, device=device)
+        return Rule(temperature, self.denominator, *self.known)
+
+    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        return leaves("info_nce", *self.sets(device), self.rule(device), self.rows)
 
 
 def info_nce_cases() -> list[InfoNCECase]:

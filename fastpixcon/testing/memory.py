@@ -9,9 +9,10 @@ from torch import Tensor
 from fastpixcon.reference.contrast_sums import bank_pairs
 from fastpixcon.reference.gather_normalize import normalize
 from fastpixcon.reference.select_anchors import downsample
-from fastpixcon.testing.accuracy import EPS, Case, with_layout
+from fastpixcon.testing.accuracy import EPS, Case, leaves, with_layout
 from fastpixcon.testing.contrast import mined_somewhere
 from fastpixcon.testing.info_nce import InfoNCECase
+from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,9 @@ class MemoryCase(Case):
     def mean_tol(self) -> float:
         return self.rows.gradient_tol
 
-    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
-        a, y, _, _, temperature, denominator, _, fixed_shift, is_sorted = self.rows.arguments()
+    def values(self, device: str | torch.device = "cpu") -> tuple[Rows, BankRows, Rule, Pairs]:
+        anchors, _ = self.rows.sets()
+        y = anchors.labels
         if self.labels == "strange":
             y[::3] = torch.tensor([self.classes, -2, 2**31 - 1, -1]).to(y)[torch.arange(len(y[::3])) % 4]
         generator = self.generator()
@@ -221,23 +223,25 @@ class MemoryCase(Case):
             "some": (torch.arange(K) % 2 > 0)[:, None].expand(K, S),
         }[self.filled]
         labels[empty] = -1
-        mined, seed = None, None
+        pairs = Pairs(self.first_anchor, None, None)
         if self.mined:
-            cosine = bank_pairs(a, y, bank, labels, 0, None, None).cosine
+            cosine = bank_pairs(anchors, BankRows(bank, labels), pairs).cosine
             mined, seed = mined_somewhere(cosine, generator, -(2**50) + 3)
-        known = (denominator, fixed_shift, is_sorted, self.first_anchor)
-        tensors = [x if x is None else x.to(device) for x in (a, y, bank, labels, temperature, mined, seed)]
-        return [*tensors[:5], *known, *tensors[5:], True]
+            pairs = Pairs(self.first_anchor, mined.to(device), seed.to(device))
+        anchors, on_device = (Rows(*(x.to(device) for x in of)) for of in (anchors, (bank, labels)))
+        return anchors, BankRows(*on_device), self.rows.rule(device), pairs
+
+    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        return leaves("memory_sums", *self.values(device), True)
 
     def positives(self, arguments: list[Any], log_sum: Tensor) -> list[Any]:
         """Arguments of memory_positives, from those of memory_sums and what the reference makes of them."""
-        *sets, denominator, fixed_shift, is_sorted, first_anchor, mined, seed, wants_mean = arguments
+        *given, wants_mean = arguments
         total = log_sum
         if self.elsewhere:
             other = torch.randn(log_sum.shape, generator=self.generator()) + 1 / self.temperature
             total = torch.logaddexp(log_sum, other.to(log_sum))
-        total = total.to(sets[0].device)
-        return [*sets, total, denominator, fixed_shift, is_sorted, first_anchor, mined, seed, wants_mean]
+        return [*given, total.to(given[0].device), wants_mean]
 
 
 def memory_cases() -> list[MemoryCase]:

@@ -3,25 +3,27 @@
 import pytest
 import torch
 from tested_backends import Backend
+from torch import Tensor
 
-from fastpixcon.ops import define
+from fastpixcon.reference.contrast_gradient import contrast_gradient
 from fastpixcon.reference.contrast_positives import contrast_positives
 from fastpixcon.reference.contrast_sums import contrast_sums
 from fastpixcon.testing import ContrastCase
+from fastpixcon.values import Statistics
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
 @pytest.mark.parametrize("M", [None, 70])
 def test_of_one_set_it_is_the_backward_of_info_nce(M: int | None, denominator: str, operators: Backend) -> None:
-    info_nce, gradient, backward = (operators.op(x) for x in ("info_nce", "contrast_gradient", "info_nce_backward"))
+    names = ("info_nce", "contrast_gradient", "info_nce_backward")
+    info_nce, gradient, backward = (operators.of_values(x) for x in names)
     case = ContrastCase(50, 16, M=M, denominator=denominator)
-    *sets, _, fixed_shift, is_sorted, _, _, _, _ = case.arguments(operators.device)
-    _, *stats = info_nce(*sets, denominator, "unit", fixed_shift, is_sorted)
-    d_loss = torch.linspace(-1, 1, 50, device=operators.device)
+    *given, pairs = case.values(operators.device)
+    _, *found = info_nce(*given, "unit")
+    statistics = Statistics(torch.linspace(-1, 1, 50, device=operators.device), *found)
     mask = [True, True, True]
-    known = (denominator, fixed_shift, is_sorted)
-    actual = gradient(d_loss, None, *sets, *stats, None, None, None, *known, None, None, None, mask)
-    expected = backward(d_loss, *sets, *stats, denominator, "unit", fixed_shift, is_sorted, mask)
+    actual = gradient(statistics, None, *given, pairs, mask)
+    expected = backward(statistics, *given, "unit", mask)
     for x, y in zip(actual, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
 
@@ -30,28 +32,23 @@ def test_of_one_set_it_is_the_backward_of_info_nce(M: int | None, denominator: s
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
 def test_reference_is_the_derivative_of_its_forward(denominator: str, mined: bool) -> None:
     """Of the sum of losses over the anchors, for the set of pairs that is kept."""
-    sums, positives = contrast_sums, contrast_positives  # not operators, which have no derivative
-    gradient = define.OVERLOADS["reference", "contrast_gradient"]
     case = ContrastCase(12, 5, denominator=denominator, mined=mined, temperature=0.5, classes=3)
-    a, y, _, _, temperature, *how, diagonal, mutual, thresholds, seed = case.arguments()
-    a, temperature = a.double().requires_grad_(), temperature.double().requires_grad_()
-    thresholds = None if thresholds is None else thresholds.double()
+    anchors, _, rule, pairs = case.values()
+    pairs = pairs._replace(mined=None if pairs.mined is None else pairs.mined.double())
 
-    def loss(a: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
-        log_sum, _ = sums(a, y, None, None, temperature, *how, diagonal, mutual, thresholds, seed)
-        of_each, _, count, *_ = positives(
-            a, y, None, None, temperature, log_sum, None, *how, diagonal, thresholds, seed
-        )
-        return (of_each / count.clamp(min=1)).sum()
+    def steps(x: Tensor, temperature: Tensor) -> tuple[Tensor, ...]:
+        given = (anchors._replace(x=x), None, rule._replace(temperature=temperature), pairs)
+        log_sum, _ = contrast_sums(*given, False)
+        of_each, weight, count, *_ = contrast_positives(*given, log_sum, None)
+        number = count.clamp(min=1)
+        return (of_each / number).sum(), log_sum, weight / number, count
 
-    expected = torch.autograd.grad(loss(a, temperature), (a, temperature))
+    x, temperature = anchors.x.double().requires_grad_(), rule.temperature.double().requires_grad_()
+    loss, *found = steps(x, temperature)
+    expected = torch.autograd.grad(loss, (x, temperature))
     with torch.no_grad():
-        log_sum, _ = sums(a, y, None, None, temperature, *how, diagonal, mutual, thresholds, seed)
-        _, weight, count, *_ = positives(a, y, None, None, temperature, log_sum, None, *how, diagonal, thresholds, seed)
-        stats = (log_sum, weight / count.clamp(min=1), count, None, None, None)
-        ones = torch.ones_like(log_sum)
-        actual = gradient(
-            ones, None, a, y, None, None, temperature, *stats, *how, diagonal, thresholds, seed, [True, True, True]
-        )
+        statistics = Statistics(torch.ones_like(found[0]), *found)
+        given = (anchors._replace(x=x), None, rule._replace(temperature=temperature), pairs)
+        actual = contrast_gradient(statistics, None, *given, [True, True, True])
     torch.testing.assert_close(actual[0], expected[0])
     torch.testing.assert_close(actual[2], expected[1])

@@ -5,21 +5,24 @@ import torch
 from tested_backends import Backend
 
 from fastpixcon.testing import MemoryCase
+from fastpixcon.values import ALL_PAIRS, Pairs, Rows
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
 @pytest.mark.parametrize("temperature", [0.1, 0.01])
 def test_it_is_contrast_with_the_filled_places(denominator: str, temperature: float, operators: Backend) -> None:
-    memory, contrast = operators.op("memory_sums"), operators.op("contrast_sums")
+    memory, contrast = operators.of_values("memory_sums"), operators.of_values("contrast_sums")
     case = MemoryCase(40, 16, 30, denominator=denominator, temperature=temperature)
-    a, y, bank, labels, tau, denominator, fixed_shift, is_sorted, *_ = case.arguments(operators.device)
-    log_sum, mean = memory(a, y, bank, labels, tau, denominator, fixed_shift, is_sorted, 0, None, None, True)
-    filled = labels.flatten() >= 0
-    rows, row_labels = bank.flatten(0, 1)[filled], labels.flatten()[filled]
-    expected, _ = contrast(a, y, rows, row_labels, tau, denominator, fixed_shift, False, None, False, None, None)
+    anchors, bank, rule, pairs = case.values(operators.device)
+    log_sum, mean = memory(anchors, bank, rule, pairs, True)
+    filled = bank.labels.flatten() >= 0
+    rows, row_labels = bank.x.flatten(0, 1)[filled], bank.labels.flatten()[filled]
+    unsorted = rule._replace(is_sorted=False)
+    expected, _ = contrast(anchors, Rows(rows, row_labels), unsorted, ALL_PAIRS, False)
     torch.testing.assert_close(log_sum, expected, rtol=1e-5, atol=1e-5)
-    logits = (a @ rows.T / tau).masked_fill(
-        (y[:, None] == row_labels) if denominator == "negatives" else torch.zeros((), dtype=torch.bool), -torch.inf
+    logits = (anchors.x @ rows.T / rule.temperature).masked_fill(
+        (anchors.labels[:, None] == row_labels) if denominator == "negatives" else torch.zeros((), dtype=torch.bool),
+        -torch.inf,
     )
     torch.testing.assert_close(mean, logits.softmax(dim=1) @ rows, rtol=1e-4, atol=1e-5)
 
@@ -35,14 +38,12 @@ def test_what_lies_in_an_empty_place_does_not_matter(operators: Backend) -> None
 
 
 def test_the_number_of_an_anchor_decides_which_pairs_it_keeps(operators: Backend) -> None:
-    op = operators.op("memory_sums")
-    a, y, bank, labels, *how, _first, _mined, _seed, wants = MemoryCase(41, 16, 30, filled="all").arguments(
-        operators.device
-    )
+    op = operators.of_values("memory_sums")
+    anchors, bank, rule, _ = MemoryCase(41, 16, 30, filled="all").values(operators.device)
     mined = torch.tensor([[-2.0], [2.0], [0.5], [0.5]], device=operators.device).repeat(1, 41)
     seed = torch.tensor(3, device=operators.device)
-    whole, _ = op(a, y, bank, labels, *how, 100, mined, seed, wants)
-    rest, _ = op(a[20:], y[20:], bank, labels, *how, 120, mined[:, 20:].contiguous(), seed, wants)
-    other, _ = op(a[20:], y[20:], bank, labels, *how, 0, mined[:, 20:].contiguous(), seed, wants)
+    last = Rows(*(x[20:] for x in anchors))
+    whole, _ = op(anchors, bank, rule, Pairs(100, mined, seed), True)
+    rest, other = (op(last, bank, rule, Pairs(n, mined[:, 20:].contiguous(), seed), True)[0] for n in (120, 0))
     torch.testing.assert_close(rest, whole[20:], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(other, whole[20:], rtol=1e-3, atol=1e-3)

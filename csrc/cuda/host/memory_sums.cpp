@@ -16,51 +16,36 @@ namespace {
 
 using at::Tensor;
 
-Sweep memory_sweep(const Tensor& anchors, const Tensor& anchor_labels, const Tensor& bank, const Tensor& bank_labels,
-                   const Tensor& temperature, c10::string_view denominator, bool is_sorted, int64_t first_anchor,
-                   const std::optional<Tensor>& mined, const std::optional<Tensor>& seed) {
-  const int64_t D = bank.size(2);
-  check_count("anchors", anchors.size(0));
-  check_dtype("temperature", temperature, at::kFloat);
-  check_same_device("temperature", temperature, anchors);
-  TORCH_CHECK_VALUE(D <= kGradientMaxWidth, "anchors: got shape ", anchors.sizes(), ", want [rows, 1 to ",
+Sweep memory_sweep(const MemorySet& set) {
+  const int64_t D = set.bank.x.size(2);
+  check_count("anchors", set.anchors.count());
+  check_dtype("temperature", set.rule.temperature, at::kFloat);
+  check_same_device("temperature", set.rule.temperature, set.anchors.x);
+  TORCH_CHECK_VALUE(D <= kGradientMaxWidth, "anchors: got shape ", set.anchors.x.sizes(), ", want [rows, 1 to ",
                     kGradientMaxWidth, "]");
-  Sweep sweep{anchors_of_bank(anchors, anchor_labels, bank.size(0), is_sorted), columns_of_bank(bank, bank_labels), D,
-              temperature, denominator == "negatives"};
-  sweep.mining = mining_of(mined, seed, sweep.anchors, first_anchor, kBankStream);
+  Sweep sweep{anchors_of_bank(set.anchors, set.bank.x.size(0), set.rule.is_sorted), columns_of_bank(set.bank), D,
+              set.rule.temperature, set.rule.negatives()};
+  sweep.mining = mining_of(set.pairs, sweep.anchors, kBankStream);
   return sweep;
 }
 
-std::tuple<Tensor, Tensor> memory_sums(const Tensor& anchors, const Tensor& anchor_labels, const Tensor& bank,
-                                       const Tensor& bank_labels, const Tensor& temperature,
-                                       c10::string_view denominator, bool fixed_shift, bool is_sorted,
-                                       int64_t first_anchor, const std::optional<Tensor>& mined,
-                                       const std::optional<Tensor>& seed, bool wants_mean) {
-  check_memory_sums(anchors, anchor_labels, bank, bank_labels, temperature, denominator, mined, seed);
-  const c10::DeviceGuard guard(anchors.device());
-  const Sweep sweep = memory_sweep(anchors, anchor_labels, bank, bank_labels, temperature, denominator, is_sorted,
-                                   first_anchor, mined, seed);
-  return sums_of(sweep, fixed_shift, wants_mean);
+std::tuple<Tensor, Tensor> memory_sums(const MemorySums& call) {
+  check_memory(call.set);
+  const c10::DeviceGuard guard(call.set.anchors.x.device());
+  return sums_of(memory_sweep(call.set), call.set.rule.fixed_shift, call.wants_mean);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const Tensor& anchors, const Tensor& anchor_labels,
-                                                            const Tensor& bank, const Tensor& bank_labels,
-                                                            const Tensor& temperature, const Tensor& log_sum,
-                                                            c10::string_view denominator, bool, bool is_sorted,
-                                                            int64_t first_anchor, const std::optional<Tensor>& mined,
-                                                            const std::optional<Tensor>& seed, bool wants_pull) {
-  check_memory_positives(anchors, anchor_labels, bank, bank_labels, temperature, log_sum, denominator, mined, seed);
-  const c10::DeviceGuard guard(anchors.device());
-  const Sweep sweep = memory_sweep(anchors, anchor_labels, bank, bank_labels, temperature, denominator, is_sorted,
-                                   first_anchor, mined, seed);
-  return positives_of(sweep, log_sum, wants_pull);
+std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const MemoryPositives& call) {
+  check_memory_positives(call);
+  const c10::DeviceGuard guard(call.set.anchors.x.device());
+  return positives_of(memory_sweep(call.set), call.log_sum, call.wants_pull);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) {
-  m.impl("memory_sums", &memory_sums);
-  m.impl("memory_positives", &memory_positives);
+  m.impl("memory_sums", by_name<&memory_sums>());
+  m.impl("memory_positives", by_name<&memory_positives>());
 }
 
 }  // namespace fastpixcon

@@ -1,7 +1,7 @@
 // mining_thresholds on CUDA tensors, a chunk of anchors at a time.
 //
 // FLOP: 2 N M D for negatives, 1 / classes of it for positives. Memory beyond inputs and outputs: the counts of a
-// chunk, 64 MiB, and what sweeps over the batch (Rows) and a bank (in_pieces) need.
+// chunk, 64 MiB, and what sweeps over the batch (prepared) and a bank (in_pieces) need.
 #include "cuda/mining_thresholds.h"
 
 #include <ATen/ops/empty.h>
@@ -31,7 +31,7 @@ MiningKind kind_of(c10::string_view kind) {
 }
 
 // Adds the cosines of a chunk of anchors with a contrast set to counts [2, n, kMiningBins].
-void count(const Rows& anchors, const Columns& columns, const std::optional<Tensor>& itself, bool positives,
+void count(const Prepared& anchors, const Columns& columns, const std::optional<Tensor>& itself, bool positives,
            const Tensor& counts) {
   const DeviceLimits limits = device_limits(anchors.x);
   const MiningLaunch how = mining_counts(tensor_precision(anchors.x), limits.shared);
@@ -44,60 +44,56 @@ void count(const Rows& anchors, const Columns& columns, const std::optional<Tens
          positives);
 }
 
-Tensor mining_thresholds(const Tensor& anchors, const Tensor& anchor_labels, const std::optional<Tensor>& contrast,
-                         const std::optional<Tensor>& contrast_labels_, std::optional<int64_t> diagonal,
-                         const std::optional<Tensor>& bank, const std::optional<Tensor>& bank_labels,
-                         c10::string_view negatives, c10::string_view positives, double fraction,
-                         at::IntArrayRef keep) {
-  check_mining_thresholds(anchors, anchor_labels, contrast, contrast_labels_, bank, bank_labels, negatives, positives,
-                          fraction, keep);
+Tensor mining_thresholds(const MiningThresholds& call) {
+  check_mining_thresholds(call);
+  const Tensor& anchors = call.anchors.x;
+  const std::vector<int64_t>& keep = call.keep;
   const c10::DeviceGuard guard(anchors.device());
   check_count("anchors", anchors.size(0));
   TORCH_CHECK_VALUE(anchors.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.sizes(), ", want [rows, 1 to ",
                     kGradientMaxWidth, "]");
   const int64_t N = anchors.size(0);
-  const MiningKind of_negatives = kind_of(negatives), of_positives = kind_of(positives);
-  Tensor labels = anchor_labels;
-  std::optional<Rows> batch;
+  const MiningKind of_negatives = kind_of(call.negatives), of_positives = kind_of(call.positives);
+  Tensor labels = call.anchors.labels;
+  std::optional<Prepared> batch;
   std::optional<Order> by;
-  if (contrast.has_value()) {
-    check_count("contrast", contrast->size(0));
-    Tensor contrast_labels = *contrast_labels_;
-    if (labels.scalar_type() != contrast_labels.scalar_type())
-      labels = labels.to(at::kLong), contrast_labels = contrast_labels.to(at::kLong);
-    by = order(contrast_labels, false);
-    batch = prepare(*contrast, contrast_labels, "unit", *by, by->values);
+  if (call.contrast.has_value()) {
+    check_count("contrast", call.contrast->count());
+    const auto [own, contrast] = of_one_dtype(call.anchors, *call.contrast);
+    labels = own.labels;
+    by = order(contrast.labels, false);
+    batch = prepare(contrast, "unit", *by, by->values);
   }
   std::optional<Columns> memory;
-  if (bank.has_value()) memory = columns_of_bank(*bank, *bank_labels);
+  if (call.bank.has_value()) memory = columns_of_bank(*call.bank);
 
   const auto options = anchors.options().memory_format(at::MemoryFormat::Contiguous);
   Tensor mined = at::empty({4, N}, options.dtype(at::kFloat));
   for (int64_t first = 0; first < N; first += kMostAnchors) {
     const int64_t n = std::min(kMostAnchors, N - first);
-    const Tensor x = anchors.narrow(0, first, n), x_labels = labels.narrow(0, first, n);
+    const Rows chunk{anchors.narrow(0, first, n), labels.narrow(0, first, n)};
     const Tensor counts = at::zeros({2, n, kMiningBins}, options.dtype(at::kInt));
-    const auto add = [&](const Rows& rows, const Columns& columns, const std::optional<Tensor>& itself) {
+    const auto add = [&](const Prepared& rows, const Columns& columns, const std::optional<Tensor>& itself) {
       if (of_negatives != MiningKind::kNone) count(rows, columns, itself, false, counts);
       if (of_positives != MiningKind::kNone) count(rows, columns, itself, true, counts);
     };
     if (batch.has_value() && batch->n() > 0) {
-      const Rows rows = prepare(x, x_labels, "unit", order(x_labels, false), by->values);
+      const Prepared rows = prepare(chunk, "unit", order(chunk.labels, false), by->values);
       std::optional<Tensor> itself;
-      if (diagonal.has_value()) itself = itself_of(rows, *batch, *diagonal + first);
+      if (call.diagonal.has_value()) itself = itself_of(rows, *batch, *call.diagonal + first);
       add(rows, *batch, itself);
     }
-    if (memory.has_value()) add(anchors_of_bank(x, x_labels, bank->size(0)), *memory, std::nullopt);
+    if (memory.has_value()) add(anchors_of_bank(chunk, call.bank->x.size(0)), *memory, std::nullopt);
     const int64_t most = std::numeric_limits<int32_t>::max();
     launch(mining_thresholds_kernel(), dim3(ceil_div<int64_t>(n, kThresholdThreads / 32)), dim3(kThresholdThreads), 0,
            counts, mined, n, N, first, static_cast<int>(of_negatives), static_cast<int>(of_positives),
-           std::llround(fraction * 0x1p32), std::min(keep[1], most), std::min(keep[0], most));
+           std::llround(call.fraction * 0x1p32), std::min(keep[1], most), std::min(keep[0], most));
   }
   return mined;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) { m.impl("mining_thresholds", &mining_thresholds); }
+TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) { m.impl("mining_thresholds", by_name<&mining_thresholds>()); }
 
 }  // namespace fastpixcon

@@ -26,36 +26,31 @@ GradientLaunch gradient_launch(const Problem& p) {
 
 }  // namespace
 
-Problem::Problem(const Tensor& anchors, Tensor anchor_labels, const std::optional<Tensor>& contrast,
-                 const std::optional<Tensor>& contrast_labels_, const Tensor& temperature_,
-                 c10::string_view denominator, c10::string_view rows, bool fixed_shift, bool is_sorted)
+Problem::Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows)
     : self(!contrast.has_value()),
-      negatives(denominator == "negatives"),
-      fixed(fixed_shift && rows != "any"),
-      temperature(temperature_),
-      limits(device_limits(anchors)) {
-  check_info_nce(anchors, anchor_labels, contrast, contrast_labels_, temperature, denominator, rows);
-  check_count("anchors", anchors.size(0));
+      negatives(rule.negatives()),
+      fixed(rule.fixed_shift && rows != "any"),
+      temperature(rule.temperature),
+      limits(device_limits(anchors.x)) {
+  check_count("anchors", anchors.count());
   check_dtype("temperature", temperature, at::kFloat);
-  check_same_device("temperature", temperature, anchors);
-  TORCH_CHECK_VALUE(anchors.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.sizes(), ", want [rows, 1 to ",
-                    kGradientMaxWidth, "]");
+  check_same_device("temperature", temperature, anchors.x);
+  TORCH_CHECK_VALUE(anchors.x.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.x.sizes(),
+                    ", want [rows, 1 to ", kGradientMaxWidth, "]");
   // Plain float32 where a logit must come out the same as a row's and as a column's.
-  const bool exact = !fixed && anchors.scalar_type() == at::kFloat;
-  precision = exact ? Precision::kFloat : tensor_precision(anchors);
+  const bool exact = !fixed && anchors.x.scalar_type() == at::kFloat;
+  precision = exact ? Precision::kFloat : tensor_precision(anchors.x);
   if (self) {
-    const Order own = order(anchor_labels, is_sorted);
-    a = c = prepare(anchors, anchor_labels, rows, own, own.values);
+    const Order own = order(anchors.labels, rule.is_sorted);
+    a = c = prepare(anchors, rows, own, own.values);
     return;
   }
-  Tensor contrast_labels = *contrast_labels_;
-  check_count("contrast", contrast->size(0));
-  check_dtype("contrast", *contrast, anchors.scalar_type());
-  if (anchor_labels.scalar_type() != contrast_labels.scalar_type())
-    anchor_labels = anchor_labels.to(at::kLong), contrast_labels = contrast_labels.to(at::kLong);
-  const Order by = order(anchor_labels, is_sorted), contrast_by = order(contrast_labels, is_sorted);
-  a = prepare(anchors, anchor_labels, rows, by, contrast_by.values);
-  c = prepare(*contrast, contrast_labels, rows, contrast_by, contrast_by.values);
+  check_count("contrast", contrast->count());
+  check_dtype("contrast", contrast->x, anchors.x.scalar_type());
+  const auto [own, other] = of_one_dtype(anchors, *contrast);
+  const Order by = order(own.labels, rule.is_sorted), contrast_by = order(other.labels, rule.is_sorted);
+  a = prepare(own, rows, by, contrast_by.values);
+  c = prepare(other, rows, contrast_by, contrast_by.values);
 }
 
 bool Problem::resident(int rows) const {
@@ -86,15 +81,24 @@ Sums partial_sums(const Problem& p) {
   return out;
 }
 
-void project(const Tensor& d_rows, const Rows& x, const Tensor& d_x, const std::optional<Tensor>& along) {
+void project(const Tensor& d_rows, const Prepared& x, const Tensor& d_x, const std::optional<Tensor>& along) {
   const int64_t n = x.n();
   launch(info_nce_project_kernel(dtype_of("rows", x.x), dtype_of("d_x", d_x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
          dim3(kRowwiseThreads), 0, d_rows, x.x, x.source, x.inv_norm, d_x, along, n, d_x.size(1), d_rows.size(2),
          d_rows.size(0));
 }
 
-Tensor gradient(const Problem& p, const Rows& x, const Rows& y, const std::optional<Tensor>& x_terms,
-                const std::optional<Tensor>& y_terms, const std::optional<Tensor>& largest, int64_t D,
+Tensor terms_of(const Prepared& rows, const Statistics& of, const std::optional<Tensor>& largest, bool negatives,
+                bool fixed) {
+  const int64_t n = rows.n();
+  const Tensor terms = at::empty({3, n}, of.log_sum.options().memory_format(at::MemoryFormat::Contiguous));
+  launch(info_nce_terms_kernel(), dim3(ceil_div<int64_t>(n, kRowwiseThreads)), dim3(kRowwiseThreads), 0, of.d_loss,
+         of.log_sum.contiguous(), of.weight.contiguous(), of.num_positives.contiguous(), rows.source, largest, terms, n,
+         of.d_loss.stride(0), negatives, fixed);
+  return terms;
+}
+
+Tensor gradient(const Problem& p, const Prepared& x, const Prepared& y, const Sides& sides, int64_t D,
                 const std::optional<Tensor>& along, const std::optional<Tensor>& itself, at::ScalarType dtype) {
   const GradientLaunch how = gradient_launch(p);
   const int64_t n = x.n(), D_pad = x.x.size(1), blocks = ceil_div<int64_t>(n, how.rows);
@@ -104,9 +108,9 @@ Tensor gradient(const Problem& p, const Rows& x, const Rows& y, const std::optio
   const bool partial = splits > 1 || along.has_value() || x.inv_norm.has_value() || dtype != x.x.scalar_type();
   Tensor d_x = at::empty({n, D}, x.x.options().dtype(dtype));
   Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;
-  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, x_terms, y.x, y.labels,
-         y_terms, x.source, p.temperature, largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self, p.negatives,
-         partial, itself);
+  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, sides.x_terms, y.x, y.labels,
+         sides.y_terms, x.source, p.temperature, sides.largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self,
+         p.negatives, partial, itself);
   if (partial) project(d_rows, x, d_x, along);
   return d_x;
 }

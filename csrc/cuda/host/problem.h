@@ -10,13 +10,11 @@ namespace fastpixcon {
 struct Problem {
   bool self, negatives, fixed;
   at::Tensor temperature;
-  Rows a, c;  // anchors, contrast set
+  Prepared a, c;  // anchors, contrast set
   Precision precision;
   DeviceLimits limits;
 
-  Problem(const at::Tensor& anchors, at::Tensor anchor_labels, const std::optional<at::Tensor>& contrast,
-          const std::optional<at::Tensor>& contrast_labels_, const at::Tensor& temperature_,
-          c10::string_view denominator, c10::string_view rows, bool fixed_shift, bool is_sorted);
+  Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows);
 
   // Whether a block keeps its rows in shared memory while columns go by.
   bool resident(int rows) const;
@@ -31,14 +29,26 @@ struct Sums {
 
 Sums partial_sums(const Problem& p);
 
+// What the rows and the columns of a gradient are as anchors, [3, n] each; none: they are none.
+struct Sides {
+  std::optional<at::Tensor> x_terms, y_terms;
+  std::optional<at::Tensor> largest;  // [] |d_loss|, by which terms were divided; none: they were not
+
+  Sides swapped() const { return {y_terms, x_terms, largest}; }
+};
+
+// [3, n] of anchors, see InfoNCETermsKernel.
+at::Tensor terms_of(const Prepared& rows, const Statistics& of, const std::optional<at::Tensor>& largest,
+                    bool negatives, bool fixed);
+
 // Gradient of the rows that x was prepared from, [n, D]; of anchors, of contrast rows, or of both if x is y. itself
 // [n]: see InfoNCEGradientKernel. Of the rows' dtype or float32.
-at::Tensor gradient(const Problem& p, const Rows& x, const Rows& y, const std::optional<at::Tensor>& x_terms,
-                    const std::optional<at::Tensor>& y_terms, const std::optional<at::Tensor>& largest, int64_t D,
+at::Tensor gradient(const Problem& p, const Prepared& x, const Prepared& y, const Sides& sides, int64_t D,
                     const std::optional<at::Tensor>& along, const std::optional<at::Tensor>& itself,
                     at::ScalarType dtype);
 
 // From partial gradients [splits, n, D_pad] those of the rows, see InfoNCEProjectKernel.
-void project(const at::Tensor& d_rows, const Rows& x, const at::Tensor& d_x, const std::optional<at::Tensor>& along);
+void project(const at::Tensor& d_rows, const Prepared& x, const at::Tensor& d_x,
+             const std::optional<at::Tensor>& along);
 
 }  // namespace fastpixcon

@@ -38,21 +38,27 @@ Order order(const Tensor& labels, bool is_sorted) {
   return {source, values};
 }
 
-Rows prepare(const Tensor& x, const Tensor& labels, c10::string_view how, const Order& by,
-             const std::optional<Tensor>& classes) {
+Prepared prepare(const Rows& in, c10::string_view how, const Order& by, const std::optional<Tensor>& classes) {
+  const auto& [x, labels] = in;
   const int64_t n = x.size(0), D = x.size(1), element = static_cast<int64_t>(x.element_size());
   const bool raw = how == "raw";
   if (!by.source.has_value() && how == "unit" && is_in_pieces(x, kPanel))
     return {x, labels.contiguous(), std::nullopt, std::nullopt};
   const int64_t D_pad = round_up(D, kPanel / element);
-  Rows rows{at::empty({n, D_pad}, x.options()), at::empty({n}, labels.options().dtype(at::kInt)), by.source,
-            raw ? std::optional(at::empty({n}, x.options().dtype(at::kFloat))) : std::nullopt};
+  Prepared rows{at::empty({n, D_pad}, x.options()), at::empty({n}, labels.options().dtype(at::kInt)), by.source,
+                raw ? std::optional(at::empty({n}, x.options().dtype(at::kFloat))) : std::nullopt};
   // Ranked labels come sorted, and theirs are not needed.
   const std::optional<Tensor> own = by.values.has_value() ? std::nullopt : std::optional(labels.contiguous());
   launch(prepare_rows_kernel(dtype_of("anchors", x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)), dim3(kRowwiseThreads),
          0, x, own, by.source, by.values, classes, rows.x, rows.labels, rows.inv_norm, n,
          classes.has_value() ? classes->size(0) : 0, D, D_pad, x.stride(0), x.stride(1));
   return rows;
+}
+
+std::pair<Rows, Rows> of_one_dtype(Rows anchors, Rows contrast) {
+  if (anchors.labels.scalar_type() != contrast.labels.scalar_type())
+    for (Rows* rows : {&anchors, &contrast}) rows->labels = rows->labels.to(at::kLong);
+  return {std::move(anchors), std::move(contrast)};
 }
 
 Tensor in_pieces(const Tensor& x) {

@@ -1,18 +1,20 @@
-// Sets of rows as the kernels of info_nce and of the other contrast sets want them.
+// Rows as the kernels of info_nce and of the other contrast sets want them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
+#include "common/values.h"
 #include "cuda/precision.h"
 
 namespace fastpixcon {
 
 constexpr int64_t kMostPartialRows = 32768;  // of gradients in parts
 
-struct Rows {
+struct Prepared {
   at::Tensor x;                        // [n, D_pad], sorted
   at::Tensor labels;                   // [n] int32 sorted, those left out last
   std::optional<at::Tensor> source;    // [n] int64, where each row came from; none: from its place
@@ -32,8 +34,10 @@ Order order(const at::Tensor& labels, bool is_sorted);
 
 // Rows in that order, "raw" ones as unit rows. Those that come in order, not raw, in whole panels and aligned are not
 // copied. classes: by which 64-bit labels are ranked.
-Rows prepare(const at::Tensor& x, const at::Tensor& labels, c10::string_view how, const Order& by,
-             const std::optional<at::Tensor>& classes);
+Prepared prepare(const Rows& rows, c10::string_view how, const Order& by, const std::optional<at::Tensor>& classes);
+
+// Labels in 64 bits where only one of the sets has them.
+std::pair<Rows, Rows> of_one_dtype(Rows anchors, Rows contrast);
 
 // Rows as they lie; copied, in whole panels, only where they do not lie one after another in whole pieces of 16 bytes.
 at::Tensor in_pieces(const at::Tensor& x);

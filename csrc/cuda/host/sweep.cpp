@@ -58,17 +58,17 @@ dim3 threads(int64_t N) { return dim3(ceil_div<int64_t>(N, kContrastThreads)); }
 
 }  // namespace
 
-Columns columns_of_bank(const Tensor& bank, const Tensor& bank_labels) {
-  const int64_t K = bank.size(0), S = bank.size(1);
+Columns columns_of_bank(const BankRows& bank) {
+  const int64_t K = bank.x.size(0), S = bank.x.size(1);
   check_count("bank", K * S);
-  return Columns(in_pieces(bank.reshape({K * S, bank.size(2)})), bank_labels.reshape({K * S}), S);
+  return Columns(in_pieces(bank.x.reshape({K * S, bank.x.size(2)})), bank.labels.reshape({K * S}), S);
 }
 
-Rows anchors_of_bank(const Tensor& anchors, const Tensor& anchor_labels, int64_t classes, bool is_sorted) {
+Prepared anchors_of_bank(const Rows& anchors, int64_t classes, bool is_sorted) {
   // Of classes that the bank has not, all are alike.
-  const bool wide = anchor_labels.scalar_type() == at::kLong;
-  const Tensor labels = wide ? at::clamp(anchor_labels, -2, classes).to(at::kInt) : anchor_labels;
-  return prepare(anchors, labels, "unit", order(labels, is_sorted), std::nullopt);
+  const bool wide = anchors.labels.scalar_type() == at::kLong;
+  const Rows rows{anchors.x, wide ? at::clamp(anchors.labels, -2, classes).to(at::kInt) : anchors.labels};
+  return prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt);
 }
 
 std::tuple<Tensor, Tensor> sums_of(const Sweep& s, bool fixed, bool wants_mean) {
@@ -106,7 +106,8 @@ Tensor gradient_of(const Sweep& s, const std::optional<Tensor>& largest) {
   return *run(s, Task::kGradient, std::nullopt, std::nullopt, largest).products;
 }
 
-Tensor log_of(const Tensor& sums, const std::optional<Tensor>& maxima, const Rows& anchors, const Tensor& temperature) {
+Tensor log_of(const Tensor& sums, const std::optional<Tensor>& maxima, const Prepared& anchors,
+              const Tensor& temperature) {
   const int64_t N = anchors.n();
   Tensor log_sum = at::empty({N}, sums.options());
   const std::optional<Tensor> none;
@@ -115,17 +116,17 @@ Tensor log_of(const Tensor& sums, const std::optional<Tensor>& maxima, const Row
   return log_sum;
 }
 
-std::optional<Tensor> mining_of(const std::optional<Tensor>& mined, const std::optional<Tensor>& seed,
-                                const Rows& anchors, int64_t first, uint32_t stream) {
+std::optional<Tensor> mining_of(const Pairs& pairs, const Prepared& anchors, uint32_t stream) {
+  const auto& [diagonal, mined, seed] = pairs;
   if (!mined.has_value()) return std::nullopt;
   const int64_t N = anchors.n();
   Tensor mining = at::empty({5, N}, mined->options());
   launch(mining_kernel(), threads(N), dim3(kContrastThreads), 0, mined->contiguous(), seed, anchors.source, mining, N,
-         first, stream);
+         pairs.first_anchor(), stream);
   return mining;
 }
 
-Tensor itself_of(const Rows& x, const Rows& y, int64_t first) {
+Tensor itself_of(const Prepared& x, const Prepared& y, int64_t first) {
   const auto options = x.labels.options();
   std::optional<Tensor> places;
   if (y.source.has_value()) {

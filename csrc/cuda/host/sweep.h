@@ -16,7 +16,7 @@ struct Columns {
   std::optional<at::Tensor> source;  // [M] int64, where each row came from; none: from its place
   int64_t ring = 0;                  // of a bank: rows a class
 
-  Columns(const Rows& rows) : x(rows.x), labels(rows.labels), source(rows.source) {}
+  Columns(const Prepared& rows) : x(rows.x), labels(rows.labels), source(rows.source) {}
   Columns(at::Tensor x, at::Tensor labels, int64_t ring) : x(std::move(x)), labels(std::move(labels)), ring(ring) {}
   int64_t row_bytes() const { return x.size(1) * x.element_size(); }
   // About so many a block of anchors visits.
@@ -26,13 +26,12 @@ struct Columns {
 };
 
 // A bank [K, S, D] where it lies, and anchors for it.
-Columns columns_of_bank(const at::Tensor& bank, const at::Tensor& bank_labels);
-Rows anchors_of_bank(const at::Tensor& anchors, const at::Tensor& anchor_labels, int64_t classes,
-                     bool is_sorted = false);
+Columns columns_of_bank(const BankRows& bank);
+Prepared anchors_of_bank(const Rows& anchors, int64_t classes, bool is_sorted = false);
 
 // Anchors and a contrast set; mining, terms and itself as the kernel has them.
 struct Sweep {
-  Rows anchors;
+  Prepared anchors;
   Columns columns;
   int64_t D;
   at::Tensor temperature;
@@ -52,14 +51,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> positives_of(const Sw
 at::Tensor gradient_of(const Sweep& sweep, const std::optional<at::Tensor>& largest);
 
 // From sums [slots, N], and maxima, their logarithm [N].
-at::Tensor log_of(const at::Tensor& sums, const std::optional<at::Tensor>& maxima, const Rows& anchors,
+at::Tensor log_of(const at::Tensor& sums, const std::optional<at::Tensor>& maxima, const Prepared& anchors,
                   const at::Tensor& temperature);
 
-// mining [5, N] of sorted anchors, whose number is `first` beyond where they came from; none without mined.
-std::optional<at::Tensor> mining_of(const std::optional<at::Tensor>& mined, const std::optional<at::Tensor>& seed,
-                                    const Rows& anchors, int64_t first, uint32_t stream);
+// mining [5, N] of sorted anchors; none where all pairs are kept.
+std::optional<at::Tensor> mining_of(const Pairs& pairs, const Prepared& anchors, uint32_t stream);
 
 // itself [N]: for every row of x the place in y of the row whose number is `first` beyond its own, or -1.
-at::Tensor itself_of(const Rows& x, const Rows& y, int64_t first);
+at::Tensor itself_of(const Prepared& x, const Prepared& y, int64_t first);
 
 }  // namespace fastpixcon

@@ -1,0 +1,55 @@
+"""What belongs together, from the public functions to the kernels: rows and their labels, a loss's rule, which pairs.
+
+Operators take these values (``ops/define.py``): a schema has their fields one after the other.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["ALL_PAIRS", "BankRows", "Pairs", "Rows", "Rule", "Statistics"]
+
+
+class Rows(NamedTuple):
+    """Anchors, or contrast rows."""
+
+    x: Tensor  # [N, D]
+    labels: Tensor  # [N] int32 or int64, -1 leaves a row out
+
+
+class BankRows(NamedTuple):
+    """The rows of a memory bank; x[c] are of class c."""
+
+    x: Tensor  # [K, S, D] unit rows in the dtype of the anchors, finite also where empty
+    labels: Tensor  # [K, S] int32: c where x[c, s] counts, -1 where it is empty
+
+
+class Rule(NamedTuple):
+    """What is made of the pairs, and what the caller knows of them."""
+
+    temperature: Tensor  # [] float32 (float64 for float64 rows), from 2^-126, below which its inverse is no float32
+    denominator: str  # "negatives" (Wang et al. 2021, eq. 3) or "all" (Khosla et al. 2020, L_out)
+    # temperature >= 0.025, for a backend that can't look at it: e^s of unit rows then neither overflows nor vanishes,
+    # and sums of it need no running maximum
+    fixed_shift: bool
+    is_sorted: bool  # all labels ascend, with -1 last
+
+
+class Pairs(NamedTuple):
+    """Which pairs there are, of those that their labels make."""
+
+    diagonal: int | None  # contrast row i + diagonal is anchor i itself, no pair of it; None: no anchor is among them
+    mined: Tensor | None  # [4, N] of the anchors, see ``mining_thresholds``; None: all
+    seed: Tensor | None  # [] int64, of the hash by which mined pairs are drawn
+
+
+ALL_PAIRS = Pairs(None, None, None)
+
+
+class Statistics(NamedTuple):
+    """Of anchors, over all contrast sets: what the backward needs."""
+
+    d_loss: Tensor  # [N] gradient of the loss of each
+    log_sum: Tensor  # [N] log Z
+    weight: Tensor  # [N] mean over positives of Z / (Z + e^s)
+    num_positives: Tensor  # [N] int32
