@@ -25,6 +25,7 @@ import fastpixcon.distributed.ring
 from fastpixcon.contrast import how_to
 from fastpixcon.distributed import ranks_of
 from fastpixcon.functional import info_nce
+from fastpixcon.values import Rows, Rule
 
 K = 4
 
@@ -324,14 +325,15 @@ def derivatives_that_there_are_not(rank: int, size: int, across: str) -> None:
     rows = torch.nn.functional.normalize(x)
     ranks = ranks_of(dist.group.WORLD, across)
     for of in ((rows, torch.tensor(0.1)), (rows, torch.tensor(0.1, requires_grad=True))):
-        how = how_to(mining=None, use_batch=True, denominator="all", fixed_shift=True, is_sorted=False, backend="auto")
+        how = how_to(mining=None, use_batch=True, backend="auto")
         steps = partial(fastpixcon.distributed.ranks_loss, bank=None, seed=None, how=how, ranks=ranks)
+        rule = Rule(of[1], "all", fixed_shift=True, is_sorted=False)
         unit = of[0].clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(steps(unit, y, of[1])[0].sum(), unit, create_graph=True)
+        (gradient,) = torch.autograd.grad(steps(Rows(unit, y), rule)[0].sum(), unit, create_graph=True)
         with pytest.raises(NotImplementedError, match=r"across ranks .*: second derivatives"):
             gradient.square().sum().backward()
         with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=r"across ranks .*: forward mode"):
-            steps(forward_ad.make_dual(of[0], of[0]), y, of[1])
+            steps(Rows(forward_ad.make_dual(of[0], of[0]), y), rule)
 
 
 def rows_and_bank_of_other_dtypes(rank: int, size: int, across: str) -> None:

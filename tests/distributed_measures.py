@@ -16,6 +16,7 @@ import fastpixcon.contrast
 import fastpixcon.distributed
 import fastpixcon.distributed.ring
 from fastpixcon.distributed.ranks import ALL_GATHER, REDUCE_SCATTER
+from fastpixcon.values import Rows, Rule
 
 
 class LiveBytes(TorchDispatchMode):
@@ -59,15 +60,13 @@ def measured(rank: int, size: int, across: str, n: int, dim: int, dtype: torch.d
     contracts = ("contrast_sums", "contrast_positives", "contrast_gradient")
     outputs = {name: importlib.import_module(f"fastpixcon.ops.{name}").fake for name in contracts}
     for module in (fastpixcon.contrast, fastpixcon.distributed.ring):
-        module.choose = lambda name, *_: outputs[name]  # allocates what it returns
+        module.call = lambda name, _like, _backend, *values: outputs[name](*values)  # allocates what it returns
     rows = torch.zeros(n, dim, dtype=dtype, requires_grad=True)
     labels = torch.zeros(n, dtype=torch.int32)
     ranks = fastpixcon.distributed.Ranks(dist.group.WORLD, across)
-    how = fastpixcon.contrast.how_to(
-        mining=None, use_batch=True, denominator="negatives", fixed_shift=True, is_sorted=False, backend="auto"
-    )
-    tau = torch.tensor(0.1)
+    how = fastpixcon.contrast.how_to(mining=None, use_batch=True, backend="auto")
+    given = (Rows(rows, labels), Rule(torch.tensor(0.1), "negatives", fixed_shift=True, is_sorted=False))
     with LiveBytes() as memory:
-        loss, _ = fastpixcon.distributed.ranks_loss(rows, labels, tau, bank=None, seed=None, how=how, ranks=ranks)
+        loss, _ = fastpixcon.distributed.ranks_loss(*given, bank=None, seed=None, how=how, ranks=ranks)
         loss.sum().backward()
     return sent, memory.peak

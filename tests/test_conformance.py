@@ -33,6 +33,7 @@ OUTPUTS = {
     "gather_normalize_backward": ("d_embeddings",),
 }
 ODD_THREADS = 3  # more than one, and no divisor of most sizes
+AVERAGES = 0.25  # of |d_loss| / T, what a row's gradient is a difference of: errors are of that, not of what is left
 
 
 def reference(operator: str) -> Callable[..., Any]:
@@ -96,8 +97,8 @@ def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> 
     unit = float(d_loss.double().norm()) / case.temperature
     logit = longest[0] * longest[1] / case.temperature
     cancelled = (
-        0.05 * unit * longest[1] / shortest[0],
-        0.05 * unit * longest[0] / shortest[1],
+        AVERAGES * unit * longest[1] / shortest[0],
+        AVERAGES * unit * longest[0] / shortest[1],
         (0.1 if case.dtype == torch.float32 else 0.5) * unit * logit,
     )
     if case.dtype == torch.float32:

@@ -79,6 +79,11 @@ def test_a_wrong_result_is_noticed() -> None:
         ("info_nce", 31337637),  # of one feature in bfloat16, as the next two
         ("info_nce_backward", 31337833),
         ("contrast_gradient", 31349315),
+        ("info_nce", 1061514566974),  # a weight of 3e-46
+        ("info_nce", 239003686618),  # averages that cancel, as the next two
+        ("contrast_gradient", 1061514567689),
+        ("contrast_gradient", 725882049555),
+        ("mining_thresholds", 643203254389),  # a cosine at the edge of the last bin
     ],
 )
 def test_what_failed_once(operator: str, seed: int) -> None:

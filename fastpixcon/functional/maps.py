@@ -7,7 +7,7 @@ from torch import Tensor
 from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner
 from fastpixcon.functional.anchors import gather_normalize, select_with_segments
-from fastpixcon.functional.rows import info_nce_of
+from fastpixcon.functional.rows import DENOMINATORS, info_nce_of
 from fastpixcon.ops import checks, maps
 from fastpixcon.ops.void import Void
 
@@ -54,6 +54,8 @@ def pixel_contrast(
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
     num_classes = maps.check_contrast(embeddings, labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    checks.one_of("denominator", denominator, DENOMINATORS)
+    checks.temperature_scale(temperature, base_temperature)
     return pixel_contrast_and_facts(
         embeddings,
         labels,

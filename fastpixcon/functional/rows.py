@@ -159,18 +159,18 @@ def info_nce_of(
     temperature_ = checks.temperature_tensor(temperature, anchors)
     fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
     rule = Rule(temperature_, denominator, fixed_shift, is_sorted)
-    rows_ = Rows(anchors, anchor_labels)
-    contrast_rows = None if contrast is None or contrast_labels is None else Rows(contrast, contrast_labels)
+    own = Rows(anchors, anchor_labels)
+    others = None if contrast is None or contrast_labels is None else Rows(contrast, contrast_labels)
     if not in_steps:
-        loss, _log_sum, _weight, num_positives = call("info_nce", anchors, backend, rows_, contrast_rows, rule, rows)
+        loss, _log_sum, _weight, num_positives = call("info_nce", anchors, backend, own, others, rule, rows)
     else:
         pair_seed = None if mining is None else checks.seed_tensor(seed, device)
         how = how_to(mining=mining, use_batch=contrast_with != "memory", backend=backend)
         if ranks is None:
-            loss, num_positives = contrast_loss(rows_, contrast_rows, rule, bank=bank, seed=pair_seed, how=how)
+            loss, num_positives = contrast_loss(own, others, rule, bank=bank, seed=pair_seed, how=how)
         else:
             checks.across_ranks(contrast, mining, ranks.across)
-            loss, num_positives = distributed.ranks_loss(rows_, rule, bank=bank, seed=pair_seed, how=how, ranks=ranks)
+            loss, num_positives = distributed.ranks_loss(own, rule, bank=bank, seed=pair_seed, how=how, ranks=ranks)
     if scale is not None:
         loss = loss * scale
     if reduction == "none":
