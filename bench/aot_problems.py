@@ -2,13 +2,28 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from ahead_of_time import ARCHITECTURES, Launch, record
+from torch import Tensor
+
+from fastpixcon.values import BankRows, Pairs, Rows, Rule, Statistics
 
 EVERYTHING = os.environ.get("FASTPIXCON_AOT") == "all"
 WIDTHS = (64, 128, 256, 512, 1024)
+
+
+def rows(n: int | None, D: int, dtype: torch.dtype, labels: torch.dtype = torch.int32) -> Rows | None:
+    return None if n is None else Rows(torch.empty(n, D, dtype=dtype), torch.empty(n, dtype=labels))
+
+
+def statistics_of(n: int | None) -> Statistics:
+    assert n is not None
+    return Statistics(*(torch.empty(n) for _ in range(3)), torch.empty(n, dtype=torch.int32))
+
+
+def mined_pairs(n: int, mined: bool) -> tuple[Tensor | None, Tensor | None]:
+    return (torch.empty(4, n), torch.empty((), dtype=torch.int64)) if mined else (None, None)
 
 
 @dataclass(frozen=True)
@@ -29,20 +44,15 @@ class InfoNCE:
 
     def launches(self, architecture: int) -> list[Launch]:
         with torch.device("meta"):
-            anchors, labels = torch.empty(self.N, self.D, dtype=self.dtype), torch.empty(self.N, dtype=self.labels)
-            sides: list[Any] = [anchors, labels, None, None]
-            if self.M is not None:
-                sides[2:] = torch.empty(self.M, self.D, dtype=self.dtype), torch.empty(self.M, dtype=self.labels)
-            temperature, d_loss, log_sum, weight = torch.empty(()), *(torch.empty(self.N) for _ in range(3))
-            count = torch.empty(self.N, dtype=torch.int32)
-        known = (self.denominator, self.rows, self.fixed, self.is_sorted)
+            sets = [rows(n, self.D, self.dtype, self.labels) for n in (self.N, self.M)]
+            rule = Rule(torch.empty(()), self.denominator, self.fixed, self.is_sorted)
+            statistics = statistics_of(self.N)
         mask = [True, self.M is not None, self.d_temperature]
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
         try:
-            forward = record(architecture, "info_nce", *sides, temperature, *known)
-            given = (d_loss, *sides, temperature, log_sum, weight, count, *known, mask)
-            return forward + record(architecture, "info_nce_backward", *given)
+            forward = record(architecture, "info_nce", *sets, rule, self.rows)
+            return forward + record(architecture, "info_nce_backward", statistics, *sets, rule, self.rows, mask)
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
 
@@ -113,21 +123,18 @@ class Memory:
     def launches(self, architecture: int) -> list[Launch]:
         K, S, N, D = self.classes, self.places, self.N, self.D
         with torch.device("meta"):
-            anchors, labels = torch.empty(N, D, dtype=self.dtype), torch.empty(N, dtype=torch.int32)
-            bank, bank_labels = torch.empty(K, S, D, dtype=self.dtype), torch.empty(K, S, dtype=torch.int32)
-            temperature, log_sum = torch.empty(()), torch.empty(N)
-            mined, seed = (torch.empty(4, N), torch.empty((), dtype=torch.int64)) if self.mined else (None, None)
-        known = (self.denominator, self.fixed, self.is_sorted, 0, mined, seed, self.wanted)
-        sets = (anchors, labels, bank, bank_labels, temperature)
+            anchors = rows(N, D, self.dtype)
+            bank = BankRows(torch.empty(K, S, D, dtype=self.dtype), torch.empty(K, S, dtype=torch.int32))
+            rule, log_sum = Rule(torch.empty(()), self.denominator, self.fixed, self.is_sorted), torch.empty(N)
+            pairs = Pairs(0, *mined_pairs(N, self.mined))
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
         try:
-            found = record(architecture, "memory_sums", *sets, *known)
-            found += record(architecture, "memory_positives", *sets, log_sum, *known)
+            found = record(architecture, "memory_sums", anchors, bank, rule, pairs, self.wanted)
+            found += record(architecture, "memory_positives", anchors, bank, rule, pairs, log_sum, self.wanted)
             if self.mined:
                 how = ("semi-hard", "semi-hard", 0.1, [1024, 2048])
-                batch = (anchors, labels, 0)
-                found += record(architecture, "mining_thresholds", anchors, labels, *batch, bank, bank_labels, *how)
+                found += record(architecture, "mining_thresholds", anchors, anchors, 0, bank, *how)
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
         return found
@@ -155,24 +162,17 @@ class Contrast:
     is_sorted: bool = False
 
     def launches(self, architecture: int) -> list[Launch]:
-        def rows(n: int) -> list[Any]:
-            return [torch.empty(n, self.D, dtype=self.dtype), torch.empty(n, dtype=torch.int32)]
-
-        def stats(n: int) -> list[Any]:
-            return [torch.empty(n), torch.empty(n), torch.empty(n, dtype=torch.int32)]
-
         with torch.device("meta"):
-            sets = rows(self.N) + ([None, None] if self.M is None else rows(self.M)) + [torch.empty(())]
-            mined = [torch.empty(4, self.N), torch.empty((), dtype=torch.int64)] if self.mined else [None, None]
-            d_loss, of_rows = torch.empty(self.N), stats(self.N)
-            column_d_loss, of_columns = None, [None, None, None]
-            if self.mutual and self.M is not None:
-                column_d_loss, of_columns = torch.empty(self.M), stats(self.M)
-        known = (self.denominator, self.fixed, self.is_sorted, self.diagonal)
-        found = record(architecture, "contrast_sums", *sets, *known, self.mutual, *mined)
-        found += record(architecture, "contrast_positives", *sets, of_rows[0], of_columns[0], *known, *mined)
-        given = (d_loss, column_d_loss, *sets, *of_rows, *of_columns, *known, *mined, [True, self.M is not None, True])
-        return found + record(architecture, "contrast_gradient", *given)
+            sets = [rows(n, self.D, self.dtype) for n in (self.N, self.M)]
+            rule = Rule(torch.empty(()), self.denominator, self.fixed, self.is_sorted)
+            pairs = Pairs(self.diagonal, *mined_pairs(self.N, self.mined))
+            statistics, columns = statistics_of(self.N), statistics_of(self.M) if self.mutual else None
+        given = (*sets, rule, pairs)
+        column_log_sum = None if columns is None else columns.log_sum
+        mask = [True, self.M is not None, True]
+        found = record(architecture, "contrast_sums", *given, self.mutual)
+        found += record(architecture, "contrast_positives", *given, statistics.log_sum, column_log_sum)
+        return found + record(architecture, "contrast_gradient", statistics, columns, *given, mask)
 
     def __str__(self) -> str:
         words = ["contrast", "self" if self.M is None else "separate", f"D{self.D}", str(self.dtype)[6:]]
