@@ -70,3 +70,9 @@ def measured(rank: int, size: int, across: str, n: int, dim: int, dtype: torch.d
         loss, _ = fastpixcon.distributed.ranks_loss(*given, bank=None, seed=None, how=how, ranks=ranks)
         loss.sum().backward()
     return sent, memory.peak
+
+
+def measured_all(rank: int, size: int, ways: list[tuple[str, str]], n: int, dim: int) -> list[tuple[int, int]]:
+    """Of every way (across, dtype) in turn: processes take longer to start than to run one."""
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    return [measured(rank, size, across, n, dim, dtypes[dtype]) for across, dtype in ways]

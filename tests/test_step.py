@@ -19,10 +19,11 @@ from fastpixcon.ops import define
 pytest.importorskip("triton")
 
 MOST_LAUNCHES = 10
-# Kernels of torch in the step: zeroing of counts and of the gradient map; the temperature; the mean and what autograd
-# makes of it. The seed is one more, inside an operator.
+# Kernels of torch in the step: the seed; zeroing of counts and of the gradient map; the temperature; the mean and what
+# autograd makes of it.
 TORCH_KERNELS = Counter(
     {
+        "aten.randint": 1,
         "aten.zero_": 2,
         "aten.zeros_like": 1,
         "aten.full": 1,
@@ -58,9 +59,9 @@ def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> TorchKernels:
 
     def seen(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def run(*arguments: Any) -> Any:
+        def run(**arguments: Any) -> Any:
             with mode:
-                return function(*arguments)
+                return function(**arguments)
 
         return run
 

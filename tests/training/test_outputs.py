@@ -343,24 +343,30 @@ def test_eval_of_another_split(finished_run: Path, tmp_path: Path, capsys: pytes
 def test_a_log_has_a_line_every_so_often(tmp_path: Path) -> None:
     """And no control characters, even where FORCE_COLOR asks for them."""
     code = (
-        "from fastpixcon import cli; from fastpixcon.training import console; "
-        "console.LINE_EVERY = console.FIRST_LINE = 0; cli.command()"
+        "import json, sys; from fastpixcon import cli; from fastpixcon.training import console; "
+        "console.LINE_EVERY = console.FIRST_LINE = 0; "
+        "sys.exit(max(cli.main(verb) for verb in json.loads(sys.argv[1])))"
     )
     run = tmp_path / "run"
+    verbs = [
+        tiny_arguments(run, "arms=['ce']"),
+        ["eval", str(run / "ce")],
+        ["tsne", str(run / "ce"), "--out", str(tmp_path / "x.png")],
+        ["predict", str(run / "ce"), str(picture(tmp_path / "a.png")), "--out", str(tmp_path)],
+    ]
     os.environ["FORCE_COLOR"] = "1"
     try:
-        done = python(code, *tiny_arguments(run, "arms=['ce']"))
-        scored = python(code, "eval", str(run / "ce"))
-        drawn = python(code, "tsne", str(run / "ce"), "--out", str(tmp_path / "x.png"))
-        seen = python(code, "predict", str(run / "ce"), str(picture(tmp_path / "a.png")), "--out", str(tmp_path))
+        done = python(code, json.dumps(verbs))
     finally:
         del os.environ["FORCE_COLOR"]
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count(" iterations (") == 8
-    assert "ce: 6 of 8 iterations (75 %)" in done.stdout
-    assert " left, " in done.stdout
-    assert f"{run / 'ce'}: 4 of 4 images (100 %), 0 s left" in scored.stdout
-    assert "t-SNE: 4 of 4 images (100 %)" in drawn.stdout
-    assert "predict: 1 of 1 images (100 %)" in seen.stdout
-    for found in (done, scored, drawn, seen):
-        assert found.returncode == 0, found.stderr
-        assert not {"\r", "\x1b"} & set(found.stdout)
+    for line in (
+        "ce: 6 of 8 iterations (75 %)",
+        " left, ",
+        f"{run / 'ce'}: 4 of 4 images (100 %), 0 s left",
+        "t-SNE: 4 of 4 images (100 %)",
+        "predict: 1 of 1 images (100 %)",
+    ):
+        assert line in done.stdout
+    assert not {"\r", "\x1b"} & set(done.stdout)
