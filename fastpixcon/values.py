@@ -38,7 +38,9 @@ class Rule(NamedTuple):
 class Pairs(NamedTuple):
     """Which pairs there are, of those that their labels make."""
 
-    diagonal: int | None  # contrast row i + diagonal is anchor i itself, no pair of it; None: no anchor is among them
+    # contrast row i + diagonal is anchor i itself, no pair of it; None: no anchor is among them. In the hash anchor i
+    # has that number, or i: also before a bank, among whose rows is no anchor.
+    diagonal: int | None
     mined: Tensor | None  # [4, N] of the anchors, see ``mining_thresholds``; None: all
     seed: Tensor | None  # [] int64, of the hash by which mined pairs are drawn
 
