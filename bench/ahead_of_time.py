@@ -22,6 +22,7 @@ import sass
 import triton
 
 from fastpixcon.kernels import common
+from fastpixcon.kernels.launch_table import Tile
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # CUDA programming guide, technical specifications per compute capability: the most a block may use, bytes.
@@ -40,11 +41,26 @@ class Launch(NamedTuple):
     def name(self) -> str:
         return self.kernel.__name__
 
-    def scalar(self, name: str) -> Any:
+    @property
+    def words(self) -> set[str]:
+        """What it is compiled for."""
+        return set(self.options.get("HOW", "").split())
+
+    @property
+    def tile(self) -> Tile:
+        return Tile(*self.options["TILE"])
+
+    @property
+    def warps(self) -> int:
+        return int(self.options["num_warps"])
+
+    def argument(self, name: str) -> Any:
         return self.arguments[self.kernel.arg_names.index(name)]
 
     def __str__(self) -> str:
-        tile = "x".join(str(v) for k, v in self.options.items() if k in ("BLOCK_M", "BLOCK_N", "BLOCK_D", "BLOCK_K"))
+        names = ("BLOCK_M", "BLOCK_N", "BLOCK_D", "BLOCK_K")
+        sizes = self.tile._asdict() if "TILE" in self.options else self.options
+        tile = "x".join(str(sizes[name]) for name in names if name in sizes)
         return f"sm_{self.architecture}-{self.name.removesuffix('_kernel')}-{tile}"
 
 

@@ -129,11 +129,11 @@ def rows_loaded(body: list[sass.Instruction]) -> int:
 def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
     """The loops over tiles, what one warp executes in a pass; the first is the one without masks, where there are two.
     Inside it rows in parts of BLOCK_K are a loop, repeated as often as there are parts, and may be one in halves."""
-    options = compiled.launch.options
+    tile = compiled.launch.tile
     loops = sass.loops(compiled.code)
     leaves = sass.tensor_leaves(loops)
-    if options["BLOCK_K"] < options["BLOCK_D"]:
-        parts = options["BLOCK_D"] // options["BLOCK_K"]
+    if tile.BLOCK_K < tile.BLOCK_D:
+        parts = tile.BLOCK_D // tile.BLOCK_K
         outer = [loop for loop in loops if any(leaf in loop.inner for leaf in leaves)]
         inner = [sorted(loop.inner, key=lambda leaf: leaf.header) for loop in outer]
         bodies = [
@@ -148,10 +148,10 @@ def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
 
 def tile_flop(launch: Launch) -> int:
     """Of the products of a tile: logits, and in the gradient their product with the rows."""
-    options = launch.options
+    tile = launch.tile
     products = 2 if "gradient" in launch.name else 1
-    passes = 3 if options["PRECISION"] == "tf32x3" else 1
-    return 2 * options["BLOCK_M"] * options["BLOCK_N"] * options["BLOCK_D"] * products * passes
+    passes = 3 if "tf32x3" in launch.words else 1
+    return 2 * tile.BLOCK_M * tile.BLOCK_N * tile.BLOCK_D * products * passes
 
 
 def synchronous_tile(body: Iterable[sass.Instruction], warps: int, exposed: bool) -> Tile:
@@ -172,13 +172,13 @@ def synchronous_tile(body: Iterable[sass.Instruction], warps: int, exposed: bool
 
 
 def tile_of(body: list[sass.Instruction], launch: Launch) -> Tile:
-    warps, stages = launch.options["num_warps"], launch.options["num_stages"]
+    warps, stages = launch.warps, launch.options["num_stages"]
     if any(x.base == "HMMA" for x in body):
         return synchronous_tile(body, warps, exposed=stages < 3)  # Triton keeps stages - 1 tiles
     by_tensor_cores = sum(x.operand_bytes for x in body)
     if launch.architecture == 100:  # SASS has no shapes: both operands from shared memory, each once
-        o = launch.options
-        by_tensor_cores = (o["BLOCK_M"] + o["BLOCK_N"]) * o["BLOCK_D"] * 2 // warps
+        sizes = launch.tile
+        by_tensor_cores = (sizes.BLOCK_M + sizes.BLOCK_N) * sizes.BLOCK_D * 2 // warps
     tile = synchronous_tile(body, warps, exposed=stages < 2)  # with wgmma one tile more
     return replace(
         tile,
@@ -256,22 +256,22 @@ def dram_bytes(gpu: GPU, N: int, row_bytes: int, waves: int, group_bytes: float 
 def predict(compiled: Compiled, gpu: GPU, N: int) -> Prediction:
     """Of the sums or the gradient kernel of self contrast, launched for N rows in CLASSES classes of equal size."""
     launch = compiled.launch
-    options, programs = launch.options, math.prod(launch.grid)
-    m, n = options["BLOCK_M"], options["BLOCK_N"]
+    programs = math.prod(launch.grid)
+    m, n = launch.tile.BLOCK_M, launch.tile.BLOCK_N
     sums = "sums" in launch.name
     plain, masked = (tile_of(body, launch) for body in tile_loops(compiled))
     grid = Grid(
         blocks=programs,
-        resident=resident(gpu, compiled.registers, compiled.shared, options["num_warps"]),
+        resident=resident(gpu, compiled.registers, compiled.shared, launch.warps),
         tiles=(N / m) * (N / n) * (0.5 + m / N if sums else 1.0) / programs,
         masked=masked_fraction(N, m, n),
-        row_blocks=-(-launch.scalar("size_x") // m) if sums else 1,
+        row_blocks=-(-launch.argument("size_x") // m) if sums else 1,
         masked_tiles=plain.flop / masked.flop,
     )
     compute = seconds(gpu, grid, plain, masked)
     row_bytes = launch.arguments[0].shape[1] * launch.arguments[0].element_size()
     side_by_side = gpu.sms * grid.resident
-    group_bytes = min(side_by_side, launch.scalar("groups")) * launch.scalar("size_y") * row_bytes if sums else None
+    group_bytes = min(side_by_side, launch.argument("groups")) * launch.argument("size_y") * row_bytes if sums else None
     waves = programs // side_by_side + 1
     dram = dram_bytes(gpu, N, row_bytes, waves, group_bytes, grid.tiles * programs * n * row_bytes) / gpu.dram_rate
     bound = "DRAM" if dram > compute[0] else plain.busiest(gpu)

@@ -32,10 +32,11 @@ def short(launch: aot.Launch) -> str:
 
 def key(launch: aot.Launch, problem: InfoNCE) -> str:
     """The first columns: what is launched."""
-    o = launch.options
+    o = launch.tile
     rows = str(problem.dtype)[6:] + (", TF32" if problem.tf32 else "")
-    tile = f"{o['BLOCK_M']} x {o['BLOCK_N']}" + (f" / {o['BLOCK_K']}" if o["BLOCK_K"] < o["BLOCK_D"] else "")
-    cells = (short(launch), f"sm_{launch.architecture}", problem.D, rows, tile, o["num_warps"], o["num_stages"])
+    tile = f"{o.BLOCK_M} x {o.BLOCK_N}" + (f" / {o.BLOCK_K}" if o.BLOCK_K < o.BLOCK_D else "")
+    stages = launch.options["num_stages"]
+    cells = (short(launch), f"sm_{launch.architecture}", problem.D, rows, tile, launch.warps, stages)
     return " | ".join(map(str, cells))
 
 

@@ -43,9 +43,25 @@ launcher: Callable[[Any, Grid, Sequence[Any], dict[str, Any]], None] = _triton
 
 
 def launch(kernel: Any, grid: Grid, *arguments: Any, **options: Any) -> None:
-    """``kernel[grid](*arguments, **options)``; options are constexprs, num_warps and num_stages."""
+    """``kernel[grid](*arguments, **options)``; options are constexprs, num_warps and num_stages. What an argument
+    would be for that is None is compiled out."""
     if 0 not in grid:
         launcher(kernel, grid, arguments, options)
+
+
+def how(*words: str, **where: bool) -> str:
+    """What a kernel is compiled for, HOW: these words, and those of which it is true."""
+    return " ".join([*words, *(word for word, true in where.items() if true)])
+
+
+def precision(dtype: torch.dtype, fixed: bool) -> str:
+    """The word for products of float32: TF32 where PyTorch allows it, else three TF32 products for 22 bits, or plain
+    float32 where a logit must come out the same as a row's and as a column's."""
+    if dtype != torch.float32:
+        return "ieee"
+    if torch.backends.cuda.matmul.allow_tf32:
+        return "tf32"
+    return "tf32x3" if fixed else "ieee"
 
 
 def cdiv(a: int, b: int) -> int:
@@ -76,6 +92,26 @@ def multiprocessors(x: Tensor) -> int:
     return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
+@triton.constexpr_function
+def has(HOW, word):
+    """Whether a kernel is compiled for this. HOW is words, as ``how`` puts them together."""
+    return word in HOW.split()
+
+
+@triton.constexpr_function
+def precision_of(HOW):
+    for word in HOW.split():
+        if word in ("tf32", "tf32x3"):
+            return word
+    return "ieee"
+
+
+@triton.constexpr_function
+def size(TILE, name):
+    """One of the sizes in TILE, a ``launch_table.Tile`` as a plain tuple, which torch.compile can write down."""
+    return TILE[{"BLOCK_M": 0, "BLOCK_N": 1, "MASKED_N": 2, "BLOCK_D": 3, "BLOCK_K": 4, "STAGES": 5}[name]]
+
+
 @triton.jit
 def is_temperature(x):
     """Beyond, it or its reciprocal is no finite float32."""
@@ -100,13 +136,13 @@ def hash32(seed, counter, stream: tl.constexpr):
 
 
 @triton.jit
-def dot(a, b, sum, PRECISION: tl.constexpr):
+def dot(a, b, sum, HOW: tl.constexpr):
     """sum + a b in float32. The interpreter would multiply the bits of bfloat16, and add up in an order that depends on
     the shape of the tile; in float64 a logit comes out the same in every tile, as it does on a GPU."""
     if INTERPRETED:
         return sum + tl.dot(a.to(tl.float64), b.to(tl.float64), out_dtype=tl.float64).to(tl.float32)
     else:
-        return tl.dot(a, b, sum, input_precision=PRECISION)
+        return tl.dot(a, b, sum, input_precision=precision_of(HOW))
 
 
 @triton.jit

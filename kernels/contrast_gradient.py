@@ -3,8 +3,15 @@
 import torch
 from torch import Tensor
 
-from fastpixcon.kernels.contrast_sums import pairs_of
-from fastpixcon.kernels.info_nce import Prepared, Sides, gradient, gradient_terms, prepare_both
+from fastpixcon.kernels.contrast_sums import setting_of
+from fastpixcon.kernels.info_nce import (
+    Prepared,
+    Sides,
+    gradient,
+    gradient_terms,
+    prepare_both,
+    temperature_gradient,
+)
 from fastpixcon.values import Pairs, Rows, Rule, Statistics
 
 
@@ -17,9 +24,9 @@ def contrast_gradient(
     pairs: Pairs,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, own, fixed = anchors.x, contrast is None, rule.fixed_shift
+    x, own = anchors.x, contrast is None
     a, c = prepare_both(anchors, contrast, rule, "unit")
-    pairs = pairs_of(contrast, pairs)
+    setting = setting_of(contrast, rule, pairs)
     largest = None
     if x.dtype == torch.float16:
         d_losses = [of.d_loss.abs().amax().float() for of in (statistics, columns) if of is not None and len(of.d_loss)]
@@ -30,19 +37,18 @@ def contrast_gradient(
             if along is not None:
                 along.zero_()
             return x.new_zeros(rows.n, x.shape[1], dtype=torch.float32)
-        how = (rule, fixed, x.shape[1], along, pairs, rows is a)
-        return gradient(rows, others, sides, *how, dtype=torch.float32)
+        return gradient(rows, others, sides, setting, rows is a, x.shape[1], along, dtype=torch.float32)
 
-    terms = gradient_terms(a, statistics, rule, fixed, largest)
-    sides = Sides(terms, terms if own else gradient_terms(c, columns, rule, fixed, largest), largest)
+    terms = gradient_terms(a, statistics, setting, largest)
+    sides = Sides(terms, terms if own else gradient_terms(c, columns, setting, largest), largest)
     d_anchors, d_contrast = (x.new_empty(0, dtype=torch.float32) for _ in range(2))
     d_temperature = torch.zeros_like(rule.temperature)
     if output_mask[0] or output_mask[2]:
         along = x.new_empty(a.n, dtype=torch.float32) if output_mask[2] else None
         d_rows = of(a, c, sides, along)
         d_anchors = d_rows if output_mask[0] else d_anchors
-        if along is not None:  # sum_ij G_ij s_ij, which self contrast counts twice
-            d_temperature = (along.sum() * (-0.5 if own else -1.0) / rule.temperature).to(rule.temperature.dtype)
+        if along is not None:
+            d_temperature = temperature_gradient(along, rule, own)
     if output_mask[1] and contrast is not None:
         d_contrast = of(c, a, sides.swapped(), None)
     return d_anchors, d_contrast, d_temperature

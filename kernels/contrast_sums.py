@@ -6,17 +6,19 @@ Of mined pairs an anchor keeps others than its contrast row does as an anchor: n
 import torch
 from torch import Tensor
 
-from fastpixcon.kernels.common import ASSERTIONS, cdiv, launch
-from fastpixcon.kernels.info_nce import Prepared, partial_sums, prepare_both
+from fastpixcon.kernels.common import ASSERTIONS, cdiv, how, launch
+from fastpixcon.kernels.info_nce import Prepared, Setting, partial_sums, prepare_both
 from fastpixcon.kernels.info_nce_sums import info_nce_log_sums_kernel
 from fastpixcon.values import Pairs, Rows, Rule
 
 
-def pairs_of(contrast: Rows | None, pairs: Pairs) -> Pairs:
+def setting_of(contrast: Rows | None, rule: Rule, pairs: Pairs) -> Setting:
     """Self contrast leaves out j = i by itself, unless it is mined."""
     if contrast is None:
         pairs = pairs._replace(diagonal=None if pairs.mined is None else 0)
-    return pairs if pairs.mined is None else pairs._replace(mined=pairs.mined.contiguous())
+    if pairs.mined is not None:
+        pairs = pairs._replace(mined=pairs.mined.contiguous())
+    return Setting(rule, rule.fixed_shift, pairs)
 
 
 def contrast_sums(
@@ -25,17 +27,15 @@ def contrast_sums(
     columns = contrast.x.shape[0] if mutual and contrast is not None else 0
     log_sum, column_log_sum = (anchors.x.new_empty(n, dtype=torch.float32) for n in (anchors.x.shape[0], columns))
     a, c = prepare_both(anchors, contrast, rule, "unit")
-    pairs, fixed = pairs_of(contrast, pairs), rule.fixed_shift
-    own = contrast is None and pairs.mined is None
+    setting = setting_of(contrast, rule, pairs)
 
     def sums(x: Prepared, y: Prepared, out: Tensor, x_anchors: bool) -> None:
         if x.n == 0:
             return
-        partial = partial_sums(x, y, rule, own, fixed, pairs, x_anchors)
+        partial = partial_sums(x, y, setting, x_anchors)
         launch(
-            info_nce_log_sums_kernel, (cdiv(x.n, 64),), *partial, x.labels, x.source, rule.temperature, out, x.n,
-            partial.sums.shape[0], FIXED=fixed, SORTED=x.source is None, BLOCK_M=64, SLOTS=16, num_warps=4,
-            **ASSERTIONS,
+            info_nce_log_sums_kernel, (cdiv(x.n, 64),), partial, x.facts, rule.temperature, out, x.n, partial.shape[1],
+            HOW=how(fixed=setting.fixed, x_moved=x.moved), BLOCK_M=64, num_warps=4, **ASSERTIONS,
         )  # fmt: skip
 
     sums(a, c, log_sum, True)

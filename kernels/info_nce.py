@@ -14,19 +14,28 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpixcon.kernels import launch_table
-from fastpixcon.kernels.common import ASSERTIONS, architecture, cast, cdiv, launch, normalize, round_up
+from fastpixcon.kernels.common import (
+    ASSERTIONS,
+    architecture,
+    cast,
+    cdiv,
+    how,
+    launch,
+    normalize,
+    precision,
+    round_up,
+)
 from fastpixcon.kernels.info_nce_gradient import (
     info_nce_gradient_kernel,
     info_nce_project_kernel,
     info_nce_terms_kernel,
 )
 from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel, info_nce_sums_kernel
-from fastpixcon.kernels.launch_table import Launch
+from fastpixcon.kernels.launch_table import Launch, tile
 from fastpixcon.values import ALL_PAIRS, Pairs, Rows, Rule, Statistics
 
 MOST_GROUPS = 127  # of rows; odd
 MOST_SPLITS = 32  # of a separate contrast set
-CHUNK = 128  # blocks whose labels are looked at together
 
 
 @triton.jit
@@ -47,21 +56,22 @@ def lower_bound(values_ptr, n, value):
 
 @triton.jit
 def prepare_rows_kernel(
-    x_ptr, labels_ptr, source_ptr, values_ptr, classes_ptr, rows_ptr, row_labels_ptr, inv_norm_ptr, N, n_classes, D,
-    D_PAD, stride_n, stride_d, RAW: tl.constexpr, SORTED: tl.constexpr, RANKED: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    x_ptr, labels_ptr, source_ptr, values_ptr, classes_ptr, rows_ptr, facts_ptr, inv_norm_ptr, N, n_classes, D, D_PAD,
+    stride_n, stride_d, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Rows in sorted order, unit if RAW, dense and padded with zeros to [N, D_PAD], and their labels; RANKED: as 32-bit
-    numbers in the order of the labels, odd for those among the classes."""
+    """Rows in sorted order, unit where their inv_norm is wanted, dense and padded with zeros to [N, D_PAD]; their facts
+    [2, N], labels and where they came from. With values, labels are 32-bit numbers in the order of the values, odd for
+    those among the classes."""
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_d = tl.arange(0, BLOCK_D)
     here = offs_n < N
     source = offs_n.to(tl.int64)
-    if SORTED == 0:
+    if source_ptr is not None:
         source = tl.load(source_ptr + offs_n, mask=here, other=0)
+        tl.store(facts_ptr + N + offs_n, source.to(tl.int32), mask=here)
     ptrs = x_ptr + source[:, None] * stride_n + offs_d.to(tl.int64)[None, :] * stride_d
     x = tl.load(ptrs, mask=here[:, None] & (offs_d < D)[None, :], other=0.0)
-    if RAW:
+    if inv_norm_ptr is not None:
         unit, inv_norm = normalize(x.to(tl.float32))
         x = cast(unit, x.dtype)
         tl.store(inv_norm_ptr + offs_n, inv_norm, mask=here)
@@ -70,22 +80,22 @@ def prepare_rows_kernel(
         x = cast(tl.where(whole[:, None], x.to(tl.float32), float("nan")), x.dtype)
     out = rows_ptr + offs_n.to(tl.int64)[:, None] * D_PAD + offs_d[None, :]
     tl.store(out, x, mask=here[:, None] & (offs_d < D_PAD)[None, :])
-    if RANKED:
+    if values_ptr is not None:
         value = tl.load(values_ptr + offs_n, mask=here, other=0)
         rank = lower_bound(classes_ptr, n_classes, value)
         known = tl.load(classes_ptr + rank, mask=here & (rank < n_classes), other=0) == value
         label = tl.where(value == 0x7FFFFFFFFFFFFFFF, -1, 2 * rank + (known & (rank < n_classes)).to(tl.int32))
     else:
         label = tl.load(labels_ptr + source, mask=here, other=0)
-    tl.store(row_labels_ptr + offs_n, label, mask=here)
+    tl.store(facts_ptr + offs_n, label, mask=here)
 
 
 class Prepared(NamedTuple):
     """Rows as the kernels want them."""
 
     x: Tensor  # [N, D_pad], D_pad a multiple of 16
-    labels: Tensor  # [N] sorted, those left out last
-    source: Tensor | None  # [N] int64, where each row came from; None: from its place
+    facts: Tensor  # int32: labels [N], sorted, those left out last; if moved, also where each row came from, [2, N]
+    moved: bool  # from the order in which they came
     inv_norm: Tensor | None  # [N] float32 of raw rows
 
     @property
@@ -117,20 +127,19 @@ def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None) -> Prepar
     N, D = x.shape
     dense = x.is_contiguous() and D % 16 == 0 and x.storage_offset() % 16 == 0
     if by.source is None and dense and rows == "unit":
-        return Prepared(x, labels.contiguous(), None, None)
+        return Prepared(x, labels.contiguous(), False, None)
     D_pad = round_up(D, 16)
     out = x.new_empty(N, D_pad)
-    row_labels = labels.new_empty(N, dtype=torch.int32)
+    facts = labels.new_empty(1 if by.source is None else 2, N, dtype=torch.int32)
     inv_norm = x.new_empty(N, dtype=torch.float32) if rows == "raw" else None
     block_d = launch_table.width(D)
     block_n = max(1, 8192 // block_d)
     launch(
-        prepare_rows_kernel, (cdiv(N, block_n),), x, labels.contiguous(), by.source, by.values, classes, out,
-        row_labels, inv_norm, N, 0 if classes is None else classes.shape[0], D, D_pad, x.stride(0), x.stride(1),
-        RAW=rows == "raw", SORTED=by.source is None, RANKED=by.values is not None, BLOCK_N=block_n, BLOCK_D=block_d,
-        num_warps=8,
+        prepare_rows_kernel, (cdiv(N, block_n),), x, labels.contiguous(), by.source, by.values, classes, out, facts,
+        inv_norm, N, 0 if classes is None else classes.shape[0], D, D_pad, x.stride(0), x.stride(1), BLOCK_N=block_n,
+        BLOCK_D=block_d, num_warps=8,
     )  # fmt: skip
-    return Prepared(out, row_labels, by.source, inv_norm)
+    return Prepared(out, facts, by.source is not None, inv_norm)
 
 
 def prepare_both(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Prepared, Prepared]:
@@ -146,119 +155,102 @@ def prepare_both(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) ->
     return a, prepare(contrast, rows, contrast_by, contrast_by.values)
 
 
-def precision(dtype: torch.dtype, fixed: bool) -> str:
-    """Of products of float32: TF32 where PyTorch allows it, else three TF32 products for 22 bits, or plain float32
-    where a logit must come out the same as a row's and as a column's."""
-    if dtype != torch.float32:
-        return "ieee"
-    if torch.backends.cuda.matmul.allow_tf32:
-        return "tf32"
-    return "tf32x3" if fixed else "ieee"
+class Setting(NamedTuple):
+    """What the launches of a call share."""
+
+    rule: Rule
+    fixed: bool  # with a fixed shift, which not all rows let a rule have
+    pairs: Pairs = ALL_PAIRS
+
+    def words(self, x: Prepared, y: Prepared, **more: bool) -> str:
+        """What kernels of tiles are compiled for. Rows know their numbers only where more is asked of these than that a
+        row is not itself."""
+        diagonal, mined = self.pairs.diagonal is not None, self.pairs.mined is not None
+        return how(
+            self.rule.denominator, precision(x.x.dtype, self.fixed), fixed=self.fixed, numbered=diagonal or mined,
+            diagonal=diagonal or x is y, x_moved=x.moved, y_moved=y.moved, **more,
+        )  # fmt: skip
+
+    def rows(self, x: Prepared, anchors: bool) -> tuple[Any, ...]:
+        """Of a kernel's arguments those that tell of a set of rows: anchors have numbers from `diagonal` on."""
+        diagonal, mined, _ = self.pairs
+        numbered = diagonal is not None or mined is not None
+        return x.x, x.facts, x.n, (diagonal or 0 if anchors else 0) if numbered else None
+
+    def mining(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.pairs.mined, None if self.pairs.mined is None else self.pairs.seed
 
 
-def tile(row: Launch, block_d: int) -> dict[str, int]:
-    """The options of a launch."""
-    options = {
-        "BLOCK_M": row.BLOCK_M,
-        "BLOCK_N": row.BLOCK_N,
-        "MASKED_N": row.MASKED_N,
-        "BLOCK_D": block_d,
-        "BLOCK_K": min(row.BLOCK_K or block_d, block_d),
-        "CHUNK": CHUNK,
-        "STAGES": row.num_stages,
-        "num_warps": row.num_warps,
-        "num_stages": row.num_stages,
-    }
-    return {name: value for name, value in options.items() if value is not None}
-
-
-class Sums(NamedTuple):
-    sums: Tensor  # [slots, N] partial sums of exponentials
-    maxima: Tensor | None  # [slots, N], what they are relative to; None: to 0
-
-
-def numbering(x: Prepared, y: Prepared, pairs: Pairs, x_anchors: bool) -> tuple[tuple[Any, ...], dict[str, bool]]:
-    """Arguments and options of a kernel of tiles, by which a row knows its place among the contrast rows."""
-    diagonal, mined = pairs.diagonal is not None, pairs.mined is not None
-    how = {"DIAGONAL": diagonal, "MINED": mined, "X_SORTED": x.source is None, "Y_SORTED": y.source is None}
-    if not diagonal and not mined:
-        return (None,) * 6, {**how, "X_SORTED": True, "Y_SORTED": True}
-    x_first, y_first = (pairs.diagonal or 0, 0) if x_anchors else (0, pairs.diagonal or 0)
-    return (x.source, y.source, x_first, y_first, pairs.mined, pairs.seed), how
-
-
-def partial_sums(
-    a: Prepared, c: Prepared, rule: Rule, own: bool, fixed: bool, pairs: Pairs = ALL_PAIRS, x_anchors: bool = True
-) -> Sums:
-    """``fixed``: with a fixed shift, which not all rows let a rule have."""
-    numbers, how = numbering(a, c, pairs, x_anchors)
-    result: list[Sums] = []
+def partial_sums(x: Prepared, y: Prepared, setting: Setting, x_anchors: bool = True) -> Tensor:
+    """Sums of exponentials, [1, slots, N]; without a fixed shift [2, slots, N], with what they are relative to."""
+    rule, fixed, pairs = setting
+    triangle = x is y and pairs.mined is None
+    result: list[Tensor] = []
 
     def start(row: Launch) -> None:
-        if own:
-            size_x = round_up(cdiv(a.n, MOST_GROUPS), row.BLOCK_M)
-            groups = cdiv(a.n, size_x) // 2 * 2 + 1
+        if triangle:
+            size_x = round_up(cdiv(x.n, MOST_GROUPS), row.BLOCK_M)
+            groups = cdiv(x.n, size_x) // 2 * 2 + 1
             size_y, splits = size_x, groups // 2 + 1
             slots = 2 * splits
         else:
-            size_x, groups = row.BLOCK_M, cdiv(a.n, row.BLOCK_M)
-            size_y = round_up(max(1, cdiv(c.n, MOST_SPLITS)), max(row.BLOCK_N, 128))
-            splits = slots = max(1, cdiv(c.n, size_y))
-        sums = a.x.new_empty(slots, a.n, dtype=torch.float32)
-        maxima = None if fixed else torch.empty_like(sums)
-        block_d = launch_table.width(a.D)
+            size_x, groups = row.BLOCK_M, cdiv(x.n, row.BLOCK_M)
+            size_y = round_up(max(1, cdiv(y.n, MOST_SPLITS)), max(row.BLOCK_N, 128))
+            splits = slots = max(1, cdiv(y.n, size_y))
+        sums = x.x.new_empty(1 if fixed else 2, slots, x.n, dtype=torch.float32)
         launch(
-            info_nce_sums_kernel, (splits, groups) if own else (groups, splits), a.x, a.labels, c.x, c.labels,
-            rule.temperature, sums, maxima, a.n, c.n, size_x, size_y, groups, *numbers, D=a.D, SELF=own, **how,
-            NEGATIVES=rule.denominator == "negatives", FIXED=fixed, PRECISION=precision(a.x.dtype, fixed),
-            **tile(row, block_d),
+            info_nce_sums_kernel, (splits, groups) if triangle else (groups, splits), *setting.rows(x, x_anchors),
+            *setting.rows(y, not x_anchors), rule.temperature, *setting.mining(), sums, size_x, size_y, groups, D=x.D,
+            HOW=setting.words(x, y, triangle=triangle), **tile(row, launch_table.width(x.D)),
         )  # fmt: skip
-        result[:] = [Sums(sums, maxima)]
+        result[:] = [sums]
 
-    kernel = "sums_online" if not fixed else "sums" if own and rule.denominator == "negatives" else "sums_any"
+    kernel = "sums_online" if not fixed else "sums" if triangle and rule.denominator == "negatives" else "sums_any"
     if pairs.mined is not None:
         kernel = "sums_mined"
-    launch_table.run(kernel, architecture(a.x), a.x.element_size(), launch_table.width(a.D), start)
+    launch_table.run(kernel, architecture(x.x), x.x.element_size(), launch_table.width(x.D), start)
     return result[0]
+
+
+def positives(
+    x: Prepared, y: Prepared, setting: Setting, x_anchors: bool, sums: Tensor | None, outputs: tuple[Tensor, ...]
+) -> None:
+    """Means over positives, with log Z of partial sums; without these, sums over positives with log Z as it is.
+
+    Outputs: loss, log Z, weight, num_positives."""
+    block_d = launch_table.width(x.D)
+
+    def start(row: Launch) -> None:
+        launch(
+            info_nce_positives_kernel, (cdiv(x.n, row.BLOCK_M),), *setting.rows(x, x_anchors),
+            *setting.rows(y, not x_anchors), setting.rule.temperature, *setting.mining(), sums,
+            None if sums is None else sums.shape[1], *outputs, D=x.D, HOW=setting.words(x, y), **tile(row, block_d),
+        )  # fmt: skip
+
+    launch_table.run("positives", architecture(x.x), x.x.element_size(), block_d, start)
 
 
 def info_nce(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     N = anchors.x.shape[0]
     loss, log_sum, weight = (anchors.x.new_empty(N, dtype=torch.float32) for _ in range(3))
     num_positives = anchors.x.new_empty(N, dtype=torch.int32)
-    if N == 0:
-        return loss, log_sum, weight, num_positives
-    own, fixed = contrast is None, rule.fixed_shift and rows != "any"
-    a, c = prepare_both(anchors, contrast, rule, rows)
-    sums = partial_sums(a, c, rule, own, fixed)
-    block_d = launch_table.width(a.D)
-
-    def start(row: Launch) -> None:
-        launch(
-            info_nce_positives_kernel, (cdiv(N, row.BLOCK_M),), a.x, a.labels, c.x, c.labels, a.source,
-            rule.temperature, sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, c.n,
-            sums.sums.shape[0], *(None,) * 5, D=a.D, SELF=own, DIAGONAL=False, MINED=False, GIVEN=False, Y_SORTED=True,
-            NEGATIVES=rule.denominator == "negatives", FIXED=fixed, SORTED=a.source is None,
-            PRECISION=precision(a.x.dtype, fixed), SLOTS=16,
-            **tile(row, block_d),
-        )  # fmt: skip
-
-    launch_table.run("positives", architecture(a.x), a.x.element_size(), block_d, start)
+    if N > 0:
+        a, c = prepare_both(anchors, contrast, rule, rows)
+        setting = Setting(rule, rule.fixed_shift and rows != "any")
+        positives(a, c, setting, True, partial_sums(a, c, setting), (loss, log_sum, weight, num_positives))
     return loss, log_sum, weight, num_positives
 
 
-def gradient_terms(
-    x: Prepared, of: Statistics | None, rule: Rule, fixed: bool, largest: Tensor | None
-) -> Tensor | None:
+def gradient_terms(x: Prepared, of: Statistics | None, setting: Setting, largest: Tensor | None) -> Tensor | None:
     """What the gradient needs of anchors, [3, n], in the order of their rows."""
     if of is None:
         return None
     terms = x.x.new_empty(3, x.n, dtype=torch.float32)
     d_loss, *found = of
     launch(
-        info_nce_terms_kernel, (cdiv(x.n, 256),), d_loss, *(each.contiguous() for each in found), x.source,
-        rule.temperature, largest, terms, x.n, d_loss.stride(0), NEGATIVES=rule.denominator == "negatives", FIXED=fixed,
-        SORTED=x.source is None, SCALED=largest is not None, BLOCK=256, **ASSERTIONS,
+        info_nce_terms_kernel, (cdiv(x.n, 256),), d_loss, *(each.contiguous() for each in found), x.facts,
+        setting.rule.temperature, largest, terms, x.n, d_loss.stride(0),
+        HOW=how(setting.rule.denominator, fixed=setting.fixed, x_moved=x.moved), BLOCK=256, **ASSERTIONS,
     )  # fmt: skip
     return terms
 
@@ -275,25 +267,23 @@ class Sides(NamedTuple):
 
 
 def gradient(
-    x: Prepared, y: Prepared, sides: Sides, rule: Rule, fixed: bool, D: int, along: Tensor | None,
-    pairs: Pairs = ALL_PAIRS, x_anchors: bool = True, dtype: torch.dtype | None = None,
+    x: Prepared, y: Prepared, sides: Sides, setting: Setting, x_anchors: bool, D: int, along: Tensor | None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
-    """Gradient of the rows that x was prepared from, [N, D]; of anchors, of contrast rows, or of both if x is y."""
+    """Gradient of the rows that x was prepared from, [N, D]; of anchors, of contrast rows, or of both if x is y. Their
+    dot products with the rows go `along`."""
     x_terms, y_terms, largest = sides
+    rule, fixed, pairs = setting
     d_x = x.x.new_empty(x.n, D, dtype=dtype)
-    numbers, how = numbering(x, y, pairs, x_anchors)
     in_two_steps = along is not None or x.inv_norm is not None
     d_rows = x.x.new_empty(x.n, x.D, dtype=torch.float32) if in_two_steps else d_x
     block_d = launch_table.width(x.D)
 
     def start(row: Launch) -> None:
         launch(
-            info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), x.x, x.labels, x_terms, y.x, y.labels, y_terms,
-            None if in_two_steps else x.source, rule.temperature, largest, d_rows, x.n, y.n, *numbers,
-            D_OUT=int(d_rows.shape[1]), D=x.D, **how,
-            SELF=x is y, X_ANCHORS=x_terms is not None, Y_ANCHORS=y_terms is not None,
-            NEGATIVES=rule.denominator == "negatives", FIXED=fixed, SORTED=in_two_steps or x.source is None,
-            SCALED=largest is not None, PRECISION=precision(x.x.dtype, fixed), **tile(row, block_d),
+            info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), *setting.rows(x, x_anchors), x_terms,
+            *setting.rows(y, not x_anchors), y_terms, rule.temperature, *setting.mining(), largest, d_rows,
+            D_OUT=int(d_rows.shape[1]), D=x.D, HOW=setting.words(x, y, home=not in_two_steps), **tile(row, block_d),
         )  # fmt: skip
 
     both = x is not y and x_terms is not None and y_terms is not None
@@ -304,11 +294,15 @@ def gradient(
     if in_two_steps:
         block_n = max(1, 4096 // block_d)
         launch(
-            info_nce_project_kernel, (cdiv(x.n, block_n),), d_rows, x.x, x.source, x.inv_norm, d_x, along, x.n, D,
-            D=x.D, SORTED=x.source is None, RAW=x.inv_norm is not None, ALONG=along is not None, BLOCK_N=block_n,
-            BLOCK_D=block_d, num_warps=4,
+            info_nce_project_kernel, (cdiv(x.n, block_n),), d_rows, x.x, x.facts, x.inv_norm, d_x, along, x.n, D, D=x.D,
+            HOW=how(x_moved=x.moved), BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
         )  # fmt: skip
     return d_x
+
+
+def temperature_gradient(along: Tensor, rule: Rule, own: bool) -> Tensor:
+    """From sum_ij G_ij s_ij, which self contrast counts twice."""
+    return (along.sum() * (-0.5 if own else -1.0) / rule.temperature).to(rule.temperature.dtype)
 
 
 def info_nce_backward(
@@ -316,7 +310,7 @@ def info_nce_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     x = anchors.x
     N, D = x.shape
-    own, fixed = contrast is None, rule.fixed_shift and rows != "any"
+    own = contrast is None
     wants_contrast = output_mask[1] and not own
     nothing, d_contrast = x.new_empty(0), x.new_empty(0)
     d_temperature = torch.empty_like(rule.temperature)
@@ -326,17 +320,18 @@ def info_nce_backward(
             d_contrast = torch.zeros_like(contrast.x, memory_format=torch.contiguous_format)
         return x.new_empty(N, D) if output_mask[0] else nothing, d_contrast, d_temperature
     a, c = prepare_both(anchors, contrast, rule, rows)
+    setting = Setting(rule, rule.fixed_shift and rows != "any")
     largest = statistics.d_loss.abs().amax().float() if x.dtype == torch.float16 else None
-    terms = gradient_terms(a, statistics, rule, fixed, largest)
+    terms = gradient_terms(a, statistics, setting, largest)
     sides = Sides(terms, terms if own else None, largest)
     d_anchors = nothing
     if output_mask[0] or output_mask[2]:
         along = x.new_empty(N, dtype=torch.float32) if output_mask[2] else None
-        d_anchors = gradient(a, c, sides, rule, fixed, D, along)
-        if along is not None:  # sum_ij G_ij s_ij, which self contrast counts twice
-            d_temperature = (along.sum() * (-0.5 if own else -1.0) / rule.temperature).to(rule.temperature.dtype)
+        d_anchors = gradient(a, c, sides, setting, True, D, along)
+        if along is not None:
+            d_temperature = temperature_gradient(along, rule, own)
     if wants_contrast and c.n == 0:
         d_contrast = x.new_empty(0, D)
     elif wants_contrast:
-        d_contrast = gradient(c, a, sides.swapped(), rule, fixed, D, None)
+        d_contrast = gradient(c, a, sides.swapped(), setting, False, D, None)
     return d_anchors if output_mask[0] else nothing, d_contrast, d_temperature

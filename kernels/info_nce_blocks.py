@@ -11,7 +11,9 @@ float32 and sums of e^s need no shift at all. Otherwise sums are kept relative t
 import triton
 import triton.language as tl
 
-from fastpixcon.kernels.common import dot
+from fastpixcon.kernels.common import LEAST_ROWS, cast, dot, size
+
+CHUNK = tl.constexpr(128)  # blocks whose labels are looked at together
 
 
 @triton.jit
@@ -44,7 +46,7 @@ def rows_of_block(labels_ptr, start, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def blocks_between(labels_ptr, n, first, last, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
+def blocks_between(labels_ptr, n, first, last, BLOCK: tl.constexpr):
     """Of the blocks of n sorted rows, how many lie before class `first`; begin no later than class `last`; take part
     in full; and how many rows take part."""
     before = 0
@@ -64,10 +66,10 @@ def blocks_between(labels_ptr, n, first, last, BLOCK: tl.constexpr, CHUNK: tl.co
 
 
 @triton.jit
-def plan_plain(labels_ptr, n, first, last, whole, start, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
+def plan_plain(labels_ptr, n, first, last, whole, start, BLOCK: tl.constexpr):
     """Which blocks from `start` on a block of rows meets without masks, [start, ..) and a second range: count of the
     first, where the second begins, count of both."""
-    before, begun, full, rows = blocks_between(labels_ptr, n, first, last, BLOCK, CHUNK)
+    before, begun, full, rows = blocks_between(labels_ptr, n, first, last, BLOCK)
     before = tl.minimum(tl.maximum(before, start), tl.cdiv(rows, BLOCK))
     begun = tl.minimum(tl.maximum(begun, before), tl.cdiv(rows, BLOCK))
     count_1 = tl.maximum(tl.minimum(before, full) - start, 0)
@@ -78,10 +80,10 @@ def plan_plain(labels_ptr, n, first, last, whole, start, BLOCK: tl.constexpr, CH
 
 
 @triton.jit
-def plan_masked(labels_ptr, n, first, last, whole, start, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
+def plan_masked(labels_ptr, n, first, last, whole, start, BLOCK: tl.constexpr):
     """And which with masks: where the first range begins, its count, where the second begins, count of both; and the
     rows that take part. Worked out anew after the loop without masks, which leaves no registers to remember it in."""
-    before, begun, full, rows = blocks_between(labels_ptr, n, first, last, BLOCK, CHUNK)
+    before, begun, full, rows = blocks_between(labels_ptr, n, first, last, BLOCK)
     some = tl.cdiv(rows, BLOCK)
     if whole == 0:
         before = 0
@@ -118,7 +120,7 @@ def load_rows(ptr, start, n, D: tl.constexpr, MASKED: tl.constexpr, BLOCK: tl.co
 
 @triton.jit
 def products_in_parts(
-    x_ptr, i0, x_end, y_ptr, j0, y_end, D: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+    x_ptr, i0, x_end, y_ptr, j0, y_end, D: tl.constexpr, HOW: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Dot products of the rows i0.. of x with the rows j0.. of y, [BLOCK_M, BLOCK_N], in parts of BLOCK_K columns: for
@@ -132,5 +134,71 @@ def products_in_parts(
     for k in tl.range(0, D, BLOCK_K, num_stages=STAGES):
         x = tl.load(x_ptrs + k, mask=(offs_m < x_end - i0)[:, None] & (offs_k < D - k)[None, :], other=0.0)
         y = tl.load(y_ptrs + k, mask=(offs_n < y_end - j0)[:, None] & (offs_k < D - k)[None, :], other=0.0)
-        s = dot(x, tl.trans(y), s, PRECISION)
+        s = dot(x, tl.trans(y), s, HOW)
     return s
+
+
+@triton.jit
+def load_block(x_ptr, i0, end, D: tl.constexpr, TILE: tl.constexpr):
+    """The rows that all tiles of a program share: where they lie, the first, the end, and [BLOCK_M, BLOCK_D] of them
+    unless they come in parts."""
+    if size(TILE, "BLOCK_K") < size(TILE, "BLOCK_D"):
+        return x_ptr, i0, end, None
+    else:
+        return x_ptr, i0, end, load_rows(x_ptr, i0, end, D, True, size(TILE, "BLOCK_M"), size(TILE, "BLOCK_D"))
+
+
+@triton.jit
+def products(
+    block, y_ptr, j0, y_end, MASKED: tl.constexpr, BLOCK_N: tl.constexpr, D: tl.constexpr, HOW: tl.constexpr,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """Dot products of a block of rows with the rows j0.. of y, [BLOCK_M, BLOCK_N], and these rows unless they come in
+    parts."""
+    x_ptr, i0, x_end, x = block
+    BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
+    BLOCK_K: tl.constexpr = size(TILE, "BLOCK_K")
+    if x is None:
+        STAGES: tl.constexpr = size(TILE, "STAGES")
+        return products_in_parts(x_ptr, i0, x_end, y_ptr, j0, y_end, D, HOW, BLOCK_M, BLOCK_N, BLOCK_K, STAGES), None
+    else:
+        y = load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_K)
+        return dot(x, tl.trans(y), tl.zeros([BLOCK_M, BLOCK_N], tl.float32), HOW), y
+
+
+@triton.jit
+def products_on_their_side(
+    block, y_ptr, j0, y_end, MASKED: tl.constexpr, BLOCK_N: tl.constexpr, D: tl.constexpr, HOW: tl.constexpr,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """The same, [BLOCK_N, BLOCK_M]."""
+    x_ptr, i0, x_end, x = block
+    BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
+    BLOCK_K: tl.constexpr = size(TILE, "BLOCK_K")
+    if x is None:
+        STAGES: tl.constexpr = size(TILE, "STAGES")
+        return products_in_parts(y_ptr, j0, y_end, x_ptr, i0, x_end, D, HOW, BLOCK_N, BLOCK_M, BLOCK_K, STAGES)
+    else:
+        y = load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_K)
+        return dot(y, tl.trans(x), tl.zeros([BLOCK_N, BLOCK_M], tl.float32), HOW)
+
+
+@triton.jit
+def add_rows(
+    h, y, y_ptr, j0, y_end, MASKED: tl.constexpr, D: tl.constexpr, total, HOW: tl.constexpr, TILE: tl.constexpr
+):
+    """total [BLOCK_M, BLOCK_D] + h [BLOCK_M, BLOCK_N] times the rows j0.. of y: those that `products` gave, unless they
+    came in parts."""
+    BLOCK_N: tl.constexpr = h.shape[1]
+    BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
+    if y is not None:
+        return dot(cast(h, y.dtype), y, total, HOW)
+    elif BLOCK_D < 512 or BLOCK_N // 2 < LEAST_ROWS:
+        return dot(h, load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_D), total, HOW)
+    else:  # half of the rows at a time, in a loop that keeps both halves from the registers
+        HALF: tl.constexpr = BLOCK_N // 2
+        halves = h.reshape(h.shape[0], 2, HALF)
+        for t in tl.range(0, 2, num_stages=size(TILE, "STAGES")):
+            half = tl.sum(tl.where((tl.arange(0, 2) == t)[None, :, None], halves, 0.0), axis=1)  # [BLOCK_M, HALF]
+            total = dot(half, load_rows(y_ptr, j0 + t * HALF, y_end, D, MASKED, HALF, BLOCK_D), total, HOW)
+        return total

@@ -8,7 +8,7 @@ neighbours and prints the best one, to be copied here.
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -251,6 +251,24 @@ def width(D: int) -> int:
     if block > 1024:
         raise ValueError(f"anchors: got feature width {D}, want at most 1024 for backend 'triton'")
     return block
+
+
+class Tile(NamedTuple):
+    """What a kernel of tiles knows of its launch, TILE."""
+
+    BLOCK_M: int
+    BLOCK_N: int
+    MASKED_N: int  # 0: all its tiles have masks
+    BLOCK_D: int
+    BLOCK_K: int
+    STAGES: int
+
+
+def tile(row: Launch, block_d: int) -> dict[str, Any]:
+    """The options of a launch."""
+    block_k = min(row.BLOCK_K or block_d, block_d)
+    sizes = Tile(row.BLOCK_M, row.BLOCK_N, row.MASKED_N or 0, block_d, block_k, row.num_stages)
+    return {"TILE": tuple(sizes), "num_warps": row.num_warps, "num_stages": row.num_stages}
 
 
 def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:

@@ -7,15 +7,24 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpixcon.kernels import launch_table
-from fastpixcon.kernels.common import architecture, cdiv, launch, rounded_product, softplus_sigmoid
-from fastpixcon.kernels.info_nce import order, precision
-from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, draw_keys, is_drawn, load_mined
-from fastpixcon.kernels.launch_table import Launch
+from fastpixcon.kernels.common import (
+    architecture,
+    cdiv,
+    has,
+    how,
+    launch,
+    precision,
+    rounded_product,
+    size,
+    softplus_sigmoid,
+)
+from fastpixcon.kernels.info_nce import order
+from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, is_kept_positive, load_mined
+from fastpixcon.kernels.launch_table import Launch, tile
 from fastpixcon.kernels.memory_sums_blocks import (
-    add_rows,
+    add_bank_rows,
     cosines,
-    load_part,
-    options,
+    load_anchors,
     range_of_split,
     rows_in_line,
     short_labels,
@@ -27,27 +36,29 @@ from fastpixcon.values import BankRows, Pairs, Rows, Rule
 @triton.jit
 def memory_positives_kernel(
     x_ptr, x_labels_ptr, source_ptr, bank_ptr, bank_labels_ptr, temperature_ptr, log_sum_ptr, mined_ptr, seed_ptr,
-    losses_ptr, weights_ptr, counts_ptr, pulls_ptr, N, K, S, first_anchor, stride_n, stride_k, stride_s, stride_lk,
-    stride_ls, D: tl.constexpr, NEGATIVES: tl.constexpr, SORTED: tl.constexpr, MINED: tl.constexpr, PULL: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
-    STAGES: tl.constexpr,
+    sums_ptr, counts_ptr, pulls_ptr, N, K, S, first_anchor, stride_k, stride_s, D: tl.constexpr, HOW: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
-    """Program (block of anchors, split): of each anchor, in sorted order, the losses, weights and counts [splits, N]
-    and pulls [splits, N, D]."""
+    """Program (block of anchors, split): of each anchor, in sorted order, sums [2, splits, N] of losses and of weights,
+    counts [splits, N] and pulls [splits, N, D]."""
+    BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
+    BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
+    BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
     place = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = place < N
     offs_i = place
-    if SORTED == 0:
+    if source_ptr is not None:
         offs_i = tl.load(source_ptr + place, mask=here, other=0).to(tl.int32)
     label_i = tl.load(x_labels_ptr + offs_i, mask=here, other=-1)  # [BLOCK_M]
     part = (label_i >= 0) & (label_i < K)
-    a = offs_i
-    if BLOCK_K == BLOCK_D:
-        a = load_part(x_ptr, offs_i, part, stride_n, 0, D, BLOCK_D)  # [BLOCK_M, BLOCK_D]
+    anchors = load_anchors(x_ptr, offs_i, part, D, TILE)
     scale = 1.0 / tl.load(temperature_ptr)
     log_sum = tl.load(log_sum_ptr + offs_i, mask=part, other=float("-inf"))
-    _, most, _, positive_share = load_mined(mined_ptr, offs_i, N, here, MINED)
-    key_i = draw_keys(seed_ptr, tl.cast(first_anchor, tl.int64) + offs_i, BANK_STREAM, MINED)
+    number_i = tl.cast(first_anchor, tl.int64) + offs_i
+    mined = load_mined((mined_ptr, seed_ptr), offs_i, N, here, number_i, BANK_STREAM)
+    if mined is not None:
+        draw, least, most, negative_share, positive_share = mined
+        mined = (draw[:, None], least, most[:, None], negative_share, positive_share[:, None])
     first = tl.min(tl.where(part, label_i, K), axis=0)
     last = tl.max(tl.where(part, label_i, -1), axis=0)
     class_tiles = tl.cdiv(S, BLOCK_N)
@@ -55,25 +66,19 @@ def memory_positives_kernel(
     loss = tl.zeros([BLOCK_M], tl.float32)
     weight = tl.zeros([BLOCK_M], tl.float32)
     count = tl.zeros([BLOCK_M], tl.int32)
-    pull = tl.zeros([BLOCK_M, BLOCK_D], tl.float32) if PULL else loss
-    for t in tl.range(begin, end, num_stages=STAGES):
+    pull = tl.zeros([BLOCK_M, BLOCK_D], tl.float32) if pulls_ptr is not None else loss
+    for t in tl.range(begin, end, num_stages=size(TILE, "STAGES")):
         c = first + t // class_tiles
         s0 = t % class_tiles * BLOCK_N
         offs_j = s0 + tl.arange(0, BLOCK_N)
-        label_at = bank_labels_ptr + c.to(tl.int64) * stride_lk + offs_j.to(tl.int64) * stride_ls
-        filled = tl.load(label_at, mask=offs_j < S, other=-1) != -1
-        y_ptr = bank_ptr + c.to(tl.int64) * stride_k
-        s, y = cosines(
-            a, x_ptr, offs_i, part, stride_n, y_ptr, s0, S, stride_s, D, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
-            STAGES,
-        )  # fmt: skip
+        filled = tl.load(bank_labels_ptr + c.to(tl.int64) * S + offs_j, mask=offs_j < S, other=-1) != -1
+        y = (bank_ptr + c.to(tl.int64) * stride_k, S, stride_s)
+        s, rows = cosines(anchors, y, s0, D, HOW, TILE)
         positive = (label_i == c)[:, None] & filled[None, :]
-        if MINED:
-            positive &= (s <= most[:, None]) & is_drawn(
-                key_i[:, None], (c * S + offs_j)[None, :], positive_share[:, None]
-            )
+        if mined is not None:
+            positive &= is_kept_positive(s, mined, (c * S + offs_j)[None, :])
         margin = log_sum[:, None] - rounded_product(s, scale)
-        if NEGATIVES:
+        if has(HOW, "negatives"):
             softplus, sigmoid = softplus_sigmoid(margin)
             h = tl.where(positive, sigmoid, 0.0)
             loss += tl.sum(tl.where(positive, softplus, 0.0), axis=1)
@@ -82,47 +87,46 @@ def memory_positives_kernel(
             h = positive.to(tl.float32)
             loss += tl.sum(tl.where(positive, margin, 0.0), axis=1)
         count += tl.sum(positive.to(tl.int32), axis=1)
-        if PULL:
-            pull = add_rows(
-                pull, h, y, y_ptr, s0, S, stride_s, D, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, STAGES
-            )
+        if pulls_ptr is not None:
+            pull = add_bank_rows(h, rows, y, s0, pull, D, HOW, TILE)
     slot = tl.program_id(1).to(tl.int64) * N + place
-    tl.store(losses_ptr + slot, loss, mask=here)
-    tl.store(weights_ptr + slot, weight, mask=here)
+    tl.store(sums_ptr + slot, loss, mask=here)
+    tl.store(sums_ptr + tl.num_programs(1).to(tl.int64) * N + slot, weight, mask=here)
     tl.store(counts_ptr + slot, count, mask=here)
-    if PULL:
+    if pulls_ptr is not None:
         offs_d = tl.arange(0, BLOCK_D)
         tl.store(pulls_ptr + slot[:, None] * D + offs_d[None, :], pull, mask=here[:, None] & (offs_d < D)[None, :])
 
 
 @triton.jit
 def memory_pulls_kernel(
-    losses_ptr, weights_ptr, counts_ptr, pulls_ptr, source_ptr, loss_ptr, weight_ptr, count_ptr, pull_ptr, N, splits,
-    D: tl.constexpr, SORTED: tl.constexpr, PULL: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    sums_ptr, counts_ptr, pulls_ptr, source_ptr, loss_ptr, weight_ptr, count_ptr, pull_ptr, N, splits, D: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The sums of all splits, to where the anchors came from."""
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     offs_d = tl.arange(0, BLOCK_D)
     here = offs < N
     all_here = here[:, None] & (offs_d < D)[None, :]
+    weights_ptr = sums_ptr + tl.cast(splits, tl.int64) * N
     loss = tl.zeros([BLOCK], tl.float32)
     weight = tl.zeros([BLOCK], tl.float32)
     count = tl.zeros([BLOCK], tl.int32)
     pull = tl.zeros([BLOCK, BLOCK_D], tl.float32)
     for number in range(0, splits):
         slot = tl.cast(number, tl.int64) * N + offs
-        loss += tl.load(losses_ptr + slot, mask=here, other=0.0)
+        loss += tl.load(sums_ptr + slot, mask=here, other=0.0)
         weight += tl.load(weights_ptr + slot, mask=here, other=0.0)
         count += tl.load(counts_ptr + slot, mask=here, other=0)
-        if PULL:
+        if pulls_ptr is not None:
             pull += tl.load(pulls_ptr + slot[:, None] * D + offs_d[None, :], mask=all_here, other=0.0)
     to = offs
-    if SORTED == 0:
+    if source_ptr is not None:
         to = tl.load(source_ptr + offs, mask=here, other=0)
     tl.store(loss_ptr + to, loss, mask=here)
     tl.store(weight_ptr + to, weight, mask=here)
     tl.store(count_ptr + to, count, mask=here)
-    if PULL:
+    if pulls_ptr is not None:
         tl.store(pull_ptr + to.to(tl.int64)[:, None] * D + offs_d[None, :], pull, mask=all_here)
 
 
@@ -136,29 +140,27 @@ def memory_positives(
     pull = log_sum.new_empty(anchors.x.shape if wants_pull else (0,))
     if N == 0:
         return loss, weight, count, pull
-    x, y, labels = rows_in_line(anchors.x), rows_in_line(bank.x), short_labels(anchors.labels)
+    x, y, labels = anchors.x.contiguous(), rows_in_line(bank.x), short_labels(anchors.labels)
     source = order(labels, rule.is_sorted).source
     diagonal, mined, seed = pairs
     mined = None if mined is None else mined.contiguous()
     block_d = launch_table.width(D)
+    words = how(rule.denominator, precision(x.dtype, rule.fixed_shift))
 
     def start(row: Launch) -> None:
         blocks = cdiv(N, row.BLOCK_M)
         splits = split(x, blocks, cdiv(S, row.BLOCK_N), 4 * D if wants_pull else 12)
-        losses, weights, counts = loss.new_empty(splits, N), loss.new_empty(splits, N), count.new_empty(splits, N)
+        sums, counts = loss.new_empty(2, splits, N), count.new_empty(splits, N)
         pulls = loss.new_empty(splits, N, D) if wants_pull else None
         launch(
-            memory_positives_kernel, (blocks, splits), x, labels, source, y, bank.labels, rule.temperature,
-            log_sum.contiguous(), mined, seed, losses, weights, counts, pulls, N, K, S, diagonal or 0, x.stride(0),
-            y.stride(0), y.stride(1), *bank.labels.stride(), D=D, NEGATIVES=rule.denominator == "negatives",
-            SORTED=source is None, MINED=mined is not None, PULL=wants_pull,
-            PRECISION=precision(x.dtype, rule.fixed_shift), **options(row, block_d),
+            memory_positives_kernel, (blocks, splits), x, labels, source, y, bank.labels.contiguous(), rule.temperature,
+            log_sum.contiguous(), mined, seed, sums, counts, pulls, N, K, S, diagonal or 0, y.stride(0), y.stride(1),
+            D=D, HOW=words, **tile(row, block_d),
         )  # fmt: skip
         block = max(1, 2048 // block_d) if wants_pull else 128
         launch(
-            memory_pulls_kernel, (cdiv(N, block),), losses, weights, counts, pulls, source, loss, weight, count, pull,
-            N, splits, D=D, SORTED=source is None, PULL=wants_pull, BLOCK=block, BLOCK_D=block_d if wants_pull else 1,
-            num_warps=4,
+            memory_pulls_kernel, (cdiv(N, block),), sums, counts, pulls, source, loss, weight, count, pull, N, splits,
+            D=D, BLOCK=block, BLOCK_D=block_d if wants_pull else 1, num_warps=4,
         )  # fmt: skip
 
     launch_table.run("memory_positives", architecture(x), x.element_size(), block_d, start)

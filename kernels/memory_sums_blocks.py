@@ -10,8 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastpixcon.kernels.common import LEAST_ROWS, cast, cdiv, dot, multiprocessors
-from fastpixcon.kernels.launch_table import Launch
+from fastpixcon.kernels.common import LEAST_ROWS, cast, cdiv, dot, multiprocessors, size
 
 MOST_PARTIAL = 1 << 26  # bytes of partial rows
 
@@ -40,41 +39,54 @@ def load_tile(ptr, s0, S, stride, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_
 
 
 @triton.jit
-def cosines(
-    a, x_ptr, offs_i, part, stride_n, y_ptr, s0, S, stride_s, D: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """Dot products of anchors with the rows s0.. of y [S, D], [BLOCK_M, BLOCK_N], and these rows, unless they come in
-    parts of BLOCK_K columns."""
-    if BLOCK_K == BLOCK_D:
-        y = load_tile(y_ptr, s0, S, stride_s, D, BLOCK_N, BLOCK_D)
-        return dot(a, tl.trans(y), tl.zeros([BLOCK_M, BLOCK_N], tl.float32), PRECISION), y
+def load_anchors(x_ptr, offs, part, D: tl.constexpr, TILE: tl.constexpr):
+    """The anchors that all tiles of a program share: where they lie, which, which take part, and [BLOCK_M, BLOCK_D] of
+    them unless they come in parts."""
+    if size(TILE, "BLOCK_K") < size(TILE, "BLOCK_D"):
+        return x_ptr, offs, part, None
     else:
-        s = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        offs_j = s0 + tl.arange(0, BLOCK_N)
-        for k in tl.range(0, D, BLOCK_K, num_stages=STAGES):
-            x = load_part(x_ptr, offs_i, part, stride_n, k, D, BLOCK_K)
-            y = load_part(y_ptr, offs_j, offs_j < S, stride_s, k, D, BLOCK_K)
-            s = dot(x, tl.trans(y), s, PRECISION)
-        return s, s
+        return x_ptr, offs, part, load_part(x_ptr, offs, part, D, 0, D, size(TILE, "BLOCK_D"))
 
 
 @triton.jit
-def add_rows(
-    total, h, y, y_ptr, s0, S, stride_s, D: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """total [BLOCK_M, BLOCK_D] + h [BLOCK_M, BLOCK_N] times the rows s0.. of y."""
-    if BLOCK_K == BLOCK_D:
-        return dot(cast(h, y.dtype), y, total, PRECISION)
+def cosines(anchors, y, s0, D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr):
+    """Dot products of anchors with the rows s0.. of y, [BLOCK_M, BLOCK_N], and these rows unless they come in parts. y:
+    where the rows of a class lie, how many, their stride."""
+    x_ptr, offs_i, part, x = anchors
+    y_ptr, S, stride_s = y
+    BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
+    BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
+    BLOCK_K: tl.constexpr = size(TILE, "BLOCK_K")
+    s = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    if x is not None:
+        rows = load_tile(y_ptr, s0, S, stride_s, D, BLOCK_N, BLOCK_K)
+        return dot(x, tl.trans(rows), s, HOW), rows
+    else:
+        offs_j = s0 + tl.arange(0, BLOCK_N)
+        for k in tl.range(0, D, BLOCK_K, num_stages=size(TILE, "STAGES")):
+            a = load_part(x_ptr, offs_i, part, D, k, D, BLOCK_K)
+            rows = load_part(y_ptr, offs_j, offs_j < S, stride_s, k, D, BLOCK_K)
+            s = dot(a, tl.trans(rows), s, HOW)
+        return s, None
+
+
+@triton.jit
+def add_bank_rows(h, rows, y, s0, total, D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr):
+    """total [BLOCK_M, BLOCK_D] + h [BLOCK_M, BLOCK_N] times the rows s0.. of y, which `cosines` has unless they came in
+    parts."""
+    y_ptr, S, stride_s = y
+    BLOCK_N: tl.constexpr = h.shape[1]
+    BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
+    if rows is not None:
+        return dot(cast(h, rows.dtype), rows, total, HOW)
     elif BLOCK_D < 512 or BLOCK_N // 2 < LEAST_ROWS:
-        return dot(h, load_tile(y_ptr, s0, S, stride_s, D, BLOCK_N, BLOCK_D), total, PRECISION)
+        return dot(h, load_tile(y_ptr, s0, S, stride_s, D, BLOCK_N, BLOCK_D), total, HOW)
     else:  # half of the rows at a time, in a loop that keeps both halves from the registers
         HALF: tl.constexpr = BLOCK_N // 2
-        halves = h.reshape(BLOCK_M, 2, HALF)
-        for t in tl.range(0, 2, num_stages=STAGES):
+        halves = h.reshape(h.shape[0], 2, HALF)
+        for t in tl.range(0, 2, num_stages=size(TILE, "STAGES")):
             half = tl.sum(tl.where((tl.arange(0, 2) == t)[None, :, None], halves, 0.0), axis=1)  # [BLOCK_M, HALF]
-            total = dot(half, load_tile(y_ptr, s0 + t * HALF, S, stride_s, D, HALF, BLOCK_D), total, PRECISION)
+            total = dot(half, load_tile(y_ptr, s0 + t * HALF, S, stride_s, D, HALF, BLOCK_D), total, HOW)
         return total
 
 
@@ -84,19 +96,6 @@ def range_of_split(tiles):
     split = tl.program_id(1).to(tl.int64)
     splits = tl.num_programs(1)
     return (tiles * split // splits).to(tl.int32), (tiles * (split + 1) // splits).to(tl.int32)
-
-
-def options(row: Launch, block_d: int) -> dict[str, int]:
-    """Of a launch of tiles."""
-    return {
-        "BLOCK_M": row.BLOCK_M,
-        "BLOCK_N": row.BLOCK_N,
-        "BLOCK_D": block_d,
-        "BLOCK_K": min(row.BLOCK_K or block_d, block_d),
-        "STAGES": row.num_stages,
-        "num_warps": row.num_warps,
-        "num_stages": row.num_stages,
-    }
 
 
 def split(x: Tensor, blocks: int, tiles: int, row_bytes: int) -> int:

@@ -11,10 +11,9 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpixcon.kernels import launch_table
-from fastpixcon.kernels.common import architecture, cdiv, launch
-from fastpixcon.kernels.info_nce import precision
-from fastpixcon.kernels.launch_table import Launch
-from fastpixcon.kernels.memory_sums_blocks import cosines, load_part, options, range_of_split, rows_in_line, split
+from fastpixcon.kernels.common import architecture, cdiv, has, how, launch, precision, size
+from fastpixcon.kernels.launch_table import Launch, tile
+from fastpixcon.kernels.memory_sums_blocks import cosines, load_anchors, range_of_split, rows_in_line, split
 from fastpixcon.values import BankRows, Rows
 
 BINS = 1024  # as in the contract
@@ -25,42 +24,36 @@ KIND = {"none": NONE, "hardest": HARDEST, "semi-hard": SEMI_HARD, "random": RAND
 
 @triton.jit
 def mining_counts_kernel(
-    x_ptr, x_labels_ptr, y_ptr, y_labels_ptr, counts_ptr, first, end, K, S, diagonal, stride_n, stride_l, stride_k,
-    stride_s, stride_lk, stride_ls, D: tl.constexpr, NEGATIVES: tl.constexpr, POSITIVES: tl.constexpr,
-    DIAGONAL: tl.constexpr, BINS: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+    x_ptr, x_labels_ptr, y_ptr, y_labels_ptr, counts_ptr, first, end, K, S, diagonal, stride_k, stride_s,
+    D: tl.constexpr, HOW: tl.constexpr, BINS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Program (block of anchors, split) adds the pairs of the anchors first..end with y [K, S, D] to counts
     [2, end - first, BINS], of negatives and of positives."""
+    BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
+    BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
     offs_i = first + tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    label_i = tl.load(x_labels_ptr + offs_i.to(tl.int64) * stride_l, mask=offs_i < end, other=-1).to(tl.int64)
+    label_i = tl.load(x_labels_ptr + offs_i, mask=offs_i < end, other=-1).to(tl.int64)
     part = label_i != -1
-    a = offs_i
-    if BLOCK_K == BLOCK_D:
-        a = load_part(x_ptr, offs_i, part, stride_n, 0, D, BLOCK_D)
+    anchors = load_anchors(x_ptr, offs_i, part, D, TILE)
     counts_at = counts_ptr + (offs_i - first).to(tl.int64)[:, None] * BINS
     of_positives = tl.cast(end - first, tl.int64) * BINS
     class_tiles = tl.cdiv(S, BLOCK_N)
     begin, stop = range_of_split(K * class_tiles)
-    for t in tl.range(begin, stop, num_stages=STAGES):
+    for t in tl.range(begin, stop, num_stages=size(TILE, "STAGES")):
         c = t // class_tiles
         s0 = (t - c * class_tiles) * BLOCK_N
         offs_j = s0 + tl.arange(0, BLOCK_N)
-        label_at = y_labels_ptr + c.to(tl.int64) * stride_lk + offs_j.to(tl.int64) * stride_ls
-        label_j = tl.load(label_at, mask=offs_j < S, other=-1).to(tl.int64)
-        s, _ = cosines(
-            a, x_ptr, offs_i, part, stride_n, y_ptr + c.to(tl.int64) * stride_k, s0, S, stride_s, D, PRECISION,
-            BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, STAGES,
-        )  # fmt: skip
+        label_j = tl.load(y_labels_ptr + c.to(tl.int64) * S + offs_j, mask=offs_j < S, other=-1).to(tl.int64)
+        s, _ = cosines(anchors, (y_ptr + c.to(tl.int64) * stride_k, S, stride_s), s0, D, HOW, TILE)
         pair = part[:, None] & (label_j != -1)[None, :]
-        if DIAGONAL:
+        if diagonal is not None:
             pair &= (offs_i + diagonal)[:, None] != offs_j[None, :]
         same = label_i[:, None] == label_j[None, :]
         hardness = tl.where(same, -s, s) * (BINS // 2)
         bin = tl.minimum(tl.maximum(tl.floor(hardness), -(BINS // 2) * 1.0), BINS // 2 - 1.0).to(tl.int32) + BINS // 2
-        if not NEGATIVES:
+        if not has(HOW, "negatives"):
             pair &= same
-        if not POSITIVES:
+        if not has(HOW, "positives"):
             pair &= same == 0
         at = counts_at + bin + tl.where(same, of_positives, 0)
         tl.atomic_add(at, tl.full([BLOCK_M, BLOCK_N], 1, tl.int32), mask=pair, sem="relaxed")
@@ -122,7 +115,7 @@ def mining_thresholds(
 ) -> Tensor:
     N, D = anchors.x.shape
     mined = anchors.x.new_empty(4, N, dtype=torch.float32)
-    x, anchor_labels = rows_in_line(anchors.x), anchors.labels
+    x, anchor_labels = anchors.x.contiguous(), anchors.labels.contiguous()
     sets: list[tuple[Tensor, Tensor, int | None]] = []
     if contrast is not None:
         sets.append((contrast.x[None], contrast.labels[None], diagonal))  # of one class, as a bank
@@ -130,6 +123,7 @@ def mining_thresholds(
         sets.append((*bank, None))
     kinds = KIND[negatives], KIND[positives]
     block_d = launch_table.width(D)
+    words = how(precision(x.dtype, True), negatives=kinds[0] != NONE, positives=kinds[1] != NONE)
 
     def count(counts: Tensor, first: int, end: int) -> None:
         counts.zero_()
@@ -140,10 +134,9 @@ def mining_thresholds(
                 blocks = cdiv(end - first, row.BLOCK_M)
                 splits = split(x, blocks, y.shape[0] * cdiv(y.shape[1], row.BLOCK_N), 0)
                 launch(
-                    mining_counts_kernel, (blocks, splits), x, anchor_labels, y, labels, counts, first, end, y.shape[0],
-                    y.shape[1], itself or 0, x.stride(0), anchor_labels.stride(0), y.stride(0), y.stride(1),
-                    *labels.stride(), D=D, NEGATIVES=kinds[0] != NONE, POSITIVES=kinds[1] != NONE,
-                    DIAGONAL=itself is not None, BINS=BINS, PRECISION=precision(x.dtype, True), **options(row, block_d),
+                    mining_counts_kernel, (blocks, splits), x, anchor_labels, y, labels.contiguous(), counts, first,
+                    end, y.shape[0], y.shape[1], itself, y.stride(0), y.stride(1), D=D, HOW=words, BINS=BINS,
+                    **tile(row, block_d),
                 )  # fmt: skip
 
             launch_table.run("mining_counts", architecture(x), x.element_size(), block_d, start)

@@ -27,10 +27,11 @@ SLACK = 4.0  # standard deviations of candidates beyond those kept
 
 @triton.jit
 def codes_kernel(
-    labels_ptr, predictions_ptr, codes_ptr, counts_ptr, B, H, W, h, w, K, ignore_index, stride_lb, stride_lh, stride_lw,
+    labels_ptr, predictions_ptr, codes_ptr, counts_ptr, H, W, h, w, K, ignore_index, stride_lb, stride_lh, stride_lw,
     stride_b, stride_k, stride_h, stride_w, LOGITS: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(1)
+    B = tl.num_programs(1)
     q = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # pixel of the image
     here = q < h * w
     y = q // w
@@ -307,7 +308,7 @@ def select_anchors(
     strides = predictions.stride() if logits else (predictions.stride(0), 0, *predictions.stride()[1:])
     bins = power_of_two(2 * K)
     launch(
-        codes_kernel, (cdiv(pixels, BLOCK), B), labels, predictions, codes, counts, B, H, W, h, w, K, ignore_index,
+        codes_kernel, (cdiv(pixels, BLOCK), B), labels, predictions, codes, counts, H, W, h, w, K, ignore_index,
         *labels.stride(), *strides, LOGITS=logits, BINS=bins if bins <= MOST_BINS else 0, BLOCK=BLOCK, num_warps=4,
         **ASSERTIONS,
     )  # fmt: skip

@@ -32,7 +32,9 @@ MASK = (True, True, False)  # of test_output_mask: the one that needs a kernel w
 MANY = 60  # Cases
 WANTING = ("memory_sums", "memory_positives")  # their tests have a parameter `wanted`
 # Sizes of tiles follow from dtype and width, by the table of launches.
-NOT_CHOICES = ("STAGES", "BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")
+NOT_CHOICES = ("STAGES", "BLOCK_M", "BLOCK_N", "BLOCK_K", "HOW", "TILE")
+# Of HOW, those that are branches.
+WORDS = ("negatives", "positives", "fixed", "diagonal", "numbered", "triangle", "home", "x_moved", "y_moved")
 
 
 class Found(NamedTuple):
@@ -46,20 +48,28 @@ class Found(NamedTuple):
 def look_at(found: Found) -> Callable[..., None]:
     from aot_compile import specialize  # needs Triton, which need not be here
 
+    from fastpixcon.kernels.launch_table import Tile
+
     def look(kernel: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
         """Single choices for each dtype, pairs of branches for each size of it."""
         source = specialize(kernel, arguments, options).source
-        constants = {kernel.arg_names[i] for (i,) in source.constants}
         name = kernel.__name__
         dtypes = {x.dtype for x in arguments if isinstance(x, torch.Tensor)}
         rows = min(dtypes, key=lambda dtype: (not dtype.is_floating_point, dtype.itemsize, str(dtype)))
-        chosen = sorted((k, v) for k, v in options.items() if k in set(kernel.arg_names) - set(NOT_CHOICES))
+        constants = {kernel.arg_names[i]: value for (i,), value in source.constants.items()}
+        words = options.get("HOW", "").split()
+        sizes = Tile(*options["TILE"])._asdict() if "TILE" in options else {}
+        named = {key: options[key] for key in kernel.arg_names if key in options} | sizes
+        chosen = sorted((key, value) for key, value in named.items() if key not in NOT_CHOICES)
         branches = [(key, value) for key, value in chosen if isinstance(value, bool)]
+        branches += [(word, word in words) for word in WORDS]
+        branches += [(key, constants.get(key, 0) is None) for key in kernel.arg_names if key not in options]
+        chosen += [(word, True) for word in words if word in WORDS]
         found.names.add(name)
         found.properties.update((name, rows, choice) for choice in chosen)
         found.properties.update((name, rows.itemsize, pair) for pair in itertools.combinations(branches, 2))
         found.properties.update((name, dtype) for dtype in dtypes)
-        found.properties.update((name, "constant", constant) for constant in constants - options.keys())
+        found.properties.update((name, "constant", constant) for constant in constants.keys() - options.keys())
         found.compiled.add(f"{source.hash()} {sorted(options.items())}")
 
     return look

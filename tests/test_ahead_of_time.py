@@ -45,8 +45,8 @@ def complaints(compiled: Compiled) -> list[str]:
 
 def tile_complaints(compiled: Compiled) -> list[str]:
     """Of kernels whose loops are products of tiles."""
-    launch, options = compiled.launch, compiled.launch.options
-    if options["PRECISION"] == "ieee" and launch.arguments[0].dtype == torch.float32:
+    launch, tile = compiled.launch, compiled.launch.tile
+    if "ieee" in launch.words and launch.arguments[0].dtype == torch.float32:
         return []  # no tensor core can
     if any(x.name.startswith("CALL.ABS") for x in compiled.code):
         return ["a call, which makes ptxas wait after every wgmma"]
@@ -54,21 +54,22 @@ def tile_complaints(compiled: Compiled) -> list[str]:
     wanted = {TENSOR[launch.architecture], "HMMA"}  # tiles of fewer than 64 rows and tf32x3 are mma.sync everywhere
     if not names or not names <= wanted:
         return [f"tensor-core instructions: {names}, want {wanted}"]
-    if options["BLOCK_K"] < options["BLOCK_D"]:  # the parts are a loop of their own
+    if tile.BLOCK_K < tile.BLOCK_D:  # the parts are a loop of their own
         return wide_loads([loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))], launch, 1)
     if launch.name in BANK_TILES:
         loops = [loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))]
-        return wide_loads(loops, launch, 1) if options["BLOCK_D"] == options["D"] else []
+        return wide_loads(loops, launch, 1) if launch.options["D"] == tile.BLOCK_D else []
     loops = gpu_model.tile_loops(compiled)
-    if len(loops) != (1 if "positives" in launch.name or options["MINED"] else 2):
+    mined = launch.argument("mined_ptr") is not None
+    if len(loops) != (1 if "positives" in launch.name or mined else 2):
         return [f"{len(loops)} loops over tiles"]
     found = []
     want = gpu_model.tile_flop(launch)
     for number, body in enumerate(loops):
-        flop = sum(x.flop for x in body) * options["num_warps"]
-        part = 1 if number == 0 else options["BLOCK_N"] // options["MASKED_N"]  # a masked tile is narrower
-        plain = number == 0 and not options["MINED"]
-        most = 1.5 if options["BLOCK_D"] <= 256 and plain else 4  # warps that share rows repeat their logits
+        flop = sum(x.flop for x in body) * launch.warps
+        part = 1 if number == 0 else tile.BLOCK_N // tile.MASKED_N  # a masked tile is narrower
+        plain = number == 0 and not mined
+        most = 1.5 if tile.BLOCK_D <= 256 and plain else 4  # warps that share rows repeat their logits
         if launch.architecture != 100 and not want <= flop * part <= most * want:
             found.append(f"{flop} FLOP of tensor cores in a tile, want {want}")
         found += wide_loads([body], launch, part)
@@ -77,14 +78,12 @@ def tile_complaints(compiled: Compiled) -> list[str]:
 
 def wide_loads(loops: list[list[sass.Instruction]], launch: aot.Launch, part: int) -> list[str]:
     """The rows of a tile come 16 bytes at a time, if there are so many for every thread."""
-    options, size = launch.options, launch.arguments[0].element_size()
-    width = options["BLOCK_K"] if options["BLOCK_K"] < options["BLOCK_D"] else options["BLOCK_D"]
-    want = options["BLOCK_N"] * width * size // part
-    if want < 16 * 32 * options["num_warps"]:
+    tile, size = launch.tile, launch.arguments[0].element_size()
+    want = tile.BLOCK_N * tile.BLOCK_K * size // part
+    if want < 16 * 32 * launch.warps:
         return []
     loaded = [
-        sum(x.bytes for x in body if x.base in ("LDG", "LDGSTS") and ".128" in x.name) * options["num_warps"]
-        for body in loops
+        sum(x.bytes for x in body if x.base in ("LDG", "LDGSTS") and ".128" in x.name) * launch.warps for body in loops
     ]
     return [f"{n} bytes of a tile's {want} are loaded 16 at a time" for n in loaded if n < want]
 
