@@ -95,6 +95,7 @@ class Emulator:
         if self.edit is not None:
             ptx = self.edit(name, ptx)
         assert shared <= self.shared, f"{name}: {shared} bytes of shared memory"
+        arguments = [ptxemu.Struct(*x) if isinstance(x, tuple) else x for x in arguments]
         result = ptxemu.launch_cuda(
             ptx, name, grid, block, arguments, dynamic_smem=shared, profile=True, **self.options
         )

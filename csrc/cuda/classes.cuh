@@ -6,6 +6,7 @@
 
 #include "cuda/convert.cuh"
 #include "cuda/dtype.h"
+#include "cuda/values.h"
 #include "cuda/vector.cuh"
 
 namespace fastpixcon {
@@ -20,6 +21,10 @@ __device__ inline int64_t load_integer(const void* data, int64_t at, int integer
     case Integer::kInt32: return static_cast<const int32_t*>(data)[at];
     default: return static_cast<const int64_t*>(data)[at];
   }
+}
+
+__device__ inline int64_t load_label(const LabelMap& map, int64_t b, uint32_t y, uint32_t x) {
+  return load_integer(map.labels, b * map.stride_b + y * map.stride_h + x * map.stride_w, map.integer);
 }
 
 // floor(i * from / to), mostly without a division of 64 bits.

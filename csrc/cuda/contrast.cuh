@@ -17,12 +17,8 @@ namespace fastpixcon {
 
 template <typename Shape, Precision kPrecision>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
-    contrast_rows(const void* x_, const int32_t* x_labels, const int64_t* x_source, const float* x_mining,
-                  const float* x_terms, const void* y_, const int32_t* y_labels, const int64_t* y_source,
-                  const float* y_mining, const float* y_terms, const int32_t* itself, const float* temperature,
-                  const float* log_sums, const float* largest, float* totals, float* seconds, int32_t* counts,
-                  float* products, int N, int M, int D, int row_bytes, int y_bytes, int ring, int task_,
-                  bool negatives) {
+    contrast_rows(RowSet x, RowSet y, const int32_t* itself, const float* temperature, const float* log_sums,
+                  const float* largest, SweepResults out, int D, int ring, int task_, bool negatives) {
   constexpr int kRows = Shape::kRows, kColumns = Shape::kColumns, kThreads = Shape::kThreads, kStages = Shape::kStages;
   constexpr int kM = kRows / 16 / Shape::kLogitM, kN = kColumns / 8 / Shape::kLogitN;  // of the logits, a warp
   constexpr int kGM = kRows / 16 / Shape::kGradientM;                                  // of the products
@@ -33,25 +29,25 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   extern __shared__ __align__(128) char shared[];
   const Task task = static_cast<Task>(task_);
   const bool is_gradient = kMines && task == Task::kGradient;
-  const bool x_mined = kMines && x_mining != nullptr, y_mined = kMines && y_mining != nullptr;
+  const bool x_mined = kMines && x.mining != nullptr, y_mined = kMines && y.mining != nullptr;
+  const int N = x.n, M = y.n, row_bytes = x.row_bytes;
   const int panels = row_bytes / kPanel, stage_bytes = Shape::stage_bytes(row_bytes);
   char* const stages = shared + kRows * row_bytes;
   char* const h = stages + kStages * stage_bytes;
   int32_t* const stage_labels = reinterpret_cast<int32_t*>(h + kRows * kHBytes);  // [stage][kColumns]
 
-  const char *const x = static_cast<const char*>(x_), *const y = static_cast<const char*>(y_);
   const Lane l;
   const int tid = threadIdx.x, warp = tid / 32;
   const int i0 = blockIdx.x * kRows;
-  const int row_valid = count_less(x_labels, N, kLeftOut), x_end = min(i0 + kRows, row_valid);
-  const Block rows(x_labels, i0, kRows, N, row_valid);
+  const int row_valid = count_less(x.labels, N, kLeftOut), x_end = min(i0 + kRows, row_valid);
+  const Block rows(x.labels, i0, kRows, N, row_valid);
   const float scale = 1.0f / *temperature;
 
   int begin = 0, end = 0;  // tiles
   if (i0 < row_valid) {
     end = (M + kColumns - 1) / kColumns;
     if (task == Task::kPositives) {
-      const ColumnRange range(y_labels, M, ring, rows.first, key_of(x_labels[x_end - 1]));
+      const ColumnRange range(y.labels, M, ring, rows.first, key_of(x.labels[x_end - 1]));
       begin = range.from / kColumns, end = (range.to + kColumns - 1) / kColumns;
     }
     const int share = (end - begin + gridDim.y - 1) / gridDim.y;
@@ -71,23 +67,25 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = i0 + logit_m + 16 * m + 8 * i + l.g;
-      shifts[m][i] = log_sums != nullptr && row < x_end ? log_sums[x_source == nullptr ? row : x_source[row]] : 0;
+      shifts[m][i] = log_sums != nullptr && row < x_end ? log_sums[x.source == nullptr ? row : x.source[row]] : 0;
       first[m][i] = 0, second[m][i] = task == Task::kOnline ? kNothing : 0, third[m][i] = 0;
     }
 
   const auto load = [&](int tile) {
     if (tile < end) {
       const int stage = tile % kStages, j0 = tile * kColumns;
-      copy_rows<kColumns, kThreads>(stages + stage * stage_bytes, y, y_bytes, 0, panels, j0, M);
+      copy_rows<kColumns, kThreads>(stages + stage * stage_bytes, static_cast<const char*>(y.features), y.row_bytes, 0,
+                                    panels, j0, M);
       if (tid < kColumns) {
         const bool here = j0 + tid < M;
-        copy_async_4(stage_labels + stage * kColumns + tid, y_labels + (here ? j0 + tid : 0), here);
+        copy_async_4(stage_labels + stage * kColumns + tid, y.labels + (here ? j0 + tid : 0), here);
       }
     }
     copy_async_commit();
   };
 
-  if (begin < end) copy_panels<kRows, kThreads>(shared, x, row_bytes, 0, panels, i0, x_end);
+  if (begin < end)
+    copy_panels<kRows, kThreads>(shared, static_cast<const char*>(x.features), row_bytes, 0, panels, i0, x_end);
   for (int i = 0; i < kStages - 1; ++i) load(begin + i);
   float gradient[kGM][2 * Shape::kPairs][4] = {};
   for (int tile = begin; tile < end; ++tile) {
@@ -128,10 +126,10 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
             uint32_t number = 0;
             Kept kept{};
             if (masked && row_here) {
-              row_label = x_labels[i0 + row];
+              row_label = x.labels[i0 + row];
               if (itself != nullptr) own_column = itself[i0 + row];
-              if (x_mined) kept = Kept::load(x_mining, N, i0 + row);
-              if (y_mined) number = number_of(x_source, i0 + row);
+              if (x_mined) kept = Kept::load(x.mining, N, i0 + row);
+              if (y_mined) number = number_of(x.source, i0 + row);
             }
 #pragma unroll
             for (int n = 0; n < kN; ++n) {
@@ -148,7 +146,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                 const bool there = row_here && j < M && labels[column] != -1 && own_column != j;
                 if (!there) continue;
                 const bool same = labels[column] == row_label;
-                const bool has = !x_mined || kept.has(product, same, number_of(y_source, j));
+                const bool has = !x_mined || kept.has(product, same, number_of(y.source, j));
                 if (task == Task::kPositives) {
                   if (!same || !has) continue;
                   ++third[m][i];
@@ -168,14 +166,14 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                     const float push = same && negatives ? 0 : terms[at] * exp2_fast((logit - log_z) * kLog2E);
                     return push - pull;
                   };
-                  if (x_terms != nullptr && has) values[e] += side(x_terms, N, i0 + row);
-                  if (y_terms != nullptr && Kept::load(y_mining, M, j).has(product, same, number))
-                    values[e] += side(y_terms, M, j);
+                  if (x.terms != nullptr && has) values[e] += side(x.terms, N, i0 + row);
+                  if (y.terms != nullptr && Kept::load(y.mining, M, j).has(product, same, number))
+                    values[e] += side(y.terms, M, j);
                 } else if (has && !(negatives && same)) {
                   values[e] = add(m, i, logit);
                 }
               }
-              if (products != nullptr) store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);
+              if (out.products != nullptr) store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);
             }
           }
       };
@@ -186,7 +184,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
         fill_h(std::true_type{});
       }
     }
-    if (products == nullptr) continue;
+    if (out.products == nullptr) continue;
     __syncthreads();  // H is there
     if (row_bytes == 16 * kElement * Shape::kGradientN * Shape::kPairs) {
       multiply_h<Shape, kPrecision, true>(gradient, h, columns, row_bytes, gradient_m, gradient_n);
@@ -195,7 +193,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     }
   }
 
-  if (products != nullptr) {
+  if (out.products != nullptr) {
     const int width = is_gradient ? row_bytes / kElement : D;
     const float factor = !is_gradient ? 1 : largest == nullptr ? scale : scale * *largest * (1.0f / 4096);
 #pragma unroll
@@ -203,8 +201,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int row = i0 + gradient_m + 16 * m + 8 * i + l.g;
-        const int64_t to = row < N && x_source != nullptr && !is_gradient ? x_source[row] : row;
-        float* const at = row < N ? products + (static_cast<int64_t>(blockIdx.y) * N + to) * width : nullptr;
+        const int64_t to = row < N && x.source != nullptr && !is_gradient ? x.source[row] : row;
+        float* const at = row < N ? out.products + (static_cast<int64_t>(blockIdx.y) * N + to) * width : nullptr;
 #pragma unroll
         for (int pair = 0; pair < Shape::kPairs; ++pair) {
           const auto& low = gradient[m][2 * pair];
@@ -248,9 +246,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     total += from[0], weight += from[kRows], count += __float_as_int(from[2 * kRows]);
   }
   const int64_t at = static_cast<int64_t>(blockIdx.y) * N + i0 + tid;
-  totals[at] = task == Task::kOnline ? online.total : total;
-  if (seconds != nullptr) seconds[at] = task == Task::kOnline ? online.largest : weight;
-  if (counts != nullptr) counts[at] = count;
+  out.totals[at] = task == Task::kOnline ? online.total : total;
+  if (out.seconds != nullptr) out.seconds[at] = task == Task::kOnline ? online.largest : weight;
+  if (out.counts != nullptr) out.counts[at] = count;
 }
 
 template <typename Shape, Precision kPrecision>

@@ -7,6 +7,7 @@
 
 #include "cuda/dtype.h"
 #include "cuda/precision.h"
+#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -17,19 +18,23 @@ enum class Task : int {
   kGradient,   // products: of dL/ds with the columns, over the temperature, of pairs that mining keeps
 };
 
-// A block of anchors against the columns y [M, y_bytes], y_bytes a multiple of 16, of which labels of -1 do not count.
-// They are sorted by label, too, and those of class c are known by it; or, if ring > 0, they are a bank, and class c is
-// rows ring * c .. (ring + 1) * c - 1. itself [N]: the place in y of every row, no pair of it, or -1; or null. mining
-// [5, N], [5, M]: of rows and of columns as anchors, with source [N], [M], their places in the input; or null. terms
-// [3, N], [3, M]: see InfoNCETermsKernel, not fixed; of anchors that have a loss. totals, seconds, counts [gridDim.y,
-// N] in sorted order. products [gridDim.y, N, D] at the places where the rows came from; of kGradient [gridDim.y, N,
-// D_pad] in sorted order.
-using ContrastKernel = void (*)(const void* x, const int32_t* x_labels, const int64_t* x_source, const float* x_mining,
-                                const float* x_terms, const void* y, const int32_t* y_labels, const int64_t* y_source,
-                                const float* y_mining, const float* y_terms, const int32_t* itself,
-                                const float* temperature, const float* log_sums, const float* largest, float* totals,
-                                float* seconds, int32_t* counts, float* products, int N, int M, int D, int row_bytes,
-                                int y_bytes, int ring, int task, bool negatives);
+// What it leaves, [gridDim.y, N] in sorted order; null: not wanted.
+struct SweepResults {
+  float *totals, *seconds;
+  int32_t* counts;
+  float* products;  // [gridDim.y, N, D] at the places where the rows came from; of kGradient [.., N, D_pad], sorted
+
+  static constexpr auto kFields =
+      std::tuple{&SweepResults::totals, &SweepResults::seconds, &SweepResults::counts, &SweepResults::products};
+};
+
+// A block of anchors x [N] against the columns y [M], whose row_bytes are a multiple of 16, and of which labels of -1
+// do not count. They are sorted by label, too, and those of class c are known by it; or, if ring > 0, they are a bank,
+// and class c is rows ring * c .. (ring + 1) * c - 1. itself [N]: the place in y of every row, no pair of it, or -1; or
+// null. Terms are not fixed; of anchors that have a loss.
+using ContrastKernel = void (*)(RowSet x, RowSet y, const int32_t* itself, const float* temperature,
+                                const float* log_sums, const float* largest, SweepResults out, int D, int ring,
+                                int task, bool negatives);
 struct ContrastLaunch {
   ContrastKernel kernel;  // null: rows too wide
   int rows, columns;      // of a tile

@@ -20,20 +20,16 @@ __device__ float load_number(const void* rows, int64_t at, int dtype) {
 }  // namespace
 
 template <typename scalar_t>
-__global__ void __launch_bounds__(kEnqueueThreads)
-    memory_enqueue(void* bank, int32_t* bank_labels, int64_t* written, const void* pixels, const int32_t* pixel_labels,
-                   const void* regions, const int32_t* region_labels, int S, int D, int P, int R, int pixel_size,
-                   int pixels_dtype, int regions_dtype, int64_t stride_c, int64_t stride_s, int64_t stride_d,
-                   int64_t stride_lc, int64_t stride_ls, int64_t stride_wr, int64_t stride_wc) {
+__global__ void __launch_bounds__(kEnqueueThreads) memory_enqueue(Bank bank, NewRows pixels, NewRows regions) {
   __shared__ int warps[kEnqueueThreads / kWarp];
   __shared__ int32_t found[kEnqueueThreads];  // rows of the class
   const int c = blockIdx.x, tid = threadIdx.x;
   const bool is_region = blockIdx.y == 1;
-  const void* const rows = is_region ? regions : pixels;
-  const int32_t* const labels = is_region ? region_labels : pixel_labels;
-  const int n = is_region ? R : P, dtype = is_region ? regions_dtype : pixels_dtype;
-  const int begin = is_region ? pixel_size : 0, size = is_region ? S - pixel_size : pixel_size;
-  int64_t* const counter = written + blockIdx.y * stride_wr + c * stride_wc;
+  const void* const rows = is_region ? regions.rows : pixels.rows;
+  const int32_t* const labels = is_region ? regions.labels : pixels.labels;
+  const int n = is_region ? regions.n : pixels.n, dtype = is_region ? regions.dtype : pixels.dtype;
+  const int begin = is_region ? bank.pixel_size : 0, size = is_region ? bank.S - bank.pixel_size : bank.pixel_size;
+  int64_t* const counter = bank.written + blockIdx.y * bank.written_stride_r + c * bank.written_stride_c;
   const int64_t before = *counter;
   FASTPIXCON_DEVICE_CHECK(before >= 0 && before < int64_t{1} << 62, "written: a count is outside of [0, 2^62)");
 
@@ -54,12 +50,12 @@ __global__ void __launch_bounds__(kEnqueueThreads)
     __syncthreads();
     for (int k = tid / kWarp; k < sum; k += kEnqueueThreads / kWarp) {
       if (rank + k < count - size) continue;
-      const int64_t from = static_cast<int64_t>(found[k]) * D;
+      const int64_t from = static_cast<int64_t>(found[k]) * bank.D;
       const int place = begin + static_cast<int>((int64_t{first} + rank + k) % size);
-      scalar_t* const to = static_cast<scalar_t*>(bank) + c * stride_c + place * stride_s;
-      for (int d = tid % kWarp; d < D; d += kWarp)
-        to[d * stride_d] = from_float<scalar_t>(load_number(rows, from + d, dtype));
-      if (tid % kWarp == 0) bank_labels[c * stride_lc + place * stride_ls] = c;
+      scalar_t* const to = static_cast<scalar_t*>(bank.rows) + c * bank.stride_c + place * bank.stride_s;
+      for (int d = tid % kWarp; d < bank.D; d += kWarp)
+        to[d * bank.stride_d] = from_float<scalar_t>(load_number(rows, from + d, dtype));
+      if (tid % kWarp == 0) bank.labels[c * bank.label_stride_c + place * bank.label_stride_s] = c;
     }
     rank += sum;
   }

@@ -8,13 +8,11 @@
 namespace fastpixcon {
 
 __global__ void __launch_bounds__(kMemoryThreads)
-    memory_classes(const void* labels, int32_t* classes, int64_t pixels, int H, int W, int h, int w, int K,
-                   int64_t ignore_index, int integer, int64_t stride_b, int64_t stride_h, int64_t stride_w) {
+    memory_classes(LabelMap labels, int32_t* classes, int64_t pixels, int h, int w, int K, int64_t ignore_index) {
   const int64_t at = int64_t{blockIdx.x} * kMemoryThreads + threadIdx.x;
   if (at >= pixels) return;
   const uint32_t size = h * w, b = at / size, q = at - int64_t{b} * size, y = q / w, x = q - y * w;
-  const int64_t label =
-      load_integer(labels, b * stride_b + nearest(y, H, h) * stride_h + nearest(x, W, w) * stride_w, integer);
+  const int64_t label = load_label(labels, b, nearest(y, labels.height, h), nearest(x, labels.width, w));
   const bool counted = label != ignore_index && label >= 0;
   FASTPIXCON_DEVICE_CHECK(!counted || label < K, "labels: a label is neither below num_classes nor ignore_index");
   classes[at] = counted ? static_cast<int32_t>(label) : -1;

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "cuda/dtype.h"
+#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -15,9 +16,8 @@ constexpr int kMemoryThreads = 256, kRegionChannels = 32;
 constexpr float kMinMean = 0x1p-16f;  // a shorter mean of unit rows has no direction
 
 // classes [B, h * w]: -1 where a pixel does not count.
-using MemoryClassesKernel = void (*)(const void* labels, int32_t* classes, int64_t pixels, int H, int W, int h, int w,
-                                     int K, int64_t ignore_index, int integer, int64_t stride_b, int64_t stride_h,
-                                     int64_t stride_w);
+using MemoryClassesKernel = void (*)(LabelMap labels, int32_t* classes, int64_t pixels, int h, int w, int K,
+                                     int64_t ignore_index);
 MemoryClassesKernel memory_classes_kernel();
 
 // A block a segment. members [B, pixels]: of an image the pixels of each class, in order, class by class; begin, count

@@ -28,10 +28,8 @@ __device__ void count(int32_t* counters, int at) {
 
 template <typename scalar_t, Predictions kPredictions>
 __global__ void __launch_bounds__(kCodesThreads, 8)
-    codes(const void* labels, const void* predictions, int32_t* codes, int32_t* counts, int B, int H, int W, int h,
-          int w, int K, int64_t ignore_index, int labels_integer, int predictions_integer, int64_t stride_lb,
-          int64_t stride_lh, int64_t stride_lw, int64_t stride_b, int64_t stride_k, int64_t stride_h, int64_t stride_w,
-          int blocks, int bins, bool is_aligned) {
+    codes(LabelMap labels, LabelMap predictions, int64_t stride_k, int32_t* codes, int32_t* counts, int B, int K,
+          int64_t ignore_index, int blocks, int bins, bool is_aligned) {
   extern __shared__ int4 shared[];
   int32_t* histogram = reinterpret_cast<int32_t*>(shared);                // [bins]
   scalar_t* tile = reinterpret_cast<scalar_t*>(shared + (bins + 3) / 4);  // [kCodesThreads, K]
@@ -40,9 +38,9 @@ __global__ void __launch_bounds__(kCodesThreads, 8)
   for (int i = threadIdx.x; i < bins; i += kCodesThreads) histogram[i] = 0;
   __syncthreads();
 
-  const int b = blockIdx.x / blocks;
+  const int b = blockIdx.x / blocks, h = predictions.height, w = predictions.width;
   const uint32_t pixels = h * w;
-  const scalar_t* image = static_cast<const scalar_t*>(predictions) + b * stride_b;
+  const scalar_t* image = static_cast<const scalar_t*>(predictions.labels) + b * predictions.stride_b;
   for (uint32_t q0 = blockIdx.x % blocks * kStep; q0 < pixels; q0 += blocks * kStep) {
     const uint32_t q = q0 + threadIdx.x * kPixels;  // the first pixel of the thread: of planes, all or none are there
     const bool here = q < pixels;
@@ -55,10 +53,9 @@ __global__ void __launch_bounds__(kCodesThreads, 8)
     } else if constexpr (kPredictions == Predictions::kPlanes) {
       if (here) argmax(image + q, stride_k, K, predicted);
     } else if constexpr (kPredictions == Predictions::kLogits) {
-      if (here) argmax(image + q / w * stride_h + q % w * stride_w, stride_k, K, predicted);
+      if (here) argmax(image + q / w * predictions.stride_h + q % w * predictions.stride_w, stride_k, K, predicted);
     } else if (here) {
-      const int64_t value =
-          load_integer(predictions, b * stride_b + q / w * stride_h + q % w * stride_w, predictions_integer);
+      const int64_t value = load_label(predictions, b, q / w, q % w);
       predicted[0] = value >= 0 && value < K ? static_cast<int>(value) : -1;
     }
     int group[kPixels];
@@ -67,8 +64,7 @@ __global__ void __launch_bounds__(kCodesThreads, 8)
       int pair = -1;  // 2 * class + easy
       if (here) {
         const uint32_t y = (q + i) / w, x = (q + i) - y * w;
-        const int64_t label = load_integer(
-            labels, b * stride_lb + nearest(y, H, h) * stride_lh + nearest(x, W, w) * stride_lw, labels_integer);
+        const int64_t label = load_label(labels, b, nearest(y, labels.height, h), nearest(x, labels.width, w));
         const bool counted = label != ignore_index && label >= 0;
         FASTPIXCON_DEVICE_CHECK(!counted || label < K, "labels: a label is neither below num_classes nor ignore_index");
         if (counted) pair = 2 * static_cast<int>(label) + (predicted[i] == label ? 1 : 0);

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "cuda/dtype.h"
+#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -29,14 +30,12 @@ enum class Predictions {
 };
 enum class Logits { kFloat, kBFloat16, kHalf, kDouble };
 
-// `blocks` blocks an image; a thread takes 16 bytes of a plane at a time, else a pixel. Shared memory: `bins` counters,
-// 2 K or, if they are too many, 0; rounded up to 16 bytes; and, of kPixels, kCodesThreads * K logits, copied 16 bytes
-// at a time if is_aligned. codes [B, pixels]: group or -1; counts [2 * K * B]: zeroed.
-using CodesKernel = void (*)(const void* labels, const void* predictions, int32_t* codes, int32_t* counts, int B, int H,
-                             int W, int h, int w, int K, int64_t ignore_index, int labels_integer,
-                             int predictions_integer, int64_t stride_lb, int64_t stride_lh, int64_t stride_lw,
-                             int64_t stride_b, int64_t stride_k, int64_t stride_h, int64_t stride_w, int blocks,
-                             int bins, bool is_aligned);
+// predictions: classes, or logits, whose classes are stride_k apart. `blocks` blocks an image; a thread takes 16 bytes
+// of a plane at a time, else a pixel. Shared memory: `bins` counters, 2 K or, if they are too many, 0; rounded up to 16
+// bytes; and, of kPixels, kCodesThreads * K logits, copied 16 bytes at a time if is_aligned. codes [B, pixels]: group
+// or -1; counts [2 * K * B]: zeroed.
+using CodesKernel = void (*)(LabelMap labels, LabelMap predictions, int64_t stride_k, int32_t* codes, int32_t* counts,
+                             int B, int K, int64_t ignore_index, int blocks, int bins, bool is_aligned);
 CodesKernel codes_kernel(Predictions predictions, Logits logits);
 
 // One block. keep [2 * segments]; limit [2 * segments]: candidates have smaller keys; begin [2 * segments + 1]: where

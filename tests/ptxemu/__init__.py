@@ -18,7 +18,7 @@ from .errors import (
 )
 from .launch import Result, launch
 from .machine import Options
-from .memory.globals import PtrArray
+from .memory.globals import PtrArray, Struct
 from .parser import parse_ptx
 from .profile import Profile
 from .traffic import SECTOR, Traffic
@@ -41,6 +41,7 @@ __all__ = [
     "RaceError",
     "Result",
     "StepLimitError",
+    "Struct",
     "Traffic",
     "UninitializedReadError",
     "UnsupportedError",

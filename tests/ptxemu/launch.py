@@ -13,7 +13,7 @@ import numpy as np
 from .errors import EmuError
 from .machine import Machine, Options
 from .machine.layout import align
-from .memory.globals import Array, GlobalMemory, PtrArray
+from .memory.globals import Array, GlobalMemory, PtrArray, Struct
 from .numerics import f32_to_bf16
 from .parser import parse_ptx
 from .profile import Profile
@@ -70,9 +70,9 @@ def launch(
 ) -> Result:
     """Runs an entry of a module, its name or a unique part of it.
 
-    ``args`` are arrays and CPU tensors, PtrArray and None for pointers, numbers, and bytes for structs; ``names`` and
-    ``kinds`` (f16, bf16, f32 or f64 where the PTX has only bits) say more of them. ``scratch``: sizes of zeroed
-    buffers, appended as pointers. ``settings``: the fields of Options.
+    ``args`` are arrays and CPU tensors, PtrArray and None for pointers, numbers, and Struct or bytes for structs;
+    ``names`` and ``kinds`` (f16, bf16, f32 or f64 where the PTX has only bits) say more of them. ``scratch``: sizes of
+    zeroed buffers, appended as pointers. ``settings``: the fields of Options.
     """
     options = options or Options(**settings)
     module = parse_ptx(ptx)
@@ -122,7 +122,7 @@ class Arguments:
     ) -> None:
         self.function, self.args, self.kinds = function, args, kinds
         self.memory = memory = GlobalMemory()
-        hosts: dict[tuple[int, int], tuple[str, Any]] = {}  # (argument, index in a PtrArray)
+        hosts: dict[tuple[int, int], tuple[str, Any]] = {}  # (argument, index in a PtrArray, byte of a Struct)
         for i, (x, parameter) in enumerate(zip(args, function.params, strict=False)):
             if is_array(x):
                 if parameter.size != 8:
@@ -130,6 +130,8 @@ class Arguments:
                         f"{function.name}: parameter {i} ({parameter.name}) of {parameter.size} bytes is no pointer"
                     )
                 hosts[i, 0] = (names[i], x)
+            elif isinstance(x, Struct):
+                hosts |= {(i, at): (f"{names[i]}[{at}]", y) for at, y in x.pointers.items()}
             elif isinstance(x, PtrArray):
                 hosts |= {(i, j): (f"{names[i]}[{j}]", y) for j, y in enumerate(x.arrays) if y is not None}
         self.pointed = {
@@ -175,6 +177,11 @@ class Arguments:
             return bytes(parameter.size)
         if is_array(self.args[i]):
             return self.pointer(i)
+        if isinstance(self.args[i], Struct):
+            data = bytearray(self.args[i].data)
+            for at in self.args[i].pointers:
+                data[at : at + 8] = self.pointer(i, at)
+            return bytes(data)
         return scalar_bytes(self.args[i], parameter, self.kinds[i])
 
 

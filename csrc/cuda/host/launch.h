@@ -11,6 +11,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace fastpixcon {
 
@@ -21,6 +22,14 @@ struct Argument {
   bool is_floating;
   const at::Tensor* tensor;  // null: a number, or a null pointer if is_pointer
   bool is_pointer;
+  std::vector<Argument> fields;  // of a struct
+
+  // The first tensor of it, or null.
+  const at::Tensor* first_tensor() const {
+    const at::Tensor* found = tensor;
+    for (const Argument& field : fields) found = found == nullptr ? field.first_tensor() : found;
+    return found;
+  }
 };
 
 struct Launch {
@@ -85,20 +94,35 @@ P convert(const A& x) {
   }
 }
 
+// The argument of a kernel, and what it is made of: a struct of a tuple, see cuda/values.h.
+template <typename P, typename A>
+Argument fill(P& value, const A& x) {
+  if constexpr (std::is_class_v<P>) {
+    Argument argument{&value, sizeof(P), false, nullptr, false, {}};
+    static_assert(std::tuple_size_v<decltype(P::kFields)> == std::tuple_size_v<A>, "as many values as fields");
+    [&]<size_t... I>(std::index_sequence<I...>) {
+      (argument.fields.push_back(fill(value.*std::get<I>(P::kFields), std::get<I>(x))), ...);
+    }(std::make_index_sequence<std::tuple_size_v<A>>{});
+    return argument;
+  } else {
+    value = convert<P>(x);
+    return {&value, sizeof(P), std::is_floating_point_v<P>, tensor_of(x), std::is_pointer_v<P>, {}};
+  }
+}
+
 template <typename... P, typename... A, size_t... I>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, int shared, std::index_sequence<I...>, const A&... arguments) {
-  std::tuple<P...> values{convert<P>(arguments)...};
-  const std::array<Argument, sizeof...(P)> list{Argument{&std::get<I>(values), sizeof(P), std::is_floating_point_v<P>,
-                                                         tensor_of(arguments), std::is_pointer_v<P>}...};
+  std::tuple<P...> values{};
+  const std::array<Argument, sizeof...(P)> list{fill(std::get<I>(values), arguments)...};
   const at::Tensor* on = nullptr;
-  for (const Argument& argument : list) on = on == nullptr ? argument.tensor : on;
+  for (const Argument& argument : list) on = on == nullptr ? argument.first_tensor() : on;
   start({reinterpret_cast<const void*>(kernel), grid, block, shared, list.data(), list.size()}, on);
 }
 
 }  // namespace detail
 
 // kernel<<<grid, block, shared>>>(arguments...) on the current stream of the first tensor's device. Tensors stand for
-// pointers; none, or std::nullopt, for null. A grid without blocks starts nothing.
+// pointers; none, or std::nullopt, for null; tuples for structs. A grid without blocks starts nothing.
 template <typename... P, typename... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, int shared, const A&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "as many arguments as parameters");

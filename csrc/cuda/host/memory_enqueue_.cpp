@@ -17,11 +17,13 @@ void memory_enqueue_(const at::Tensor& bank, const at::Tensor& bank_labels, cons
   check_memory_enqueue(bank, bank_labels, written, pixel_size, pixels, pixel_labels, regions, region_labels);
   const c10::DeviceGuard guard(bank.device());
   const int64_t K = bank.size(0), S = bank.size(1), D = bank.size(2);
-  launch(enqueue_kernel(dtype_of("bank", bank)), dim3(K, 2), dim3(kEnqueueThreads), 0, bank, bank_labels, written,
-         pixels.contiguous(), pixel_labels.contiguous(), regions.contiguous(), region_labels.contiguous(), S, D,
-         pixels.size(0), regions.size(0), pixel_size, static_cast<int>(dtype_of("pixels", pixels)),
-         static_cast<int>(dtype_of("regions", regions)), bank.stride(0), bank.stride(1), bank.stride(2),
-         bank_labels.stride(0), bank_labels.stride(1), written.stride(0), written.stride(1));
+  const auto rows = [](const char* name, const at::Tensor& x, const at::Tensor& labels) {
+    return std::tuple(x.contiguous(), labels.contiguous(), x.size(0), static_cast<int>(dtype_of(name, x)));
+  };
+  launch(enqueue_kernel(dtype_of("bank", bank)), dim3(K, 2), dim3(kEnqueueThreads), 0,
+         std::tuple(bank, bank_labels, written, S, D, pixel_size, bank.stride(0), bank.stride(1), bank.stride(2),
+                    bank_labels.stride(0), bank_labels.stride(1), written.stride(0), written.stride(1)),
+         rows("pixels", pixels, pixel_labels), rows("regions", regions, region_labels));
 }
 
 }  // namespace

@@ -36,9 +36,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_rows(const Tensor& embeddings,
   const Tensor begin = at::empty({B, K}, ints), count = at::empty({B, K}, ints), units = at::empty({B, K}, ints);
   const Tensor drawn = at::empty({B, K, P}, longs), index = at::empty({segments * P}, longs);
   Tensor pixel_labels = at::empty({B, K, P}, ints), region_labels = at::empty({B, K}, ints);
-  launch(memory_classes_kernel(), dim3(ceil_div<int64_t>(pixels, kMemoryThreads)), dim3(kMemoryThreads), 0, labels,
-         classes, pixels, labels.size(1), labels.size(2), h, w, K, ignore_index, integer_of("labels", labels),
-         labels.stride(0), labels.stride(1), labels.stride(2));
+  launch(memory_classes_kernel(), dim3(ceil_div<int64_t>(pixels, kMemoryThreads)), dim3(kMemoryThreads), 0,
+         label_map("labels", labels), classes, pixels, h, w, K, ignore_index);
   const bool channels = channels_are_close(embeddings);
   const auto [stride_b, stride_d, stride_h, stride_w] =
       std::tuple(embeddings.stride(0), embeddings.stride(1), embeddings.stride(2), embeddings.stride(3));

@@ -31,22 +31,25 @@ py::object number(const Argument& x) {
   }
 }
 
-// run(name, grid, block, shared, arguments), tensors for pointers.
+// A tensor, None or a number; of a struct (its bytes, {offset: tensor of a pointer}).
+py::object as_python(const Argument& x) {
+  if (x.fields.empty() && !x.is_pointer) return number(x);
+  if (x.fields.empty())
+    return x.tensor == nullptr ? py::none() : py::reinterpret_steal<py::object>(THPVariable_Wrap(*x.tensor));
+  py::dict pointers;
+  for (const Argument& field : x.fields)
+    if (field.tensor != nullptr)
+      pointers[py::int_(static_cast<char*>(field.value) - static_cast<char*>(x.value))] = as_python(field);
+  return py::make_tuple(py::bytes(static_cast<const char*>(x.value), x.size), pointers);
+}
+
+// run(name, grid, block, shared, arguments).
 void emulate(py::object run, int shared, int multiprocessors) {
   if (run.is_none()) return set_emulator(std::nullopt);
   const auto call = [run](const Launch& launch) {
     const py::gil_scoped_acquire gil;
     py::list arguments;
-    for (size_t i = 0; i < launch.count; ++i) {
-      const Argument& x = launch.arguments[i];
-      if (!x.is_pointer) {
-        arguments.append(number(x));
-      } else if (x.tensor == nullptr) {
-        arguments.append(py::none());
-      } else {
-        arguments.append(py::reinterpret_steal<py::object>(THPVariable_Wrap(*x.tensor)));
-      }
-    }
+    for (size_t i = 0; i < launch.count; ++i) arguments.append(as_python(launch.arguments[i]));
     run(kernel_name(launch.kernel), py::make_tuple(launch.grid.x, launch.grid.y, launch.grid.z),
         py::make_tuple(launch.block.x, launch.block.y, launch.block.z), launch.shared, arguments);
   };

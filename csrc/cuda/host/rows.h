@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "common/values.h"
@@ -22,6 +23,11 @@ struct Prepared {
 
   int64_t n() const { return x.size(0); }
   int64_t row_bytes() const { return x.size(1) * x.element_size(); }
+
+  // As kernels take them: a RowSet.
+  auto row_set(const std::optional<at::Tensor>& mining = {}, const std::optional<at::Tensor>& terms = {}) const {
+    return std::tuple(x, labels, source, mining, terms, n(), row_bytes());
+  }
 };
 
 // How rows are sorted by their labels; in place and as they are where there is nothing.

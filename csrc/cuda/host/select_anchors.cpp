@@ -87,7 +87,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> select_anchors(const 
   TORCH_CHECK_VALUE(B * pixels <= int64_t{1} << 32 && pixels < kMost && std::max(H, W) <= kMost &&
                         2 * segments < kMost / 2 && candidates_size < kMost,
                     "labels: got ", B, " images of ", h, " x ", w, " pixels and ", num_classes, " classes, want fewer");
-  const int labels_integer = integer_of("labels", labels);
+  const auto label_of = label_map("labels", labels);
   const int predictions_integer = are_logits ? 0 : integer_of("predictions", predictions);
   const c10::DeviceGuard guard(labels.device());
 
@@ -107,11 +107,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> select_anchors(const 
   const int64_t steps = ceil_div<int64_t>(pixels, kCodesThreads * reading.pixels_per_thread);
   const int64_t fill = ceil_div<int64_t>(kBlocksPerMultiprocessor * device_limits(labels).multiprocessors, B);
   const int64_t blocks = std::min(steps, fill);  // an image
-  launch(codes_kernel(reading.predictions, logits), dim3(B * blocks), dim3(kCodesThreads), reading.shared, labels,
-         predictions, codes, counts, B, H, W, h, w, num_classes, ignore_index, labels_integer, predictions_integer,
-         labels.stride(0), labels.stride(1), labels.stride(2), predictions.stride(0),
-         are_logits ? predictions.stride(1) : 0, predictions.stride(-2), predictions.stride(-1), blocks, reading.bins,
-         reading.is_aligned);
+  const std::tuple predicted(predictions, predictions_integer, h, w, predictions.stride(0), predictions.stride(-2),
+                             predictions.stride(-1));
+  launch(codes_kernel(reading.predictions, logits), dim3(B * blocks), dim3(kCodesThreads), reading.shared, label_of,
+         predicted, are_logits ? predictions.stride(1) : 0, codes, counts, B, num_classes, ignore_index, blocks,
+         reading.bins, reading.is_aligned);
 
   const at::Tensor keep = at::empty({2 * segments}, ints), offset = at::empty({segments}, ints);
   const at::Tensor limit = at::empty({2 * segments}, ints.dtype(at::kUInt32));

@@ -36,7 +36,7 @@ ContrastLaunch launch_of(const Sweep& s) {
 Swept run(const Sweep& s, Task task, const std::optional<Tensor>& log_sums,
           const std::optional<Tensor>& products_of_one, const std::optional<Tensor>& largest) {
   const ContrastLaunch how = launch_of(s);
-  const int64_t N = s.anchors.n(), M = s.columns.x.size(0), blocks = ceil_div<int64_t>(N, how.rows);
+  const int64_t N = s.anchors.n(), blocks = ceil_div<int64_t>(N, how.rows);
   const int64_t tiles = s.columns.most_visited(task == Task::kPositives) / how.columns + 1;
   const int64_t splits = N == 0 ? 1 : best_splits(blocks, tiles, N, device_limits(s.anchors.x).multiprocessors);
   const bool is_gradient = task == Task::kGradient;
@@ -46,10 +46,10 @@ Swept run(const Sweep& s, Task task, const std::optional<Tensor>& log_sums,
   if (is_gradient) out.products = at::empty({splits, N, s.anchors.x.size(1)}, floats(s));
   if (products_of_one.has_value())
     out.products = splits == 1 ? *products_of_one : at::empty({splits, N, s.D}, floats(s));
-  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, s.anchors.x, s.anchors.labels,
-         s.anchors.source, s.mining, s.terms, s.columns.x, s.columns.labels, s.columns.source, s.column_mining,
-         s.column_terms, s.itself, s.temperature, log_sums, largest, out.totals, out.seconds, out.counts, out.products,
-         N, M, s.D, s.anchors.row_bytes(), s.columns.row_bytes(), s.columns.ring, static_cast<int>(task), s.negatives);
+  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, s.anchors.row_set(s.mining, s.terms),
+         s.columns.row_set(s.column_mining, s.column_terms), s.itself, s.temperature, log_sums, largest,
+         std::tuple(out.totals, out.seconds, out.counts, out.products), s.D, s.columns.ring, static_cast<int>(task),
+         s.negatives);
   return out;
 }
 

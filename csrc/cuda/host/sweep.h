@@ -19,6 +19,10 @@ struct Columns {
   Columns(const Prepared& rows) : x(rows.x), labels(rows.labels), source(rows.source) {}
   Columns(at::Tensor x, at::Tensor labels, int64_t ring) : x(std::move(x)), labels(std::move(labels)), ring(ring) {}
   int64_t row_bytes() const { return x.size(1) * x.element_size(); }
+  // As kernels take them: a RowSet.
+  auto row_set(const std::optional<at::Tensor>& mining = {}, const std::optional<at::Tensor>& terms = {}) const {
+    return std::tuple(x, labels, source, mining, terms, x.size(0), row_bytes());
+  }
   // About so many a block of anchors visits.
   int64_t most_visited(bool only_positives) const {
     return !only_positives ? x.size(0) : ring > 0 ? ring : x.size(0) / 16;

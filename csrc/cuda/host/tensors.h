@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <tuple>
+
 #include "cuda/dtype.h"
 
 namespace fastpixcon {
@@ -32,6 +34,11 @@ inline int integer_of(const char* name, const at::Tensor& x) {
     }
   };
   return static_cast<int>(of());
+}
+
+// [B, H, W], as kernels take it: a LabelMap.
+inline auto label_map(const char* name, const at::Tensor& x) {
+  return std::tuple(x, integer_of(name, x), x.size(1), x.size(2), x.stride(0), x.stride(1), x.stride(2));
 }
 
 template <typename T>

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,13 @@ class PtrArray:
 
     def __init__(self, arrays: list[Any]) -> None:
         self.arrays = list(arrays)
+
+
+class Struct(NamedTuple):
+    """Kernel argument: a struct of these bytes, but for its pointers."""
+
+    data: bytes
+    pointers: dict[int, Any]  # byte -> array that a pointer there points to
 
 
 @dataclass
