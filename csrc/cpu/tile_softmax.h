@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/tile.h"
+#include "cpu/tile_lanes.h"
 #include "cpu/vec.h"
 
 namespace fastpixcon::cpu {
@@ -11,90 +12,6 @@ namespace {
 
 constexpr float kLn2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 constexpr float kInfinity = __builtin_inff();
-
-// Bijective mixing of 32-bit words, as mix32 in common/hash.h.
-inline WordVec mix32(WordVec x) {
-  x = (x ^ (x >> 16)) * 0x7FEB352Du;
-  x = (x ^ (x >> 15)) * 0x846CA68Bu;
-  return x ^ (x >> 16);
-}
-
-// Which lanes of the vector at column v of row i are in a sum, and which are positives: of the row as an anchor, and of
-// the columns as anchors.
-class Lanes {
- public:
-  Lanes(const TileView& tile, int64_t i)
-      : tile_(tile),
-        s_(tile.s + i * kTileStride),
-        i_(i),
-        lo_(tile.positives ? tile.positives[i].lo : 0),
-        hi_(tile.positives ? tile.positives[i].hi : 0),
-        self_(tile.itself ? tile.itself[i] : -1) {}
-
-  // All lanes of the vectors in columns [v, end) are in the sum, and no positives.
-  bool plain(int64_t v, int64_t end) const { return all_negatives(v, end) && !mined(); }
-  bool plain(int64_t v) const { return plain(v, v + kWidth); }
-  bool mined() const { return tile_.rows.least != nullptr; }
-  // The same but for what is mined: `drawn` is all there is to ask of a lane.
-  bool all_negatives(int64_t v, int64_t end) const {
-    return end <= tile_.n && (v >= hi_ || end <= lo_) && (self_ < v || self_ >= end) && tile_.present == nullptr;
-  }
-  IntVec drawn(int64_t v) const {
-    return (dots(v) >= tile_.rows.least[i_]) & (row_hash(v) < tile_.rows.negative_limit[i_]);
-  }
-
-  IntVec positive(int64_t v) const {
-    const IntVec mask = any_positive(v);
-    return mined() ? mask & (dots(v) <= tile_.rows.most[i_]) & (row_hash(v) < tile_.rows.positive_limit[i_]) : mask;
-  }
-  IntVec in_sum(int64_t v) const {
-    const IntVec mask = any_in_sum(v);
-    if (!mined()) return mask;
-    const IntVec hash = row_hash(v);
-    const IntVec negative = (dots(v) >= tile_.rows.least[i_]) & (hash < tile_.rows.negative_limit[i_]);
-    if (tile_.negatives) return mask & negative;
-    const IntVec kept = (dots(v) <= tile_.rows.most[i_]) & (hash < tile_.rows.positive_limit[i_]);
-    return mask & ((any_positive(v) & kept) | (~any_positive(v) & negative));
-  }
-  // The same for the columns as anchors; unless mined, what the rows have.
-  IntVec positive_of_columns(int64_t v) const {
-    const Kept& by = tile_.columns;
-    return any_positive(v) & (dots(v) <= load(by.most + v)) & (column_hash(v) < load_ints(by.positive_limit + v));
-  }
-  IntVec in_sum_of_columns(int64_t v) const {
-    const Kept& by = tile_.columns;
-    const IntVec hash = column_hash(v);
-    const IntVec negative = (dots(v) >= load(by.least + v)) & (hash < load_ints(by.negative_limit + v));
-    if (tile_.negatives) return any_in_sum(v) & negative;
-    const IntVec kept = (dots(v) <= load(by.most + v)) & (hash < load_ints(by.positive_limit + v));
-    return any_in_sum(v) & ((any_positive(v) & kept) | (~any_positive(v) & negative));
-  }
-
-  int64_t first_positive() const { return lo_ / kWidth * kWidth; }
-  int64_t last_positive() const { return hi_; }
-
- private:
-  Vec dots(int64_t v) const { return load(s_ + v); }
-  IntVec row_hash(int64_t v) const {
-    const WordVec number = reinterpret_cast<WordVec>(load_ints(tile_.columns.number + v));
-    return reinterpret_cast<IntVec>(mix32(number ^ tile_.rows.key[i_]) >> 8);
-  }
-  IntVec column_hash(int64_t v) const {
-    const uint32_t number = static_cast<uint32_t>(tile_.rows.number[i_]);
-    return reinterpret_cast<IntVec>(mix32(load_keys(tile_.columns.key + v) ^ number) >> 8);
-  }
-  IntVec is_self(int64_t v) const { return lane_index() == static_cast<int32_t>(self_ - v); }
-  IntVec here(int64_t v) const {
-    const IntVec mask = lanes_between(0, tile_.n - v) & ~is_self(v);
-    return tile_.present == nullptr ? mask : mask & load_ints(tile_.present + v);
-  }
-  IntVec any_positive(int64_t v) const { return here(v) & lanes_between(lo_ - v, hi_ - v); }
-  IntVec any_in_sum(int64_t v) const { return tile_.negatives ? here(v) & ~lanes_between(lo_ - v, hi_ - v) : here(v); }
-
-  const TileView& tile_;
-  const float* s_;
-  int64_t i_, lo_, hi_, self_;
-};
 
 inline Vec logit(const TileView& tile, int64_t i, int64_t v) {
   return load(tile.s + i * kTileStride + v) * tile.scale - tile.shift;
@@ -130,7 +47,7 @@ void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
       const bool apart = lanes.mined() && columns.sum != nullptr;
       exponentials(tile, i, [&](Vec e, int64_t v) {
         const Vec of_row = select(lanes.in_sum(v), e, Vec{});
-        add(of_row, apart ? select(lanes.in_sum_of_columns(v), e, Vec{}) : of_row, v);
+        add(of_row, apart ? select(lanes.in_sum<Anchor::kColumns>(v), e, Vec{}) : of_row, v);
       });
     }
     store(row_sum[i], sum);
@@ -161,7 +78,7 @@ void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
     return lanes.plain(v) ? x : select(lanes.in_sum(v), x, splat(-kInfinity));
   };
   const auto column_logit = [&](const Lanes& lanes, int64_t i, int64_t v) {
-    return lanes.mined() ? select(lanes.in_sum_of_columns(v), logit(tile, i, v), splat(-kInfinity))
+    return lanes.mined() ? select(lanes.in_sum<Anchor::kColumns>(v), logit(tile, i, v), splat(-kInfinity))
                          : row_logit(lanes, i, v);
   };
   for (int64_t i = 0; i < tile.m; ++i) {
@@ -227,7 +144,7 @@ void positives(const TileView& tile, PositiveSums rows, PositiveSums columns) {
       row_weight += select(mask, row.sigmoid, Vec{});
       row_count -= mask;
       if (columns.loss == nullptr) continue;
-      const IntVec column_mask = lanes.mined() ? lanes.positive_of_columns(v) : mask;
+      const IntVec column_mask = lanes.mined() ? lanes.positive<Anchor::kColumns>(v) : mask;
       const SoftplusSigmoid column = positive_terms(tile, (load(columns.log_sum + v) - x) * tile.unit);
       store(column_loss + v, load(column_loss + v) + select(column_mask, column.softplus, Vec{}));
       store(column_weight + v, load(column_weight + v) + select(column_mask, column.sigmoid, Vec{}));
@@ -253,8 +170,8 @@ inline Vec masked_gradient(const TileView& tile, const Lanes& lanes, int64_t v, 
   const IntVec row_sum = lanes.in_sum(v), row_positive = lanes.positive(v);
   Vec h = select(row_sum, row_push, Vec{}) - select(row_positive, pull_by(false), Vec{});
   if (!both) return h;
-  const IntVec column_sum = apart ? lanes.in_sum_of_columns(v) : row_sum;
-  const IntVec column_positive = apart ? lanes.positive_of_columns(v) : row_positive;
+  const IntVec column_sum = apart ? lanes.in_sum<Anchor::kColumns>(v) : row_sum;
+  const IntVec column_positive = apart ? lanes.positive<Anchor::kColumns>(v) : row_positive;
   h += select(column_sum, column_push, Vec{});
   return h - select(column_positive, pull_by(true), Vec{});
 }

@@ -73,7 +73,7 @@ bool add_few_weights(const TileView& tile, RunningSum rows, const Operand& c, in
     const bool all_negatives = lanes.all_negatives(0, (tile.n + kWidth - 1) / kWidth * kWidth);
     Vec sum{};
     for (int64_t v = 0; v < tile.n; v += kWidth) {
-      const IntVec mask = all_negatives ? lanes.drawn(v) : lanes.in_sum(v);
+      const IntVec mask = all_negatives ? lanes.kept(v).negative() : lanes.in_sum(v);
       const uint32_t bits = lane_bits(mask);
       if (bits == 0) continue;
       const Vec e = select(mask, exp2(logit(tile, i, v)), Vec{});
