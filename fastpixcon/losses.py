@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fastpixcon import distributed, functional
 from fastpixcon.distributed import NO_GROUP, Ranks
 from fastpixcon.functional.maps import pixel_contrast_and_facts
-from fastpixcon.functional.rows import CONTRASTS, DENOMINATORS
+from fastpixcon.functional.rows import CONTRASTS, DENOMINATORS, Objective
 from fastpixcon.last_call import LastCall, last_call
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
@@ -96,12 +96,7 @@ class PixelContrastLoss(nn.Module):
         if seed is not None and not isinstance(seed, Tensor):
             checks.seed_tensor(seed, torch.device("cpu"))
         checks.temperature_scale(temperature, base_temperature)
-        checks.positive_int("max_samples", max_samples)
-        checks.positive_int("max_views", max_views)
-        if min_pixels is not None:
-            checks.positive_int("min_pixels", min_pixels)
-        if num_classes is not None:
-            checks.positive_int("num_classes", num_classes)
+        maps.Selection(num_classes, max_samples, max_views, min_pixels, ignore_index).check()
         checks.one_of("denominator", denominator, DENOMINATORS)
         self.temperature = temperature
         self.base_temperature = base_temperature
@@ -156,36 +151,31 @@ class PixelContrastLoss(nn.Module):
             TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
             RuntimeError: with a process_group, a rank is lost.
         """
-        num_classes = maps.check_contrast(
-            embeddings, labels, predictions, self.num_classes, self.max_samples, self.max_views, self.min_pixels
-        )
+        selection = maps.check_contrast(embeddings, labels, predictions, self._selection())
         number = draw_seed(embeddings)  # always one, so that a forward computed anew has the same random state
         seed = number if self.seed is None else self.seed
         ranks, memory = self.ranks or NO_GROUP, self.memory
         if memory is not None:
             memory.begin_call(number, adds=self.training, is_read=self.contrast_with != "batch")
-        loss, *facts = pixel_contrast_and_facts(
-            embeddings,
-            labels,
-            predictions,
-            temperature=self.temperature,
-            base_temperature=self.base_temperature,
-            max_samples=self.max_samples,
-            max_views=self.max_views,
-            min_pixels=self.min_pixels,
-            ignore_index=self.ignore_index,
-            num_classes=num_classes,
-            denominator=self.denominator,
-            memory=memory,
-            mining=self.mining,
-            contrast_with=self.contrast_with,
-            seed=seed,
+        objective = Objective(
+            self.temperature,
+            self.base_temperature,
+            self.denominator,
+            memory,
+            self.mining,
+            self.contrast_with,
             process_group=ranks,
+            across="gather",
+            backend="auto",
         )
+        loss, *facts = pixel_contrast_and_facts(embeddings, labels, predictions, selection, objective, seed)
         if memory is not None and self.training:
             memory.end_call(embeddings, labels, process_group=ranks, seed=number ^ BANK_STREAM)
         self._keep(*facts)
         return loss
+
+    def _selection(self) -> maps.Selection:
+        return maps.Selection(self.num_classes, self.max_samples, self.max_views, self.min_pixels, self.ignore_index)
 
     def _keep(self, segments: Tensor, labels: Tensor, num_positives: Tensor) -> None:
         """For ``last``. A compiled graph writes into what is there, so that it may stand under checkpoint, where

@@ -63,32 +63,22 @@ def select_anchors(
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
-    num_classes = maps.check_selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    asked = maps.Selection(num_classes, max_samples, max_views, min_pixels, ignore_index)
+    selection = maps.check_selection(labels, predictions, asked)
     void_labels(ignore_index)  # raises
-    return select_with_segments(
-        labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index, seed, backend
-    )[0]
+    return select_with_segments(labels, predictions, selection, seed, backend)[0]
 
 
 def select_with_segments(
-    labels: Tensor,
-    predictions: Tensor,
-    num_classes: int,
-    max_samples: int,
-    max_views: int,
-    min_pixels: int | None,
-    ignore_index: Void,
-    seed: int | Tensor,
-    backend: str,
+    labels: Tensor, predictions: Tensor, selection: maps.Selection, seed: int | Tensor, backend: str
 ) -> tuple[SelectedAnchors, Tensor]:
     """Of checked arguments the anchors; of every class the segments that give some, and those that are left out,
     [2, K]."""
     logits = predictions.is_floating_point()
-    labels, void = one_void(maps.folded_labels(labels, predictions.shape[1 + logits :]), ignore_index)
+    labels, void = one_void(maps.folded_labels(labels, predictions.shape[1 + logits :]), selection.ignore_index)
     predictions = maps.folded_rows(predictions.detach(), 1 + logits)
     seed = checks.seed_tensor(seed, labels.device)
-    min_pixels = max_views + 1 if min_pixels is None else min_pixels
-    sizes = (num_classes, max_samples, max_views, min_pixels)
+    sizes = (selection.num_classes, selection.max_samples, selection.max_views, selection.least)
     *selected, segments = call("select_anchors", labels, backend, labels, predictions, seed, *sizes, void)
     return SelectedAnchors(*selected), segments
 

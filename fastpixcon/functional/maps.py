@@ -7,9 +7,10 @@ from torch import Tensor
 from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner
 from fastpixcon.functional.anchors import gather_normalize, select_with_segments
-from fastpixcon.functional.rows import DENOMINATORS, info_nce_of
+from fastpixcon.functional.rows import DENOMINATORS, Objective, info_nce_of
 from fastpixcon.ops import checks, maps
 from fastpixcon.ops.void import Void
+from fastpixcon.values import Rows
 
 __all__ = ["pixel_contrast", "pixel_contrast_and_facts"]
 
@@ -53,77 +54,32 @@ def pixel_contrast(
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
-    num_classes = maps.check_contrast(embeddings, labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    asked = maps.Selection(num_classes, max_samples, max_views, min_pixels, ignore_index)
+    selection = maps.check_contrast(embeddings, labels, predictions, asked)
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.temperature_scale(temperature, base_temperature)
-    return pixel_contrast_and_facts(
-        embeddings,
-        labels,
-        predictions,
-        temperature=temperature,
-        base_temperature=base_temperature,
-        max_samples=max_samples,
-        max_views=max_views,
-        min_pixels=min_pixels,
-        ignore_index=ignore_index,
-        num_classes=num_classes,
-        denominator=denominator,
-        memory=memory,
-        mining=mining,
-        contrast_with=contrast_with,
-        seed=seed,
-        process_group=process_group,
-        across=across,
-        backend=backend,
-    )[0]
+    objective = Objective(
+        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across, backend
+    )
+    return pixel_contrast_and_facts(embeddings, labels, predictions, selection, objective, seed)[0]
 
 
 def pixel_contrast_and_facts(
     embeddings: Tensor,
     labels: Tensor,
     predictions: Tensor,
-    *,
-    temperature: float | Tensor,
-    base_temperature: float | None,
-    max_samples: int,
-    max_views: int,
-    min_pixels: int | None,
-    ignore_index: Void,
-    num_classes: int,
-    denominator: str,
-    memory: Bank | None,
-    mining: Miner | None,
-    contrast_with: str,
+    selection: maps.Selection,
+    objective: Objective,
     seed: int | Tensor,
-    process_group: Any,
-    across: str = "gather",
-    backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`pixel_contrast` of checked maps, and what it did: the loss [], segments [2, K] as of the operator
     ``select_anchors``, labels [max_samples] and numbers of positives [max_samples] of the anchors."""
-    if contrast_with != "batch" and isinstance(rows := getattr(memory, "rows", None), Tensor):
+    backend = objective.backend
+    if objective.contrast_with != "batch" and isinstance(rows := getattr(objective.memory, "rows", None), Tensor):
         checks.wants_float64("embeddings", embeddings, rows, backend)
-    selected, segments = select_with_segments(
-        labels, predictions, num_classes, max_samples, max_views, min_pixels, ignore_index, seed, backend
-    )
+    selected, segments = select_with_segments(labels, predictions, selection, seed, backend)
+    anchors = Rows(gather_normalize(embeddings, selected.index, backend=backend), selected.label)
     loss, num_positives = info_nce_of(
-        gather_normalize(embeddings, selected.index, backend=backend),
-        selected.label,
-        None,
-        None,
-        temperature=temperature,
-        base_temperature=base_temperature,
-        denominator=denominator,
-        name="embeddings",
-        rows="unit",
-        is_sorted=True,
-        reduction="mean",
-        memory=memory,
-        mining=mining,
-        contrast_with=contrast_with,
-        seed=seed,
-        process_group=process_group,
-        across=across,
-        backend=backend,
+        anchors, None, objective, name="embeddings", rows="unit", is_sorted=True, seed=seed
     )
     return loss, segments, selected.label, num_positives

@@ -1,6 +1,6 @@
 """The loss of rows and labels."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,11 +13,25 @@ from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, of_rows
 from fastpixcon.values import Rows, Rule
 
-__all__ = ["CONTRASTS", "DENOMINATORS", "info_nce", "info_nce_of"]
+__all__ = ["CONTRASTS", "DENOMINATORS", "Objective", "info_nce", "info_nce_of"]
 
 DENOMINATORS = ("negatives", "all")
 CONTRASTS = ("both", "batch", "memory")
 FIXED_SHIFT_MIN = 0.025  # below it e^((cos - 1) / temperature) vanishes in float32
+
+
+class Objective(NamedTuple):
+    """What is asked for, as :func:`info_nce` has it."""
+
+    temperature: float | Tensor
+    base_temperature: float | None
+    denominator: str
+    memory: Bank | None
+    mining: Miner | None
+    contrast_with: str
+    process_group: Any
+    across: str
+    backend: str
 
 
 def info_nce(
@@ -87,53 +101,45 @@ def info_nce(
     Under autocast rows are normalised in their own dtype, then rounded to that of autocast; with ``normalize=False``
     they are cast as they are. Sums are float32 (float64 for float64 rows).
     """
+    checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
+    objective = Objective(
+        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across, backend
+    )
     return info_nce_of(
-        anchors,
-        anchor_labels,
-        contrast,
-        contrast_labels,
-        temperature=temperature,
-        base_temperature=base_temperature,
-        denominator=denominator,
-        name="anchors",
+        Rows(anchors, anchor_labels),
+        None if contrast is None or contrast_labels is None else Rows(contrast, contrast_labels),
+        objective,
         rows="raw" if normalize else "any",
-        is_sorted=False,
         reduction=reduction,
         ignore_index=ignore_index,
-        memory=memory,
-        mining=mining,
-        contrast_with=contrast_with,
         seed=seed,
-        process_group=process_group,
-        across=across,
-        backend=backend,
     )[0]
 
 
 def info_nce_of(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    contrast: Tensor | None,
-    contrast_labels: Tensor | None,
+    anchors: Rows,
+    contrast: Rows | None,
+    objective: Objective,
     *,
-    name: str,
-    temperature: float | Tensor,
-    base_temperature: float | None,
-    denominator: str,
+    name: str = "anchors",
     rows: str,
-    is_sorted: bool,
-    reduction: str,
+    is_sorted: bool = False,
+    reduction: str = "mean",
     ignore_index: Void = -1,
-    memory: Bank | None,
-    mining: Miner | None,
-    contrast_with: str,
     seed: int | Tensor,
-    process_group: Any,
-    across: str,
-    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """The loss; how many positives each anchor has, [N]."""
-    checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
+    """The loss; how many positives each anchor has, [N]. ``name``: what a user calls the rows."""
+    (
+        temperature,
+        base_temperature,
+        denominator,
+        memory,
+        mining,
+        contrast_with,
+        process_group,
+        across,
+        backend,
+    ) = objective
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.one_of("contrast_with", contrast_with, CONTRASTS)
     checks.one_of("reduction", reduction, ("mean", "sum", "none"))
@@ -141,35 +147,31 @@ def info_nce_of(
     ranks = distributed.ranks_of(process_group, across)
     in_steps = memory is not None or mining is not None or ranks is not None
     if in_steps:
-        checks.memory_and_mining(memory, mining, anchors, rows, contrast_with)
-        checks.contrast_takes_part(contrast, memory, contrast_with)
+        checks.memory_and_mining(memory, mining, anchors.x, rows, contrast_with)
+        checks.contrast_takes_part(None if contrast is None else contrast.x, memory, contrast_with)
     bank = None if contrast_with == "batch" else memory
-    device = anchors.device
-    anchor_labels = of_rows(checks.label_rows(anchor_labels), ignore_index)
-    contrast_labels = None if contrast_labels is None else of_rows(checks.label_rows(contrast_labels), ignore_index)
-    if bank is not None and checks.wants_float64(name, anchors, bank.rows, backend):
-        anchors, contrast, bank = anchors.double(), None if contrast is None else contrast.double(), doubled(bank)
-    autocast = torch.is_autocast_enabled(device.type) and anchors.dtype != torch.float64
-    dtype = torch.get_autocast_dtype(device.type) if autocast else anchors.dtype
-    if rows == "raw" and (in_steps or dtype != anchors.dtype):  # unit rows fit into half precision, raw ones may not
-        anchors, rows = _unit_rows(anchors, anchor_labels, backend), "unit"
-        if contrast is not None and contrast_labels is not None:
-            contrast = _unit_rows(contrast, contrast_labels, backend)
-    anchors, contrast = anchors.to(dtype), None if contrast is None else contrast.to(dtype)
-    temperature_ = checks.temperature_tensor(temperature, anchors)
+    device = anchors.x.device
+    sets = [anchors] if contrast is None else [anchors, contrast]
+    sets = [Rows(x, of_rows(checks.label_rows(labels), ignore_index)) for x, labels in sets]
+    if bank is not None and checks.wants_float64(name, anchors.x, bank.rows, backend):
+        sets, bank = [Rows(x.double(), labels) for x, labels in sets], doubled(bank)
+    computed = sets[0].x.dtype
+    autocast = torch.is_autocast_enabled(device.type) and computed != torch.float64
+    dtype = torch.get_autocast_dtype(device.type) if autocast else computed
+    if rows == "raw" and (in_steps or dtype != computed):  # unit rows fit into half precision, raw ones may not
+        sets, rows = [Rows(_unit_rows(x, labels, backend), labels) for x, labels in sets], "unit"
+    own, others, *_ = *(Rows(x.to(dtype), labels) for x, labels in sets), None
     fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
-    rule = Rule(temperature_, denominator, fixed_shift, is_sorted)
-    own = Rows(anchors, anchor_labels)
-    others = None if contrast is None or contrast_labels is None else Rows(contrast, contrast_labels)
+    rule = Rule(checks.temperature_tensor(temperature, own.x), denominator, fixed_shift, is_sorted)
     if not in_steps:
-        loss, _log_sum, _weight, num_positives = call("info_nce", anchors, backend, own, others, rule, rows)
+        loss, _log_sum, _weight, num_positives = call("info_nce", own.x, backend, own, others, rule, rows)
     else:
         pair_seed = None if mining is None else checks.seed_tensor(seed, device)
         how = how_to(mining=mining, use_batch=contrast_with != "memory", backend=backend)
         if ranks is None:
             loss, num_positives = contrast_loss(own, others, rule, bank=bank, seed=pair_seed, how=how)
         else:
-            checks.across_ranks(contrast, mining, ranks.across)
+            checks.across_ranks(None if contrast is None else contrast.x, mining, ranks.across)
             loss, num_positives = distributed.ranks_loss(own, rule, bank=bank, seed=pair_seed, how=how, ranks=ranks)
     if scale is not None:
         loss = loss * scale

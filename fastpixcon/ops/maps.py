@@ -7,16 +7,41 @@ floor(y*H/h): what is nearest in y stays so where both maps have the same depth.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastpixcon.ops.checks import DEFAULT_NUM_CLASSES, positive_int, same_device, tensor
-from fastpixcon.ops.void import WIDER
+from fastpixcon.ops.void import WIDER, Void
 
 SIZES = {1: ("n",), 2: ("h", "w"), 3: ("d", "h", "w")}  # of a map, by how many they are
 _LABEL_SIZES = {1: ("N",), 2: ("H", "W"), 3: ("D", "H", "W")}
 _WORDS = {1: "one size", 2: "two sizes", 3: "three sizes"}
+
+
+class Selection(NamedTuple):
+    """How anchors are selected, as :func:`fastpixcon.functional.select_anchors` has it."""
+
+    num_classes: int | None
+    max_samples: int
+    max_views: int
+    min_pixels: int | None
+    ignore_index: Void
+
+    def check(self) -> None:
+        """Of numbers; ``ignore_index`` is checked where it is used."""
+        positive_int("max_samples", self.max_samples)
+        positive_int("max_views", self.max_views)
+        if self.min_pixels is not None:
+            positive_int("min_pixels", self.min_pixels)
+        if self.num_classes is not None:
+            positive_int("num_classes", self.num_classes)
+
+    @property
+    def least(self) -> int:
+        """Pixels of the smallest segment that takes part."""
+        return self.max_views + 1 if self.min_pixels is None else self.min_pixels
 
 
 def _shape(axes: Sequence[str]) -> str:
@@ -98,47 +123,29 @@ def check_index(index: object, embeddings: Tensor) -> None:
     same_device("index", index, "embeddings", embeddings)
 
 
-def check_selection(
-    labels: object,
-    predictions: object,
-    num_classes: int | None,
-    max_samples: int,
-    max_views: int,
-    min_pixels: int | None,
-) -> int:
-    """Checks the arguments of select_anchors; returns the number of classes."""
+def check_selection(labels: object, predictions: object, selection: Selection) -> Selection:
+    """Checks the arguments of select_anchors; returns the selection with its number of classes."""
     ranks = {"labels": _labels(labels), "predictions": _predictions(predictions)}
     assert isinstance(labels, Tensor)
     assert isinstance(predictions, Tensor)
     _same_rank(ranks, {"labels": labels, "predictions": predictions})
     same_device("predictions", predictions, "labels", labels)
     _same_images("predictions", predictions, "labels", labels)
-    return _selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    return _selection(labels, predictions, selection)
 
 
-def _selection(
-    labels: Tensor,
-    predictions: Tensor,
-    num_classes: int | None,
-    max_samples: int,
-    max_views: int,
-    min_pixels: int | None,
-) -> int:
-    positive_int("max_samples", max_samples)
-    positive_int("max_views", max_views)
-    if min_pixels is not None:
-        positive_int("min_pixels", min_pixels)
-    if num_classes is not None:
-        positive_int("num_classes", num_classes)
+def _selection(labels: Tensor, predictions: Tensor, selection: Selection) -> Selection:
+    selection.check()
+    num_classes = selection.num_classes
     logits = predictions.dtype.is_floating_point
     _pixels(labels, 1 + logits, predictions)
     if not logits:
-        return DEFAULT_NUM_CLASSES if num_classes is None else num_classes
+        return selection._replace(num_classes=DEFAULT_NUM_CLASSES if num_classes is None else num_classes)
     channels = predictions.shape[1]
     if channels == 0 or (num_classes is not None and channels != num_classes):
         wanted = "at least one" if num_classes is None else f"{num_classes} (num_classes)"
         raise ValueError(f"predictions: got logits of {channels} classes, want {wanted}")
-    return channels
+    return selection._replace(num_classes=channels)
 
 
 def check_memory_rows(embeddings: object, labels: object, num_classes: int, pixels_per_image: int) -> None:
@@ -153,17 +160,9 @@ def check_memory_rows(embeddings: object, labels: object, num_classes: int, pixe
     _pixels(labels, 2, embeddings)
 
 
-def check_contrast(
-    embeddings: object,
-    labels: object,
-    predictions: object,
-    num_classes: int | None,
-    max_samples: int,
-    max_views: int,
-    min_pixels: int | None,
-) -> int:
-    """Checks maps [B, D, *S], [B, *S'] and [B, (K,) *S] of the same images, and how anchors are selected; returns the
-    number of classes."""
+def check_contrast(embeddings: object, labels: object, predictions: object, selection: Selection) -> Selection:
+    """Checks maps [B, D, *S], [B, *S'] and [B, (K,) *S] of the same images, and how anchors are selected; returns that
+    with the number of classes."""
     ranks = {"embeddings": _embeddings(embeddings), "labels": _labels(labels), "predictions": _predictions(predictions)}
     assert isinstance(embeddings, Tensor)
     assert isinstance(labels, Tensor)
@@ -176,7 +175,7 @@ def check_contrast(
     if predictions.shape[-ranks["predictions"] :] != embeddings.shape[2:]:
         wanted = ", ".join(map(str, embeddings.shape[2:]))
         raise ValueError(f"predictions: got shape {tuple(predictions.shape)}, want [..., {wanted}] as in embeddings")
-    return _selection(labels, predictions, num_classes, max_samples, max_views, min_pixels)
+    return _selection(labels, predictions, selection)
 
 
 def folded(x: Tensor, lead: int) -> Tensor:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from fastpixcon.functional.anchors import select_with_segments
+from fastpixcon.ops.maps import Selection
 from fastpixcon.training.config import Config, Contrast
 from fastpixcon.training.data import IGNORE, Split
 from fastpixcon.training.data.loading import EpochOrder, Key, LabelCrops
@@ -201,9 +202,8 @@ class Drawn:
         segments, left_out, anchors = np.zeros((3, self.classes), np.int64)
         for seed, call in enumerate(self.calls):
             labels = torch.from_numpy(np.stack([crop.maps[rule.pool] for crop in call]))  # [b, h, w]
-            chosen, counted = select_with_segments(
-                labels, labels, self.classes, rule.max_samples, rule.max_views, rule.min_pixels, IGNORE, seed, "auto"
-            )
+            selection = Selection(self.classes, rule.max_samples, rule.max_views, rule.min_pixels, IGNORE)
+            chosen, counted = select_with_segments(labels, labels, selection, seed, "auto")
             segments += counted[0].numpy()
             left_out += counted[1].numpy()
             anchors += np.bincount(chosen.label.numpy() + 1, minlength=self.classes + 1)[1:]
