@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import compiled_choice
 import hypothesis
+import interpreted
 import pytest
 import torch
 from tested_backends import TESTED_BACKENDS, Backend
@@ -17,6 +18,8 @@ hypothesis.settings.register_profile(
     "fastpixcon", deadline=None, derandomize=True, print_blob=True, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("fastpixcon")
+if define.INTERPRETING and ("triton", "info_nce") in define.OVERLOADS:
+    interpreted.spare_work()
 
 
 # Where Triton interprets, which takes a second a call: of what is hard for every backend alike, and of the Cases, whose
