@@ -97,19 +97,20 @@ def record(architecture: int, operator: str, *arguments: Any) -> list[Launch]:
 @dataclass(frozen=True)
 class Compiled:
     launch: Launch
-    listing: str  # SASS, as cuobjdump prints it
+    ptx: str
+    cubin: bytes
     shared: int  # bytes a block asks for; the driver keeps another KiB
     registers: int
     stack: int  # bytes a thread: what did not fit the registers
 
     @functools.cached_property
     def code(self) -> list[sass.Instruction]:
-        return sass.parse(self.listing)
+        return sass.parse(_tool("cuobjdump", self.cubin, "-sass"))  # half a second, however short
 
     @functools.cached_property
     def spills(self) -> int:
         """Instructions that move registers to and from memory."""
-        return sum(x.pipe == "local" for x in self.code)
+        return sum(x.pipe == "local" for x in self.code) if self.stack else 0
 
 
 def _tool(name: str, cubin: bytes, *arguments: str) -> str:
@@ -129,6 +130,7 @@ def tool_version(name: str) -> str:
 def compile_launch(launch: Launch) -> Compiled:
     special = aot_compile.specialize(launch.kernel, launch.arguments, launch.options, launch.architecture)
     kernel = aot_compile.compile_launch(special, cubin=True)
-    listing = _tool("cuobjdump", kernel.asm["cubin"], "-res-usage", "-sass")
-    registers, stack = (int(re.search(rf"{word}:(\d+)", listing)[1]) for word in ("REG", "STACK"))
-    return Compiled(launch, listing, kernel.metadata.shared, registers, stack)
+    cubin = kernel.asm["cubin"]
+    usage = _tool("cuobjdump", cubin, "-res-usage")
+    registers, stack, local = (int(re.search(rf"{word}:(\d+)", usage)[1]) for word in ("REG", "STACK", "LOCAL"))
+    return Compiled(launch, kernel.asm["ptx"], cubin, kernel.metadata.shared, registers, stack + local)

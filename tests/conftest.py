@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import compiled_choice
 import hypothesis
+import interpreted
 import pytest
 import torch
 from tested_backends import TESTED_BACKENDS, Backend
@@ -17,6 +18,8 @@ hypothesis.settings.register_profile(
     "fastpixcon", deadline=None, derandomize=True, print_blob=True, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("fastpixcon")
+if define.INTERPRETING and ("triton", "info_nce") in define.OVERLOADS:
+    interpreted.spare_work()
 
 
 # Where Triton interprets, which takes a second a call: of what is hard for every backend alike, and of the Cases, whose
@@ -132,10 +135,10 @@ def complete_backend(backend: Backend) -> Backend:
 @pytest.fixture(autouse=True)
 def poisoned_memory() -> Iterator[None]:
     """torch.empty, and at::empty in C++, give NaN and the largest integers."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch._C._set_deterministic_algorithms(True, warn_only=True)  # torch's own function imports inductor, for seconds
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
-    torch.use_deterministic_algorithms(False)
+    torch._C._set_deterministic_algorithms(False)
 
 
 @pytest.fixture(autouse=True)

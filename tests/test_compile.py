@@ -150,7 +150,7 @@ def test_one_graph_for_all_sizes(backend: Backend) -> None:
 
     step = torch.compile(loss, fullgraph=True, dynamic=True, backend=counter)
     graphs = 0
-    for sizes in ((2, 9, 10), (3, 11, 14), (4, 21, 6)):
+    for sizes in ((2, 9, 10), (3, 11, 14), (4, 21, 6))[: 2 if define.INTERPRETING else 3]:
         maps = images(backend.device, *sizes)
         for x, y in zip(with_gradients(step, *maps), with_gradients(loss, *maps), strict=True):
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-7)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import fastpixcon as fpc
 from fastpixcon import contrast
+from fastpixcon.ops import define
 from fastpixcon.ops.mining_thresholds import KINDS
 from fastpixcon.reference.contrast_sums import bank_pairs, batch_pairs
 from fastpixcon.testing import assert_as_accurate
@@ -101,7 +102,7 @@ def with_thresholds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Tens
     return use
 
 
-@hypothesis.settings(max_examples=60)
+@hypothesis.settings(max_examples=20 if define.INTERPRETING else 60)
 @hypothesis.given(p=problems())
 def test_every_combination_is_as_accurate_as_the_reference(
     p: dict[str, Any], complete_backend: Backend, with_thresholds: Callable[..., None]

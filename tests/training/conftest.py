@@ -22,6 +22,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def figures_are_drawn() -> None:
+    """At the end of a training; a test asks for it."""
+
+
+@pytest.fixture(autouse=True)
+def no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than the training."""
+    from fastpixcon.training import job
+
+    if "figures_are_drawn" not in request.fixturenames:
+        monkeypatch.setattr(job, "_draw", lambda *_: ([], []))
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that nobody interrupted."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import python, tiny_arguments
+from forked import forked
+from tiny_run import tiny_arguments
 
 from fastpixcon import cli
 from fastpixcon.training import TrainingError, checkpoint, job, rundir, seeds, zoo
@@ -233,7 +234,7 @@ writing.write(path, lambda file: torch.save({"number": 2, "x": torch.arange(100_
 
 def test_a_save_that_is_killed_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
-    done = python(KILLED, str(file))
+    done = forked(KILLED, str(file))
     assert done.returncode == -signal.SIGKILL, done.stderr
     (half,) = tmp_path.glob(".fastpixcon-*")
     assert half.stat().st_size > 0
@@ -262,7 +263,7 @@ except TrainingError as error:
 def test_a_file_that_grows_too_large_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     """The system's own error, through torch.save, which raises another."""
     file = tmp_path / "checkpoint.pt"
-    done = python(FULL, str(file))
+    done = forked(FULL, str(file))
     assert done.stdout == f"{file}: can't be written: File too large; what was there before is whole\n", done.stderr
     assert checkpoint.load(file)["number"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]

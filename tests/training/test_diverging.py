@@ -13,16 +13,10 @@ from test_run import checkpoint_of
 from tiny_run import tiny_arguments
 
 from fastpixcon import cli
-from fastpixcon.training import engine, job, report, rundir
+from fastpixcon.training import engine, report, rundir
 from fastpixcon.training.data import IGNORE
 from fastpixcon.training.evaluation import evaluate
 from fastpixcon.training.history import Diverged, History
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than the training."""
-    monkeypatch.setattr(job, "_draw", lambda *_: ([], []))
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, arm: str, iteration: int) -> None:

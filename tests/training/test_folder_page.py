@@ -26,6 +26,7 @@ def blocks(kind: str) -> list[str]:
     return found
 
 
+@pytest.mark.usefixtures("figures_are_drawn")
 def test_the_commands_run_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

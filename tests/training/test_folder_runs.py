@@ -14,7 +14,7 @@ from PIL import Image
 
 from fastpixcon import cli
 from fastpixcon.training import config as configs
-from fastpixcon.training import job, own_folder
+from fastpixcon.training import own_folder
 from fastpixcon.training.description import Folder, Pairs
 from fastpixcon.training.trained import content, load_trained
 
@@ -145,7 +145,6 @@ def test_eval_reads_the_labels_of_its_split_alone(run: Path, tmp_path: Path, cap
 def test_a_run_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(run, tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")
-    monkeypatch.setattr(job, "_draw", lambda *_: ([], []))
     more = ["--resume", "--data", "My photos", "--set", "schedule.iterations=4"]
     assert cli.main(["train", *more]) == 0
     changes = json.loads((tmp_path / "own" / "runs" / "My-photos" / "changes.json").read_text())
@@ -158,9 +157,8 @@ def test_a_run_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert "data.folder" not in capsys.readouterr().err  # what the run has found is what the config leaves open
 
 
-def test_raw_ids_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raw_ids_come_back(tmp_path: Path) -> None:
     """16 bits, where an id needs them; keys of a config instead of a description."""
-    monkeypatch.setattr(job, "_draw", lambda *_: ([], []))
     pictures(tmp_path / "data", 4, np.array([7, 300, 7, 65535], np.uint16))
     (tmp_path / "mine.toml").write_text(
         'extends = "folder"\nname = "mine"\narms = ["ce"]\n[data.folder]\nval_share = 0.5\n'

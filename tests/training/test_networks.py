@@ -16,7 +16,7 @@ from tiny_run import TINY, tiny_arguments
 from torch import nn
 
 from fastpixcon import cli
-from fastpixcon.training import TrainingError, config, figures, job, rehearsal
+from fastpixcon.training import TrainingError, config, job, rehearsal
 from fastpixcon.training.models import build_model, smp
 from fastpixcon.training.models.reached import freeze_unreached
 from fastpixcon.training.models.synchronised import synchronise_norms
@@ -238,7 +238,6 @@ def test_from_training_to_pictures(
 ) -> None:
     """Trained, resumed, evaluated, exported, drawn; a file of it alone makes the network again, and nothing is asked of
     the internet."""
-    monkeypatch.setattr(figures, "draw_all", lambda *_: ([], []))  # has its own tests
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection"))
     if name.startswith("vit"):
         smaller(**TINY_VIT)

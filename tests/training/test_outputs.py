@@ -5,20 +5,23 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked import forked
 from PIL import Image
-from tiny_run import python, tiny_arguments
+from tiny_run import NO_FIGURES, tiny_arguments
 
 from fastpixcon import cli
 from fastpixcon.training import checkpoint, figures
 from fastpixcon.training.figures import embeddings
 
 COMMAND = [sys.executable, "-m", "fastpixcon"]
+COMMAND_FORKED = "from fastpixcon.cli import command; command()"
 
 
 def command(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -184,7 +187,8 @@ def test_a_model_twice_is_refused(model: str, capsys: pytest.CaptureFixture[str]
 )
 def test_a_full_standard_output_is_a_line(arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
-        done = command(*arguments, stdout=full)
+        run = command if arguments == ("config",) else partial(forked, COMMAND_FORKED)
+        done = run(*arguments, stdout=full)
     assert done.returncode == 2
     assert done.stderr == "fastpixcon: standard output can't be written: No space left on device\n"
 
@@ -215,10 +219,8 @@ def test_training_whose_output_is_full_leaves_a_checkpoint(tmp_path: Path) -> No
         "progress.console.say = full\n"
         "cli.command()"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", code, *tiny_arguments(run, "arms=['ce']")]
     with log.open("w") as file:
-        done = subprocess.run(arguments, stdout=file, stderr=subprocess.PIPE, text=True, env=environment, timeout=300)
+        done = forked(code, *tiny_arguments(run, "arms=['ce']"), stdout=file)
     assert done.returncode == 2
     assert done.stderr == "fastpixcon: standard output can't be written: No space left on device\n"
     assert checkpoint.load(run / "ce" / "checkpoint.pt")["done"] == 5  # the evaluation's line was lost
@@ -235,6 +237,7 @@ def test_names_that_are_no_text_are_printed(model: str, tmp_path: Path) -> None:
 # ---- pictures that can't be drawn
 
 
+@pytest.mark.usefixtures("figures_are_drawn")
 def test_a_picture_that_can_not_be_drawn_is_a_line_after_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +258,7 @@ def test_a_picture_that_can_not_be_drawn_is_a_line_after_the_table(
     assert drawn == {"curves.png", "predictions.png", "similarity.png", "confusion.png"}
 
 
+@pytest.mark.usefixtures("figures_are_drawn")
 def test_pictures_that_can_not_be_drawn_at_all_are_a_line(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,11 +358,7 @@ def test_a_log_has_a_line_every_so_often(tmp_path: Path) -> None:
         ["tsne", str(run / "ce"), "--out", str(tmp_path / "x.png")],
         ["predict", str(run / "ce"), str(picture(tmp_path / "a.png")), "--out", str(tmp_path)],
     ]
-    os.environ["FORCE_COLOR"] = "1"
-    try:
-        done = python(code, json.dumps(verbs))
-    finally:
-        del os.environ["FORCE_COLOR"]
+    done = forked(NO_FIGURES + code, json.dumps(verbs), FORCE_COLOR="1", COLUMNS="200")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" iterations (") == 8
     for line in (

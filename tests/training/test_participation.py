@@ -12,17 +12,11 @@ from tiny_run import tiny_arguments
 
 import fastpixcon as fpc
 from fastpixcon import cli
-from fastpixcon.training import config, job
+from fastpixcon.training import config
 from fastpixcon.training.participation import NUMBERS, OF_CLASSES, Participation, means
 from fastpixcon.training.processes import Processes
 
 CLASSES = ("road", "tree", "sign", "nowhere")
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than the training."""
-    monkeypatch.setattr(job, "_draw", lambda *_: ([], []))
 
 
 def last(anchors: list[int], segments: list[int], left_out: list[int], without_positive: int = 0) -> fpc.LastCall:

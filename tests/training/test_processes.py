@@ -1,22 +1,23 @@
-"""Two processes that torchrun starts train as one does on the same batch."""
+"""Two processes, as torchrun starts them, train as one does on the same batch."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import python, tiny_arguments
+from distributed_checks import free_port
+from forked import Forked, forked
+from tiny_run import NO_FIGURES, tiny_arguments
 
 from fastpixcon.training.checkpoint import seed_all
 from fastpixcon.training.config import parse
 from fastpixcon.training.models import build_model
 
 # Which pixels are anchors depends on how many images a process has: here the same ones are taken of every image.
-SAME_ANCHORS = """
+SAME_ANCHORS = f"""{NO_FIGURES}
 import sys
 import torch
 from fastpixcon import cli, functional
@@ -60,17 +61,23 @@ SETTINGS = ("schedule.optimizer='sgd'", "schedule.learning_rate=0.01", "schedule
 
 
 def torchrun_command(code: Path, processes: int, *arguments: str) -> list[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    return [*command, "--master-addr=127.0.0.1", f"--master-port={port}", str(code), *arguments]
+    return [*command, "--master-addr=127.0.0.1", f"--master-port={free_port()}", str(code), *arguments]
 
 
 def torchrun(code: Path, processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = torchrun_command(code, processes, *arguments)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def two_processes(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """With the environment that torchrun makes, and without torchrun, which imports for ten seconds a process."""
+    everywhere = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "COLUMNS": "200"}
+    processes = [Forked(code, *arguments, RANK=rank, LOCAL_RANK=rank, **everywhere) for rank in "01"]
+    told = [process.communicate() for process in processes]
+    status = max(abs(process.returncode or 0) for process in processes)
+    return subprocess.CompletedProcess(arguments, status, *("".join(text) for text in zip(*told, strict=True)))
 
 
 def flat(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -80,13 +87,12 @@ def flat(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> torch.Tensor
 
 @pytest.mark.parametrize("arm", ["ce+contrast", "ce+contrast+memory"])
 def test_two_processes_train_as_one(arm: str, tmp_path: Path) -> None:
-    code = tmp_path / "main.py"
-    code.write_text(NO_DROPOUT + SAME_ANCHORS)
+    code = NO_DROPOUT + SAME_ANCHORS
     memory = ("memory.pixel_size=16", "memory.region_size=64", "memory.pixels_per_image=1")
     values = (*SETTINGS, *memory, f'arms=["{arm}"]')
-    one = python(code.read_text(), *tiny_arguments(tmp_path / "one", *values))
+    one = forked(code, *tiny_arguments(tmp_path / "one", *values))
     assert one.returncode == 0, one.stderr
-    two = torchrun(code, 2, *tiny_arguments(tmp_path / "two", *values))
+    two = two_processes(code, *tiny_arguments(tmp_path / "two", *values))
     assert two.returncode == 0, two.stderr
     histories = [json.loads((tmp_path / n / "results.json").read_text())["arms"][arm] for n in ("one", "two")]
     torch.testing.assert_close(*(torch.tensor(h["cross_entropy"]) for h in histories), rtol=2e-4, atol=0)
@@ -105,26 +111,23 @@ def test_two_processes_train_as_one(arm: str, tmp_path: Path) -> None:
 def test_two_processes_stop_and_go_on(tmp_path: Path) -> None:
     """SIGINT in one of them; resumed by two, it ends as if nobody had interrupted; by one it is refused."""
     whole, out = tmp_path / "whole", tmp_path / "run"
-    code, interrupted = tmp_path / "main.py", tmp_path / "interrupted.py"
-    code.write_text(SAME_ANCHORS)
+    interrupted = tmp_path / "interrupted.py"
     interrupted.write_text(INTERRUPTED)
     values = (*SETTINGS, 'arms=["ce+contrast"]')
-    first = torchrun(code, 2, *tiny_arguments(whole, *values))
+    first = two_processes(SAME_ANCHORS, *tiny_arguments(whole, *values))
     assert first.returncode == 0, first.stderr
     stopped = torchrun(interrupted, 2, *tiny_arguments(out, *values))
     assert "--resume --out" in stopped.stdout, stopped.stderr
-    alone = python(SAME_ANCHORS, "train", "--resume", "--out", str(out))
+    alone = forked(SAME_ANCHORS, "train", "--resume", "--out", str(out))
     assert alone.returncode == 2
     assert "written by 2 processes" in alone.stderr
-    resumed = torchrun(code, 2, "train", "--resume", "--out", str(out))
+    resumed = two_processes(SAME_ANCHORS, "train", "--resume", "--out", str(out))
     assert resumed.returncode == 0, resumed.stderr
     states = [torch.load(folder / "ce+contrast" / "checkpoint.pt", weights_only=True) for folder in (whole, out)]
     assert all(torch.equal(states[1]["model"][key], value) for key, value in states[0]["model"].items())
 
 
 def test_a_batch_that_processes_can_not_share_is_refused(tmp_path: Path) -> None:
-    code = tmp_path / "main.py"
-    code.write_text(SAME_ANCHORS)
-    found = torchrun(code, 2, *tiny_arguments(tmp_path / "run", "schedule.batch=5"))
+    found = two_processes(SAME_ANCHORS, *tiny_arguments(tmp_path / "run", "schedule.batch=5"))
     assert found.returncode != 0
     assert "schedule.batch: got 5, want a multiple of 2, 2 processes" in found.stderr

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from forked import forked
 from test_run import ARMS, INTERRUPTED, assert_same, checkpoint_of
-from tiny_run import python, tiny_arguments
+from tiny_run import tiny_arguments
 
 from fastpixcon import cli
 from fastpixcon.training import TrainingError, config, job, resuming, rundir
@@ -24,12 +25,6 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     """A finished run that can be changed."""
     shutil.copytree(finished_run, tmp_path / "run")
     return tmp_path / "run"
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than the training."""
-    monkeypatch.setattr(job, "_draw", lambda *_: ([], []))
 
 
 def resume(run: Path, *values: str) -> int:
@@ -112,7 +107,7 @@ def test_longer_is_longer_for_all_arms_at_the_same_rates(tmp_path: Path, capsys:
     """One arm is finished, the other is not: both then do what a run with these rates does from the start."""
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert cli.main(tiny_arguments(whole, "schedule.epochs=3", "schedule.earlier=[[8, 8]]")) == 0
-    stopped = python(INTERRUPTED, "ce+contrast", "5", *tiny_arguments(out))
+    stopped = forked(INTERRUPTED, "ce+contrast", "5", *tiny_arguments(out))
     assert stopped.returncode == 130, stopped.stderr
     capsys.readouterr()
     assert resume(out, "schedule.epochs=3") == 0

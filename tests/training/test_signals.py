@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from PIL import Image
 from test_processes import SETTINGS, torchrun_command
 from tiny_run import tiny_arguments
@@ -29,6 +30,8 @@ from fastpixcon.training.engine import Arm
 from fastpixcon.training.figures import own_images
 
 place, seconds, here = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+if place != "figures":  # they take longer than the training
+    job._draw = lambda *_: ([], [])
 
 def wait(*_):
     if not here.exists():
@@ -64,8 +67,13 @@ command()
 """
 
 
-def started(code: str, *arguments: str, ignoring: int | None = None) -> "subprocess.Popen[str]":
-    """In a group of its own, as a shell starts it."""
+Process = Forked | subprocess.Popen[str]
+
+
+def started(code: str, *arguments: str, fresh: bool, ignoring: int | None = None) -> Process:
+    """In a group of its own, as a shell starts it; a fresh interpreter, or a fork."""
+    if not fresh:
+        return Forked(code, *arguments, own_group=True, ignored=ignoring)
 
     def ignore() -> None:
         if ignoring is not None:
@@ -77,7 +85,7 @@ def started(code: str, *arguments: str, ignoring: int | None = None) -> "subproc
     )  # fmt: skip
 
 
-def wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
+def wait_for(file: Path, process: Process) -> None:
     end = time.monotonic() + 200
     while not file.exists():
         assert process.poll() is None, process.communicate()
@@ -86,12 +94,12 @@ def wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
 
 
 def at(
-    place: str, seconds: float, folder: Path, signals: Callable[[int], object], *arguments: str,
+    place: str, seconds: float, folder: Path, signals: Callable[[int], object], *arguments: str, fresh: bool = False,
     ignoring: int | None = None,
 ) -> "subprocess.CompletedProcess[str]":  # fmt: skip
     """Run the command; ``signals`` gets the number of its process group when it has come to ``place``."""
     here = folder / "here"
-    process = started(WAITS, place, str(seconds), str(here), *arguments, ignoring=ignoring)
+    process = started(WAITS, place, str(seconds), str(here), *arguments, fresh=fresh, ignoring=ignoring)
     wait_for(here, process)
     signals(process.pid)
     out, error = process.communicate(timeout=200)
@@ -115,7 +123,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_so(number: int, tmp_path: Path) -
         os.killpg(group, number)
 
     arguments = tiny_arguments(run, "data.workers=2", 'arms=["ce"]')
-    done = at("step", 0.6, tmp_path, twice, *arguments)
+    done = at("step", 0.6, tmp_path, twice, *arguments, fresh=number == signal.SIGINT)
     assert done.returncode == status(number), done.stderr
     assert f"--resume --out {run}" in done.stdout
     assert f"{signal.Signals(number).name}: stopping after this iteration" in done.stderr
@@ -162,7 +170,8 @@ def test_what_was_ignored_stays_ignored(number: int, tmp_path: Path) -> None:
     """SIGHUP under nohup, SIGINT in the background of a script."""
     run = tmp_path / "run"
     arguments = tiny_arguments(run, 'arms=["ce"]', "schedule.iterations=2", "data.workers=1")
-    done = at("step", 0.6, tmp_path, lambda group: os.killpg(group, number), *arguments, ignoring=number)
+    fresh = number == signal.SIGINT  # which an interpreter begins with a handler of
+    done = at("step", 0.6, tmp_path, lambda group: os.killpg(group, number), *arguments, fresh=fresh, ignoring=number)
     assert done.returncode == 0, done.stderr
     assert checkpoint.load(run / "ce" / "checkpoint.pt")["done"] == 2
     assert "stopping" not in done.stderr

@@ -1,4 +1,4 @@
-"""A run of a few seconds, and a fresh interpreter to run it in."""
+"""A run of a few seconds, and a fresh interpreter to run it in; ``forked.forked`` has one that has imported."""
 
 import os
 import subprocess
@@ -23,6 +23,10 @@ TINY = [
     "figures.predictions=2",
     "figures.tsne_pixels=10",
 ]  # 4 iterations an epoch
+
+
+# Before code for another process: figures take longer than the training.
+NO_FIGURES = "from fastpixcon.training import job\njob._draw = lambda *_: ([], [])\n"
 
 
 def tiny_arguments(out: Path, *more: str) -> list[str]:
