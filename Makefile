@@ -59,7 +59,7 @@ test: set-up-test
 	$(if $(ARGS),,FASTPIXCON_TEST_PTX=1 FASTPIXCON_REQUIRE=$(EXECUTED) $(PYTEST) tests/test_conformance.py tests/test_conformance_contrast.py -k ptx)
 
 gpu-check: set-up-test
-	$(BIN)/python bench/gpu_check.py $(ARGS)
+	$(BIN)/python bench/on_gpu/gpu_check.py $(ARGS)
 
 # Python is not instrumented: its process loads the sanitizer first, and libstdc++ with it, whose exceptions it wraps.
 # What Python never frees is no leak of ours (make soak looks for those). PYTHONPATH comes before the editable installation.
@@ -86,7 +86,7 @@ sanitize-threads: .venv/dev
 	setarch -R ../$(BIN)/python -m fuzz $(ARGS)
 
 soak: set-up
-	$(BIN)/python bench/soak.py $(ARGS)
+	$(BIN)/python bench/suite/soak.py $(ARGS)
 
 # Needs neither the extension nor a GPU.
 docs: .venv/dev

@@ -101,5 +101,5 @@ def test_machine_code(architecture: int, problem: aot_problems.Problem) -> None:
 
 
 def test_the_table_in_docs_is_of_what_is_launched() -> None:
-    """python bench/triton_table.py > docs/triton-kernels.md"""
+    """python bench/machine_code/triton_table.py > docs/triton-kernels.md"""
     assert triton_table.stale(triton_table.DOCUMENT.read_text()) == []

@@ -21,6 +21,7 @@ import truth
 import workers
 import workloads
 import wrong_peers
+from cells import entries
 from workloads import Cell
 
 from fastpixcon.training import TrainingError
@@ -88,7 +89,7 @@ def test_the_schema(measured: tuple[dict[str, Any], Path]) -> None:
 def test_the_report_has_every_cell_and_reason(measured: tuple[dict[str, Any], Path]) -> None:
     results, out = measured
     text = (out / "README.md").read_text()
-    for cell, entry in report.entries(results):
+    for cell, entry in entries(results):
         section = re.search(rf"## {cell.workload}: .*?(?=\n## )", text, re.DOTALL)
         assert section is not None
         row = f"| {' | '.join(report.problem(cell))} |"
@@ -284,7 +285,7 @@ def test_nothing_is_said_of_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     nvcc = tmp_path / "bin" / "nvcc"
     nvcc.parent.mkdir()
     nvcc.touch(mode=0o755)
-    path = os.pathsep.join([str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT / "bench" / "suite"), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
     said = []
     for first in ("torch", "peers"):

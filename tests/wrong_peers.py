@@ -1,4 +1,4 @@
-"""Peers as they must not be: for tests of the suite, in the place of bench/peers.py."""
+"""Peers as they must not be: for tests of the suite, in the place of bench/suite/peers.py."""
 
 import os
 import time

@@ -36,7 +36,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    folder = Path(fastpixcon.__file__).resolve().parents[1] / "bench"
+    folder = Path(fastpixcon.__file__).resolve().parents[1] / "bench" / "suite"
     suite = folder / "suite.py"
     if not suite.exists():
         raise TrainingError(f"bench: no {suite}; the benchmarks are in the repository: clone it, pip install -e .")

@@ -242,7 +242,7 @@ def test_every_file_is_written_by_one_function() -> None:
     ]
 
 
-BENCH = ("suite", "report", "plots", "gpu_steps")  # the others print
+BENCH = ("suite/suite", "suite/report", "suite/plots", "on_gpu/gpu_steps")  # the others print
 MODES = {repr(mode + more) for mode in "wax" for more in ("", "b", "+", "b+")}
 
 

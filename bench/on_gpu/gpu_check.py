@@ -1,6 +1,6 @@
 """Everything that only a GPU can show, in under ten minutes, and one Markdown report of it.
 
-    python bench/gpu_check.py [--minutes 9.5] [--report runs/gpu-check.md] [--only tests synchronisation]
+    python bench/on_gpu/gpu_check.py [--minutes 9.5] [--report runs/gpu-check.md] [--only tests synchronisation]
 
 The test suite with its GPU, compute-sanitizer, synchronisations, CUDA graphs, torch.compile, accuracy at large N, then
 times against eager PyTorch. A step that fails or hangs stops none of the later ones; the report is written anew after
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "suite"))
 import gpu_checks
 import gpu_steps
 import torch
@@ -28,7 +29,7 @@ from gpu_steps import Result, Step
 
 from fastpixcon.ops import extension
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TITLE = "# fastpixcon on "  # how a report begins
 NOT_INHERITED = ("FASTPIXCON_AUTOTUNE", "FASTPIXCON_BACKEND", "TRITON_INTERPRET")  # they would change what is checked
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck")

@@ -1,6 +1,6 @@
 """The CUDA kernels of info_nce: what the emulator counts in them, and how fast they are *predicted* to be, as Markdown.
 
-    python bench/cuda_model.py > docs/cuda-kernels.md
+    python bench/machine_code/cuda_model.py > docs/cuda-kernels.md
 
 Instructions, bank conflicts and sectors are those that executing the PTX of sm_80 showed. Time is predicted by
 ``gpu_model.py`` from the machine code of each architecture, compiled once with nothing but the way through a tile that
@@ -186,7 +186,7 @@ def document(architectures: list[int], widths: list[int]) -> str:
     parts = [
         "# The CUDA kernels of info_nce",
         "",
-        "Written by `python bench/cuda_model.py` without a GPU.",
+        "Written by `python bench/machine_code/cuda_model.py` without a GPU.",
         "",
         "## Counted by executing them",
         "",
@@ -198,7 +198,7 @@ def document(architectures: list[int], widths: list[int]) -> str:
         "",
         "## Time, predicted",
         "",
-        "**No time or fraction here was measured: they are predicted** by `bench/gpu_model.py` from the machine code",
+        "**No time or fraction here was measured: they are predicted** by `gpu_model.py` from the machine code",
         "of the loops and published rates. Each is a range: from products and the rest taking turns in a block, to all",
         "units of a multiprocessor overlapping. Not for sm_90 and sm_100, whose tensor cores mma.sync does not reach.",
         "",

@@ -15,7 +15,8 @@ from typing import Any
 
 import workers
 
-BENCH = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 PACKAGES = (
     "torch", "numpy", "pytorch-metric-learning", "lightly", "info-nce-pytorch", "pykeops", "cut-cross-entropy",
     "liger-kernel", "siglip-kernel",
@@ -36,7 +37,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         measured = worker.ask(300)
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _output("git", "-C", str(BENCH), "describe", "--always", "--dirty", "--abbrev=12"),
+        "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"),
         "fastpixcon": fastpixcon.__version__,
         "build": dict(extension.build),
         "python": platform.python_version(),
@@ -74,7 +75,7 @@ def _registers() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         program = f"{folder}/cpu_peak"
         try:
-            subprocess.run(["c++", "-O2", str(BENCH / "cpu_peak.cpp"), "-o", program], check=True, capture_output=True)
+            subprocess.run(["c++", "-O2", str(HERE / "cpu_peak.cpp"), "-o", program], check=True, capture_output=True)
             text = subprocess.run([program], check=True, capture_output=True, text=True).stdout
         except (OSError, subprocess.CalledProcessError):
             return {}

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-BENCH = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent
 OK, MEMORY, TIME, WRONG, FAILED = "ok", "out of memory", "over the time limit", "wrong result", "failed"
 ABSENT, NO_FORMULA = "not here", "can't express it"
 SET_UP = 120.0  # seconds to import and to make a problem
@@ -49,8 +49,8 @@ PRELOADED = ["torch", "fastpixcon", "workloads", "rivals", "measure", "truth", "
 
 def _context() -> multiprocessing.context.ForkServerContext:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(BENCH) not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(BENCH), *filter(None, paths)])  # the server imports by it
+    if str(HERE) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, paths)])  # the server imports by it
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of processes beside
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

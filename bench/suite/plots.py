@@ -7,8 +7,8 @@ from typing import Any
 import laws
 import matplotlib
 import peers
-import report
 import workers
+from cells import entries
 from workloads import WORKLOADS
 
 from fastpixcon.training import writing
@@ -50,7 +50,7 @@ def _against_n(results: dict[str, Any], of: str, path: Path) -> str | None:
     """A panel a workload and dtype that has two sizes."""
     threads = laws.most_threads(results)
     bases = {}
-    for cell, _ in report.entries(results):
+    for cell, _ in entries(results):
         if cell.threads == threads and cell.workload not in ("step", "select"):
             bases.setdefault(cell.series, cell)
     panels = []
@@ -77,7 +77,7 @@ def _against_n(results: dict[str, Any], of: str, path: Path) -> str | None:
 
 
 def sizes(results: dict[str, Any], base: Any, axis: str) -> set[int]:
-    cells = [cell for cell, _ in report.entries(results) if cell.series == base.series]
+    cells = [cell for cell, _ in entries(results) if cell.series == base.series]
     return {getattr(cell, axis) for cell in cells}
 
 
@@ -99,7 +99,7 @@ def _ratios(results: dict[str, Any], path: Path) -> str | None:
     groups = []
     for workload in WORKLOADS:
         best: tuple[int, int, Any, dict[str, float]] | None = None
-        for cell, entry in report.entries(results, workload):
+        for cell, entry in entries(results, workload):
             done = {n: a["median"] for n, a in entry["peers"].items() if a["status"] == workers.OK}
             ours = done.pop(peers.OURS, None)
             if ours is None or not done or cell.dtype != "float32":

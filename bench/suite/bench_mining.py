@@ -1,9 +1,9 @@
 """What mining costs: contrast with a memory bank, mined or not, forward and backward, time and memory, in one run.
 
-    python bench/bench_mining.py                      # 1,024 anchors, 19 classes x 10,000 rows, D = 256
-    python bench/bench_mining.py --dtypes float32 --repeat 5
-    python bench/bench_mining.py --memory             # peak memory instead of time
-    python bench/bench_mining.py --processor-time     # where others work too: one thread, seconds it ran itself
+    fastpixcon bench mining                      # 1,024 anchors, 19 classes x 10,000 rows, D = 256
+    fastpixcon bench mining --dtypes float32 --repeat 5
+    fastpixcon bench mining --memory             # peak memory instead of time
+    fastpixcon bench mining --processor-time     # where others work too: one thread, seconds it ran itself
 
 Without mining, and against others, it is a workload of the suite: fastpixcon bench --workloads bank.
 """

@@ -1,7 +1,7 @@
 """Contrast across ranks against one process with all anchors, forward and backward, the same total work, in one run.
 
-    python bench/bench_ranks.py                      # 2 ranks of one thread against one process of two, 8,192 anchors
-    python bench/bench_ranks.py --ranks 4 --anchors 16384 --dtype bfloat16
+    fastpixcon bench ranks                      # 2 ranks of one thread against one process of two, 8,192 anchors
+    fastpixcon bench ranks --ranks 4 --anchors 16384 --dtype bfloat16
 
 The ranks are processes on this machine, of Gloo. One process and each mode take turns; ratios are medians over rounds.
 """

@@ -8,6 +8,7 @@ import machine
 import peers
 import workers
 import workloads
+from cells import Entry, entries
 from workloads import Cell
 
 from fastpixcon.training import writing
@@ -19,7 +20,6 @@ OWN_FAILURES = (workers.WRONG, workers.FAILED)
 FASTEST_FROM, SMALLEST_FROM = 1024, 4096  # anchors from which no peer may be faster, or use less memory
 SHORT = {workers.MEMORY: "memory", workers.TIME: "time", workers.WRONG: "wrong", workers.FAILED: "failed"}
 LEFT_OUT = (workers.ABSENT, workers.NO_FORMULA)
-Entry = dict[str, Any]
 
 
 def duration(seconds: float) -> str:
@@ -35,15 +35,6 @@ def size(count: float) -> str:
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def entries(results: dict[str, Any], workload: str | None = None) -> list[tuple[Cell, Entry]]:
-    """By workload, dtype, and size."""
-    found = [(Cell(**entry["cell"]), entry) for entry in results["cells"].values()]
-    order = list(workloads.WORKLOADS)
-    dtypes = ["float32", "bfloat16", "float16"]
-    found.sort(key=lambda x: (order.index(x[0].workload), dtypes.index(x[0].dtype), x[0].series, x[0].pairs, x[0].m))
-    return [x for x in found if workload in (None, x[0].workload)]
 
 
 def problem(cell: Cell) -> list[str]:

@@ -1,5 +1,5 @@
 """The time of a step of PixelContrastLoss on tokens and volumes over that on images of as many pixels, in one run:
-``python bench/bench_map_ranks.py``. Forward and backward, turns of a tenth of a second in random order, medians."""
+``fastpixcon bench map_ranks``. Forward and backward, turns of a tenth of a second in random order, medians."""
 
 import argparse
 import random

@@ -234,8 +234,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.minutes = options.minutes or (3.0 if small else 60.0)
     options.time_limit = options.time_limit or (5.0 if small else 20.0)
     options.cell_seconds = options.cell_seconds or (4.0 if small else 20.0)
-    root = machine.BENCH.parent
-    options.out = options.out or (root / "runs" / "bench-quick" if small else machine.BENCH / "results")
+    results = machine.ROOT / "bench" / "results"
+    options.out = options.out or (machine.ROOT / "runs" / "bench-quick" if small else results)
     gib = options.memory_limit
     options.memory_limit = int(gib * 2**30 if gib else 0.7 * machine.available_memory())
     known = __import__(options.module).PEERS
@@ -273,8 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{path}: nothing measured yet", file=sys.stderr)
         return 2
     print(report.write(results, options.out))
-    if options.out == machine.BENCH / "results":
-        readme = machine.BENCH.parent / "README.md"
+    if options.out == machine.ROOT / "bench" / "results":
+        readme = machine.ROOT / "README.md"
         writing.write_text(readme, report.with_figures(readme.read_text(encoding="utf-8"), results))
     failed = [key for key, entry in results["cells"].items() if entry["peers"][OURS]["status"] in report.OWN_FAILURES]
     return int(bool(failed))

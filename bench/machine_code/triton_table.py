@@ -1,8 +1,8 @@
 """The Triton kernels as compiled for every architecture, and how fast they are *predicted* to be, as Markdown.
 
-    python bench/triton_table.py > docs/triton-kernels.md
-    python bench/triton_table.py --check              # is that file of today's launch table?
-    python bench/triton_table.py --architectures 90 --widths 256
+    python bench/machine_code/triton_table.py > docs/triton-kernels.md
+    python bench/machine_code/triton_table.py --check              # is that file of today's launch table?
+    python bench/machine_code/triton_table.py --architectures 90 --widths 256
 
 No GPU is needed. Registers depend on the version of ptxas, so --check compares what is launched, not what came out.
 """
@@ -17,7 +17,7 @@ import torch
 import triton
 from aot_problems import WIDTHS, InfoNCE
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "triton-kernels.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "triton-kernels.md"
 SIZES = (1024, 8192, 65536, 1 << 20)
 PREDICTED_WIDTHS = (64, 128, 256, 512)
 ROWS = [InfoNCE(D) for D in WIDTHS] + [InfoNCE(D, torch.float32, tf32=tf32) for D in WIDTHS for tf32 in (False, True)]
@@ -104,9 +104,9 @@ def document(architectures: list[int], widths: list[int]) -> str:
     parts = [
         "# The Triton kernels of info_nce, compiled ahead of time",
         "",
-        "Written by `python bench/triton_table.py` without a GPU: "
+        "Written by `python bench/machine_code/triton_table.py` without a GPU: "
         f"Triton {triton.__version__}, ptxas {version[0]}, for sm_100 and sm_120 {version[1]}.",
-        "**No time or fraction here was measured: they are predicted** by `bench/gpu_model.py` from the instructions",
+        "**No time or fraction here was measured: they are predicted** by `gpu_model.py` from the instructions",
         "of the inner loops and published rates. Each is a range: from products and the rest taking turns in a block,",
         "to all units of a multiprocessor overlapping.",
         "",

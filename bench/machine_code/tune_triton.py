@@ -1,6 +1,6 @@
 """Rows of the launch table by prediction: the neighbours of a row compiled ahead of time, the best printed first.
 
-    python bench/tune_triton.py --kernels gradient --architectures 80 90 --widths 256
+    python bench/machine_code/tune_triton.py --kernels gradient --architectures 80 90 --widths 256
 
 A row counts if the kernel does not spill and fits. It is ranked by the geometric mean of its two *predicted* times,
 without and with overlap (see gpu_model.py); nothing is measured.

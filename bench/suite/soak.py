@@ -1,6 +1,6 @@
 """Many training steps with everything that has a state: does memory stay flat, and the loss finite?
 
-    python bench/soak.py [--steps 10000] [--seed 0] [--threads 1]
+    python bench/suite/soak.py [--steps 10000] [--seed 0] [--threads 1]
 
 A small network on the CPU, PixelContrastLoss with a MemoryBank whose rings fill up early, Mining, new images of varying
 size a step. Resident memory is read after every hundredth of the steps; after a fifth of them, the warm-up, a line is

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import sass
 
 TOOLS = Path(importlib.util.find_spec("triton").origin).parent / "backends" / "nvidia" / "bin"
-SOURCES = Path(__file__).resolve().parents[1] / "csrc"
+SOURCES = Path(__file__).resolve().parents[2] / "csrc"
 # CUDA programming guide, technical specifications per compute capability: the most a block may use, bytes.
 RESERVED = 1024  # bytes that the driver has in every block, which cuobjdump counts from sm_90 on
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
