@@ -250,8 +250,8 @@ def info_nce_gradient_kernel(
         scale *= tl.load(largest_ptr) * (1.0 / 4096.0)
     d_x *= tl.where(left_out(i[0]), 0.0, scale)[:, None]
     to = offs_i
-    if has(HOW, "home"):
-        to = places_of(x, offs_i)
+    if has(HOW, "home") and has(HOW, "x_moved"):
+        to = tl.load(x_facts_ptr + N + offs_i, mask=here, other=0)
     offs_d = tl.arange(0, BLOCK_D)
     out = d_x_ptr + to.to(tl.int64)[:, None] * D_OUT + offs_d[None, :]
     tl.store(out, cast(d_x, d_x_ptr.dtype.element_ty), mask=here[:, None] & (offs_d < D_OUT)[None, :])
@@ -264,7 +264,6 @@ def info_nce_project_kernel(
 ):  # fmt: skip
     """From gradients of sorted rows, [N, D] float32, those of the rows as they came, [N, D_OUT]: for raw rows e, which
     have an inv_norm, of unit rows r, (d - (d.r) r) / |e|. And d.r, whose sum is the temperature's gradient."""
-    rows = set_of_rows(x_ptr, facts_ptr, N, None, None, HOW, "x_moved")
     n0 = tl.program_id(0) * BLOCK_N
     offs_n = n0 + tl.arange(0, BLOCK_N)
     offs_d = tl.arange(0, BLOCK_D)
@@ -277,5 +276,8 @@ def info_nce_project_kernel(
     if inv_norm_ptr is not None:
         inv_norm = tl.load(inv_norm_ptr + offs_n, mask=here, other=0.0)
         d = tl.where(d == 0.0, d, (d - along[:, None] * unit) * inv_norm[:, None])
-    out = d_x_ptr + places_of(rows, offs_n).to(tl.int64)[:, None] * D_OUT + offs_d[None, :]
+    to = offs_n
+    if has(HOW, "x_moved"):
+        to = tl.load(facts_ptr + N + offs_n, mask=here, other=0)
+    out = d_x_ptr + to.to(tl.int64)[:, None] * D_OUT + offs_d[None, :]
     tl.store(out, cast(d, d_x_ptr.dtype.element_ty), mask=here[:, None] & (offs_d < D_OUT)[None, :])

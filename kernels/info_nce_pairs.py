@@ -27,7 +27,8 @@ def set_of_rows(x_ptr, facts_ptr, n, first, terms_ptr, HOW: tl.constexpr, MOVED:
 
 @triton.jit
 def places_of(rows, offs):
-    """Where the rows `offs` came from, int32."""
+    """Where the rows `offs` came from, int32. Kernels that store there load it themselves: torch.compile takes what is
+    handed to a function that makes an address for what is written to."""
     _, _, source_ptr, n, _, _ = rows
     if source_ptr is None:
         return offs

@@ -32,7 +32,6 @@ from fastpixcon.kernels.info_nce_pairs import (
     is_in_sum,
     is_positive,
     load_facts,
-    places_of,
     set_of_rows,
 )
 
@@ -231,12 +230,14 @@ def info_nce_log_sums_kernel(
 ):
     """log Z of every row, to where it came from."""
     tl.device_assert(is_temperature(tl.load(temperature_ptr)), "temperature: not a number > 0 from 2^-126 on")
-    rows = set_of_rows(None, facts_ptr, N, None, None, HOW, "x_moved")
     offs_i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = offs_i < N
     log_sum = log_of_sums(sums_ptr, offs_i, here, N, slots, BLOCK_M, HOW)
     log_sum = tl.where(left_out(load_keys(facts_ptr, offs_i, N)), float("-inf"), log_sum)
-    tl.store(log_sum_ptr + places_of(rows, offs_i), log_sum, mask=here)
+    to = offs_i
+    if has(HOW, "x_moved"):
+        to = tl.load(facts_ptr + N + offs_i, mask=here, other=0)
+    tl.store(log_sum_ptr + to, log_sum, mask=here)
 
 
 @triton.jit
@@ -258,8 +259,11 @@ def info_nce_positives_kernel(
     here = offs_i < N
     keys_i = load_keys(x_facts_ptr, offs_i, N)
     part = left_out(keys_i) == 0
+    to = offs_i
+    if has(HOW, "x_moved"):
+        to = tl.load(x_facts_ptr + N + offs_i, mask=here, other=0)
     if GIVEN:
-        log_sum = tl.load(log_sum_ptr + places_of(x, offs_i), mask=here, other=float("-inf"))
+        log_sum = tl.load(log_sum_ptr + to, mask=here, other=float("-inf"))
     else:
         log_sum = log_of_sums(sums_ptr, offs_i, here, N, slots, BLOCK_M, HOW)
         log_sum = tl.where(part, log_sum, float("-inf"))
@@ -294,7 +298,6 @@ def info_nce_positives_kernel(
         loss = log_sum - loss
     loss = tl.where(count > 0, loss, 0.0)
     weight = tl.where(count > 0, tl.sum(weights, axis=1) * mean, 0.0)
-    to = places_of(x, offs_i)
     tl.store(loss_ptr + to, loss, mask=here)
     if not GIVEN:
         tl.store(log_sum_ptr + to, log_sum, mask=here)

@@ -11,9 +11,9 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpixcon.kernels import launch_table
-from fastpixcon.kernels.common import architecture, cdiv, has, how, launch, precision, size
+from fastpixcon.kernels.common import architecture, cdiv, dot, has, how, launch, precision, size
 from fastpixcon.kernels.launch_table import Launch, tile
-from fastpixcon.kernels.memory_sums_blocks import cosines, load_anchors, range_of_split, rows_in_line, split
+from fastpixcon.kernels.memory_sums_blocks import range_of_split, rows_in_line, split
 from fastpixcon.values import BankRows, Rows
 
 BINS = 1024  # as in the contract
@@ -28,13 +28,23 @@ def mining_counts_kernel(
     D: tl.constexpr, HOW: tl.constexpr, BINS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Program (block of anchors, split) adds the pairs of the anchors first..end with y [K, S, D] to counts
-    [2, end - first, BINS], of negatives and of positives."""
+    [2, end - first, BINS], of negatives and of positives.
+
+    Loads rows itself: torch.compile would take them for written to, and copy a bank, if a function that makes cosines,
+    and so places of counts, got their pointers.
+    """
     BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
+    BLOCK_K: tl.constexpr = size(TILE, "BLOCK_K")
+    WHOLE: tl.constexpr = size(TILE, "BLOCK_D") == BLOCK_K
     offs_i = first + tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     label_i = tl.load(x_labels_ptr + offs_i, mask=offs_i < end, other=-1).to(tl.int64)
     part = label_i != -1
-    anchors = load_anchors(x_ptr, offs_i, part, D, TILE)
+    offs_k = tl.arange(0, BLOCK_K)
+    x_ptrs = x_ptr + offs_i.to(tl.int64)[:, None] * D + offs_k[None, :]
+    a = label_i
+    if WHOLE:
+        a = tl.load(x_ptrs, mask=part[:, None] & (offs_k < D)[None, :], other=0.0)  # [BLOCK_M, BLOCK_D]
     counts_at = counts_ptr + (offs_i - first).to(tl.int64)[:, None] * BINS
     of_positives = tl.cast(end - first, tl.int64) * BINS
     class_tiles = tl.cdiv(S, BLOCK_N)
@@ -44,7 +54,17 @@ def mining_counts_kernel(
         s0 = (t - c * class_tiles) * BLOCK_N
         offs_j = s0 + tl.arange(0, BLOCK_N)
         label_j = tl.load(y_labels_ptr + c.to(tl.int64) * S + offs_j, mask=offs_j < S, other=-1).to(tl.int64)
-        s, _ = cosines(anchors, (y_ptr + c.to(tl.int64) * stride_k, S, stride_s), s0, D, HOW, TILE)
+        y_ptrs = y_ptr + c.to(tl.int64) * stride_k + offs_j.to(tl.int64)[:, None] * stride_s + offs_k[None, :]
+        here = (offs_j < S)[:, None]
+        s = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        if WHOLE:
+            s = dot(a, tl.trans(tl.load(y_ptrs, mask=here & (offs_k < D)[None, :], other=0.0)), s, HOW)
+        else:
+            for k in tl.range(0, D, BLOCK_K, num_stages=size(TILE, "STAGES")):
+                inside = (offs_k < D - k)[None, :]
+                x = tl.load(x_ptrs + k, mask=part[:, None] & inside, other=0.0)
+                y = tl.load(y_ptrs + k, mask=here & inside, other=0.0)
+                s = dot(x, tl.trans(y), s, HOW)
         pair = part[:, None] & (label_j != -1)[None, :]
         if diagonal is not None:
             pair &= (offs_i + diagonal)[:, None] != offs_j[None, :]

@@ -3,7 +3,11 @@
 from typing import Any
 
 import pytest
+
+pytest.importorskip("triton")
+import aot_problems
 import torch
+import triton
 from functorch.compile import make_boxed_func
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
@@ -13,7 +17,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fastpixcon as fpc
 from fastpixcon.ops import backends, define
 
-triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(define.INTERPRETING, reason="interpreted kernels are not traced")
 
 FORWARD = [
@@ -143,3 +146,38 @@ def test_one_graph_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         for N in (20, 33, 50, 64):
             rows(torch.zeros(N, 64), torch.zeros(N, dtype=torch.int64))
         assert len(compiled) == 2
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        aot_problems.InfoNCE(64, rows="raw", is_sorted=False, M=4096),
+        aot_problems.Memory(64, mined=True),
+        aot_problems.Memory(1024, torch.float32, mined=True),
+        aot_problems.Contrast(64, M=256, diagonal=4, mined=True),
+        aot_problems.MemoryRows(64),
+        aot_problems.Gather(64, torch.bfloat16),
+        aot_problems.Select(torch.int64, torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_what_is_only_read_is_not_copied(problem: aot_problems.Problem) -> None:
+    """A graph copies what its kernels may write to, as far as PyTorch can tell from where addresses come from."""
+    wrapping = pytest.importorskip("torch._higher_order_ops.triton_kernel_wrap")
+    if not hasattr(wrapping, "identify_accessed_tensors"):
+        pytest.skip("another PyTorch tells it otherwise")
+    for launch in problem.launches(80):
+        names = launch.kernel.arg_names
+        given = {**dict(zip(names, launch.arguments, strict=False)), **launch.options}
+        with FakeTensorMode():
+            given = {
+                name: torch.empty(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x
+                for name, x in given.items()
+                if name in names
+            }
+        found = wrapping.identify_accessed_tensors(launch.kernel, given, {})
+        written = {each.name for each in found.read_writes.writes}
+        rows = {"x_ptr", "y_ptr", "embeddings_ptr", "predictions_ptr", "labels_ptr", "terms_ptr", "source_ptr"}
+        rows |= {"bank_ptr", "bank_labels_ptr"} if launch.name != "copy_kernel" else set()
+        rows -= {"terms_ptr"} if launch.name == "info_nce_terms_kernel" else set()
+        assert not written & rows, launch.name
