@@ -17,8 +17,9 @@ namespace fastpixcon {
 
 template <typename Shape, Precision kPrecision>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
-    contrast_rows(RowSet x, RowSet y, const int32_t* itself, const float* temperature, const float* log_sums,
-                  const float* largest, SweepResults out, int D, int ring, int task_, bool negatives) {
+    contrast_rows(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const int32_t* itself,
+                  const float* temperature, const float* log_sums, const float* largest,
+                  const __grid_constant__ SweepResults out, int D, int ring, int task_, bool negatives) {
   constexpr int kRows = Shape::kRows, kColumns = Shape::kColumns, kThreads = Shape::kThreads, kStages = Shape::kStages;
   constexpr int kM = kRows / 16 / Shape::kLogitM, kN = kColumns / 8 / Shape::kLogitN;  // of the logits, a warp
   constexpr int kGM = kRows / 16 / Shape::kGradientM;                                  // of the products

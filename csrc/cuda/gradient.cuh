@@ -35,8 +35,9 @@ __device__ float pull(float e, float pull, float sum, bool negatives) {
 
 template <typename Shape, typename scalar_t, Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
-    info_nce_gradient(RowSet x, RowSet y, const int32_t* itself, const float* temperature, const float* largest,
-                      void* d_x, int D, int tiles_per_split, bool self, bool negatives, bool partial) {
+    info_nce_gradient(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const int32_t* itself,
+                      const float* temperature, const float* largest, void* d_x, int D, int tiles_per_split, bool self,
+                      bool negatives, bool partial) {
   constexpr int kRows = Shape::kRows, kColumns = Shape::kColumns, kThreads = Shape::kThreads, kStages = Shape::kStages;
   constexpr int kM = kRows / 16 / Shape::kLogitM, kN = kColumns / 8 / Shape::kLogitN;  // of the logits, a warp
   constexpr int kGM = kRows / 16 / Shape::kGradientM;                                  // of the gradient

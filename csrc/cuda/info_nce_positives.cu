@@ -17,9 +17,9 @@ using Tiles = Sweep<64>;
 
 template <Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(Tiles::kThreads, 2)
-    info_nce_positives(RowSet x, RowSet y, const float* temperature, const float* sums, const float* maxima, int slots,
-                       float* loss, float* log_sum, float* weight, int32_t* num_positives, bool self, bool negatives,
-                       bool resident) {
+    info_nce_positives(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const float* temperature,
+                       const float* sums, const float* maxima, int slots, float* loss, float* log_sum, float* weight,
+                       int32_t* num_positives, bool self, bool negatives, bool resident) {
   constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, kM = Tiles::kM;
   extern __shared__ __align__(128) char shared[];
   __shared__ float log_sums[kRows];

@@ -34,8 +34,9 @@ struct alignas(2 * sizeof(Sum)) Pair {
 
 template <int kRows, Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
-    info_nce_sums(RowSet x, RowSet y, const float* temperature, float* sums, float* maxima, int size_x, int size_y,
-                  int groups, bool self, bool negatives, bool resident) {
+    info_nce_sums(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const float* temperature,
+                  float* sums, float* maxima, int size_x, int size_y, int groups, bool self, bool negatives,
+                  bool resident) {
   using Tiles = Sweep<kRows>;
   constexpr int kColumns = Tiles::kColumns, kM = Tiles::kM, kN = Tiles::kN;
   using Sum = PartialSum<kFixed>;

@@ -20,7 +20,9 @@ __device__ float load_number(const void* rows, int64_t at, int dtype) {
 }  // namespace
 
 template <typename scalar_t>
-__global__ void __launch_bounds__(kEnqueueThreads) memory_enqueue(Bank bank, NewRows pixels, NewRows regions) {
+__global__ void __launch_bounds__(kEnqueueThreads)
+    memory_enqueue(const __grid_constant__ Bank bank, const __grid_constant__ NewRows pixels,
+                   const __grid_constant__ NewRows regions) {
   __shared__ int warps[kEnqueueThreads / kWarp];
   __shared__ int32_t found[kEnqueueThreads];  // rows of the class
   const int c = blockIdx.x, tid = threadIdx.x;

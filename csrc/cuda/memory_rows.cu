@@ -8,7 +8,8 @@
 namespace fastpixcon {
 
 __global__ void __launch_bounds__(kMemoryThreads)
-    memory_classes(LabelMap labels, int32_t* classes, int64_t pixels, int h, int w, int K, int64_t ignore_index) {
+    memory_classes(const __grid_constant__ LabelMap labels, int32_t* classes, int64_t pixels, int h, int w, int K,
+                   int64_t ignore_index) {
   const int64_t at = int64_t{blockIdx.x} * kMemoryThreads + threadIdx.x;
   if (at >= pixels) return;
   const uint32_t size = h * w, b = at / size, q = at - int64_t{b} * size, y = q / w, x = q - y * w;

@@ -32,7 +32,8 @@ __device__ int bin_of(float cosine) {
 
 template <int kRows, Precision kPrecision>
 __global__ void __launch_bounds__(CountShape<kRows>::kThreads, 1)
-    count_cosines(RowSet x, RowSet y, const int32_t* itself, int32_t* counts, int ring, bool positives) {
+    count_cosines(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const int32_t* itself,
+                  int32_t* counts, int ring, bool positives) {
   using Shape = CountShape<kRows>;
   constexpr int kColumns = Shape::kColumns, kThreads = Shape::kThreads, kM = Shape::kM, kN = Shape::kN;
   constexpr int kWords = Shape::kWords, kHalf = Shape::kHalf;

@@ -28,8 +28,8 @@ __device__ void count(int32_t* counters, int at) {
 
 template <typename scalar_t, Predictions kPredictions>
 __global__ void __launch_bounds__(kCodesThreads, 8)
-    codes(LabelMap labels, LabelMap predictions, int64_t stride_k, int32_t* codes, int32_t* counts, int B, int K,
-          int64_t ignore_index, int blocks, int bins, bool is_aligned) {
+    codes(const __grid_constant__ LabelMap labels, const __grid_constant__ LabelMap predictions, int64_t stride_k,
+          int32_t* codes, int32_t* counts, int B, int K, int64_t ignore_index, int blocks, int bins, bool is_aligned) {
   extern __shared__ int4 shared[];
   int32_t* histogram = reinterpret_cast<int32_t*>(shared);                // [bins]
   scalar_t* tile = reinterpret_cast<scalar_t*>(shared + (bins + 3) / 4);  // [kCodesThreads, K]

@@ -1,5 +1,6 @@
 // What belongs together, as kernels take it. Host code fills these structs from tensors (cuda/host/launch.h), in the
-// order of kFields.
+// order of kFields. Parameters of these types are const __grid_constant__: read where they lie, not copied into
+// registers.
 #pragma once
 
 #include <cstdint>
