@@ -32,6 +32,7 @@ from fastpixcon.kernels.info_nce_pairs import (
     is_in_sum,
     is_positive,
     load_facts,
+    places_of,
     set_of_rows,
 )
 
@@ -259,11 +260,8 @@ def info_nce_positives_kernel(
     here = offs_i < N
     keys_i = load_keys(x_facts_ptr, offs_i, N)
     part = left_out(keys_i) == 0
-    to = offs_i
-    if has(HOW, "x_moved"):
-        to = tl.load(x_facts_ptr + N + offs_i, mask=here, other=0)
     if GIVEN:
-        log_sum = tl.load(log_sum_ptr + to, mask=here, other=float("-inf"))
+        log_sum = tl.load(log_sum_ptr + places_of(x, offs_i), mask=here, other=float("-inf"))
     else:
         log_sum = log_of_sums(sums_ptr, offs_i, here, N, slots, BLOCK_M, HOW)
         log_sum = tl.where(part, log_sum, float("-inf"))
@@ -271,15 +269,15 @@ def info_nce_positives_kernel(
     scale = 1.0 / tl.load(temperature_ptr)
     first, last, _whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
     before, begun, _full, y_end = blocks_between(y_facts_ptr, M, first, last, BLOCK_N)
-    i = as_rows(as_anchors(load_facts(x, offs_i, N, HOW), x, offs_i, (mined_ptr, seed_ptr)))
+    i = as_anchors(load_facts(x, offs_i, N, HOW), x, offs_i, (mined_ptr, seed_ptr))
     losses = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     weights = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     counts = tl.zeros([BLOCK_M, BLOCK_N], tl.int32)
     for t in tl.range(before, tl.minimum(begun, tl.cdiv(y_end, BLOCK_N)), num_stages=size(TILE, "STAGES")):
+        offs_j = t * BLOCK_N + tl.arange(0, BLOCK_N)
         s, _ = products(block, y_ptr, t * BLOCK_N, y_end, True, BLOCK_N, D, HOW, TILE)
         logit = rounded_product(s, scale)
-        j = as_columns(load_facts(y, t * BLOCK_N + tl.arange(0, BLOCK_N), M, HOW))
-        positive = is_positive(s, i, j, HOW)
+        positive = is_positive(s, as_rows(i), as_columns(load_facts(y, offs_j, M, HOW)), HOW)
         if NEGATIVES:
             softplus, sigmoid = softplus_sigmoid(log_sum[:, None] - logit)
             losses += tl.where(positive, softplus, 0.0)
@@ -298,6 +296,9 @@ def info_nce_positives_kernel(
         loss = log_sum - loss
     loss = tl.where(count > 0, loss, 0.0)
     weight = tl.where(count > 0, tl.sum(weights, axis=1) * mean, 0.0)
+    to = offs_i
+    if has(HOW, "x_moved"):
+        to = tl.load(x_facts_ptr + N + offs_i, mask=here, other=0)
     tl.store(loss_ptr + to, loss, mask=here)
     if not GIVEN:
         tl.store(log_sum_ptr + to, log_sum, mask=here)

@@ -57,8 +57,8 @@ def launches(case: Case) -> list[Any]:
 
 
 # Places among the arguments, see csrc/cuda/info_nce.h.
-SUMS_SIZE_X, SUMS_SIZE_Y, SUMS_GROUPS = 5, 6, 7
-GRADIENT_TILES = 7
+SUMS_SIZE_X, SUMS_SIZE_Y, SUMS_GROUPS = 10, 11, 12
+GRADIENT_TILES = 14
 
 
 def _executed(call: tuple[Any, ...], grid: tuple[int, ...], numbers: dict[int, int]) -> Counter[str]:

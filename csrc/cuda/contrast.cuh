@@ -31,6 +31,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const Task task = static_cast<Task>(task_);
   const bool is_gradient = kMines && task == Task::kGradient;
   const bool x_mined = kMines && x.mining != nullptr, y_mined = kMines && y.mining != nullptr;
+  const int32_t *const x_labels = x.labels, *const y_labels = y.labels;
   const int N = x.n, M = y.n, row_bytes = x.row_bytes;
   const int panels = row_bytes / kPanel, stage_bytes = Shape::stage_bytes(row_bytes);
   char* const stages = shared + kRows * row_bytes;
@@ -40,15 +41,15 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const Lane l;
   const int tid = threadIdx.x, warp = tid / 32;
   const int i0 = blockIdx.x * kRows;
-  const int row_valid = count_less(x.labels, N, kLeftOut), x_end = min(i0 + kRows, row_valid);
-  const Block rows(x.labels, i0, kRows, N, row_valid);
+  const int row_valid = count_less(x_labels, N, kLeftOut), x_end = min(i0 + kRows, row_valid);
+  const Block rows(x_labels, i0, kRows, N, row_valid);
   const float scale = 1.0f / *temperature;
 
   int begin = 0, end = 0;  // tiles
   if (i0 < row_valid) {
     end = (M + kColumns - 1) / kColumns;
     if (task == Task::kPositives) {
-      const ColumnRange range(y.labels, M, ring, rows.first, key_of(x.labels[x_end - 1]));
+      const ColumnRange range(y_labels, M, ring, rows.first, key_of(x_labels[x_end - 1]));
       begin = range.from / kColumns, end = (range.to + kColumns - 1) / kColumns;
     }
     const int share = (end - begin + gridDim.y - 1) / gridDim.y;
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                                     panels, j0, M);
       if (tid < kColumns) {
         const bool here = j0 + tid < M;
-        copy_async_4(stage_labels + stage * kColumns + tid, y.labels + (here ? j0 + tid : 0), here);
+        copy_async_4(stage_labels + stage * kColumns + tid, y_labels + (here ? j0 + tid : 0), here);
       }
     }
     copy_async_commit();
@@ -127,7 +128,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
             uint32_t number = 0;
             Kept kept{};
             if (masked && row_here) {
-              row_label = x.labels[i0 + row];
+              row_label = x_labels[i0 + row];
               if (itself != nullptr) own_column = itself[i0 + row];
               if (x_mined) kept = Kept::load(x.mining, N, i0 + row);
               if (y_mined) number = number_of(x.source, i0 + row);

@@ -35,28 +35,30 @@ __device__ float pull(float e, float pull, float sum, bool negatives) {
 
 template <typename Shape, typename scalar_t, Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
-    info_nce_gradient(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const int32_t* itself,
-                      const float* temperature, const float* largest, void* d_x, int D, int tiles_per_split, bool self,
-                      bool negatives, bool partial) {
+    info_nce_gradient(const void* x_, const int32_t* x_labels, const float* x_terms, const void* y_,
+                      const int32_t* y_labels, const float* y_terms, const int64_t* source, const float* temperature,
+                      const float* largest, void* d_x, int N, int M, int D, int row_bytes, int tiles_per_split,
+                      bool self, bool negatives, bool partial, const int32_t* itself) {
   constexpr int kRows = Shape::kRows, kColumns = Shape::kColumns, kThreads = Shape::kThreads, kStages = Shape::kStages;
   constexpr int kM = kRows / 16 / Shape::kLogitM, kN = kColumns / 8 / Shape::kLogitN;  // of the logits, a warp
   constexpr int kGM = kRows / 16 / Shape::kGradientM;                                  // of the gradient
   constexpr int kElement = element_size(kPrecision), kHBytes = kColumns * kElement;
   extern __shared__ __align__(128) char shared[];
-  const int row_bytes = x.row_bytes, panels = row_bytes / kPanel, stage_bytes = Shape::stage_bytes(row_bytes);
+  const int panels = row_bytes / kPanel, stage_bytes = Shape::stage_bytes(row_bytes);
   char* const stages = shared + kRows * row_bytes;
   char* const h = stages + kStages * stage_bytes;
   float* const column_terms = reinterpret_cast<float*>(h + kRows * kHBytes);  // [stage][label, weight, pull, sum][..]
 
+  const char *const x = static_cast<const char*>(x_), *const y = static_cast<const char*>(y_);
   const Lane l;
   const int tid = threadIdx.x, warp = tid / 32;
   const int i0 = blockIdx.x * kRows;
-  const int row_valid = count_less(x.labels, x.n, kLeftOut), column_valid = count_less(y.labels, y.n, kLeftOut);
+  const int row_valid = count_less(x_labels, N, kLeftOut), column_valid = count_less(y_labels, M, kLeftOut);
   const int x_end = min(i0 + kRows, row_valid);
   const int begin = blockIdx.y * tiles_per_split;
   const int end = i0 < row_valid ? min(begin + tiles_per_split, (column_valid + kColumns - 1) / kColumns) : begin;
   float scale = 1.0f / *temperature;
-  const Block rows(x.labels, i0, kRows, x.n, row_valid);
+  const Block rows(x_labels, i0, kRows, N, row_valid);
 
   const int logit_m = warp / Shape::kLogitN * 16 * kM, logit_n = warp % Shape::kLogitN * kN;  // rows; 8 columns each
   const bool has_logits = warp < Shape::kLogitM * Shape::kLogitN;
@@ -70,31 +72,28 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = i0 + logit_m + 16 * m + 8 * i + l.g;
-      const bool here = x.terms != nullptr && row < x_end;
-      weights[m][i] = here ? x.terms[row] : 0;
-      sums[m][i] = here && !kFixed ? x.terms[2 * static_cast<int64_t>(x.n) + row] : INFINITY;
+      const bool here = x_terms != nullptr && row < x_end;
+      weights[m][i] = here ? x_terms[row] : 0;
+      sums[m][i] = here && !kFixed ? x_terms[2 * static_cast<int64_t>(N) + row] : INFINITY;
     }
 
-  const char* const column_rows = static_cast<const char*>(y.features);
   const auto load = [&](int tile) {
     if (tile < end) {
       const int stage = tile % kStages, j0 = tile * kColumns;
-      copy_panels<kColumns, kThreads>(stages + stage * stage_bytes, column_rows, row_bytes, 0, panels, j0,
-                                      column_valid);
+      copy_panels<kColumns, kThreads>(stages + stage * stage_bytes, y, row_bytes, 0, panels, j0, column_valid);
       if (tid < kColumns) {
         float* const to = column_terms + stage * Shape::kTerms * kColumns + tid;
         const bool here = j0 + tid < column_valid;
         const int64_t j = here ? j0 + tid : 0;
-        copy_async_4(to, y.labels + j, here);
-        for (int i = 0; y.terms != nullptr && i < 3; ++i)
-          copy_async_4(to + (i + 1) * kColumns, y.terms + i * static_cast<int64_t>(y.n) + j, here);
+        copy_async_4(to, y_labels + j, here);
+        for (int i = 0; y_terms != nullptr && i < 3; ++i)
+          copy_async_4(to + (i + 1) * kColumns, y_terms + i * static_cast<int64_t>(M) + j, here);
       }
     }
     copy_async_commit();
   };
 
-  if (begin < end)
-    copy_panels<kRows, kThreads>(shared, static_cast<const char*>(x.features), row_bytes, 0, panels, i0, x_end);
+  if (begin < end) copy_panels<kRows, kThreads>(shared, x, row_bytes, 0, panels, i0, x_end);
   for (int i = 0; i < kStages - 1; ++i) load(begin + i);
   float gradient[kGM][2 * Shape::kPairs][4] = {};
   for (int tile = begin; tile < end; ++tile) {
@@ -117,8 +116,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             const int column = 8 * (logit_n + n) + 2 * l.t + e;
-            column_weights[n][e] = y.terms != nullptr ? terms[kColumns + column] : 0;
-            column_sums[n][e] = !kFixed && y.terms != nullptr ? terms[3 * kColumns + column] : INFINITY;
+            column_weights[n][e] = y_terms != nullptr ? terms[kColumns + column] : 0;
+            column_sums[n][e] = !kFixed && y_terms != nullptr ? terms[3 * kColumns + column] : INFINITY;
           }
 #pragma unroll
         for (int m = 0; m < kM; ++m)
@@ -129,8 +128,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
             int32_t row_label = 0;
             Terms of_row{0, 0, 0};
             if (masked && row_here) {
-              row_label = x.labels[i0 + row];
-              if (x.terms != nullptr) of_row = terms_of(x.terms, x.n, i0 + row);
+              row_label = x_labels[i0 + row];
+              if (x_terms != nullptr) of_row = terms_of(x_terms, N, i0 + row);
             }
 #pragma unroll
             for (int n = 0; n < kN; ++n) {
@@ -149,9 +148,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                   const int column = 8 * (logit_n + n) + 2 * l.t + e;
                   if (row_here && row_label == labels[column]) {
                     float pulled = 0;
-                    if (x.terms != nullptr)
+                    if (x_terms != nullptr)
                       pulled += pull<kFixed>(logit, of_row.pull, kFixed ? of_row.sum : sums[m][i], negatives);
-                    if (y.terms != nullptr)
+                    if (y_terms != nullptr)
                       pulled += pull<kFixed>(logit, terms[2 * kColumns + column],
                                              kFixed ? terms[3 * kColumns + column] : column_sums[n][e], negatives);
                     values[e] = negatives ? -pulled : values[e] - pulled;
@@ -195,9 +194,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     for (int i = 0; i < 2; ++i) {
       const int row = i0 + gradient_m + 16 * m + 8 * i + l.g;
       const float factor = row < x_end ? scale : 0;
-      const int64_t slot = partial                            ? static_cast<int64_t>(blockIdx.y) * x.n + row
-                           : row < x.n && x.source != nullptr ? x.source[row]
-                                                              : row;
+      const int64_t slot = partial                        ? static_cast<int64_t>(blockIdx.y) * N + row
+                           : row < N && source != nullptr ? source[row]
+                                                          : row;
 #pragma unroll
       for (int pair = 0; pair < Shape::kPairs; ++pair) {
         const int q = gradient_n + Shape::kGradientN * pair;
@@ -206,9 +205,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
         const float first[2] = {low[2 * i] * factor, low[2 * i + 1] * factor};
         const float second[2] = {high[2 * i] * factor, high[2 * i + 1] * factor};
         if (partial) {
-          store_row(row < x.n ? static_cast<float*>(d_x) + slot * D_pad : nullptr, q, first, second, D_pad);
+          store_row(row < N ? static_cast<float*>(d_x) + slot * D_pad : nullptr, q, first, second, D_pad);
         } else {
-          store_row(row < x.n ? static_cast<scalar_t*>(d_x) + slot * D : nullptr, q, first, second, D);
+          store_row(row < N ? static_cast<scalar_t*>(d_x) + slot * D : nullptr, q, first, second, D);
         }
       }
     }

@@ -1,11 +1,11 @@
-// Kernels of info_nce, for their host code.
+// Kernels of info_nce, for their host code. Rows are sorted by label, those left out (label -1) last, dense and padded
+// with zeros to whole panels of 128 bytes.
 #pragma once
 
 #include <cstdint>
 
 #include "cuda/dtype.h"
 #include "cuda/precision.h"
-#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -18,15 +18,18 @@ using PrepareRowsKernel = void (*)(const void* x, const int32_t* labels, const i
 PrepareRowsKernel prepare_rows_kernel(Dtype dtype);
 
 // sums and maxima [slots, N]; rows in groups of size_x, columns in groups of size_y.
-using InfoNCESumsKernel = void (*)(RowSet x, RowSet y, const float* temperature, float* sums, float* maxima, int size_x,
-                                   int size_y, int groups, bool self, bool negatives, bool resident);
+using InfoNCESumsKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
+                                   const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes,
+                                   int size_x, int size_y, int groups, bool self, bool negatives, bool resident);
 // For blocks of 64 rows or, of 16-bit numbers, of 128; of 2 threads a row.
 InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows);
 
 // Results [N], at the places where the rows came from.
-using InfoNCEPositivesKernel = void (*)(RowSet x, RowSet y, const float* temperature, const float* sums,
-                                        const float* maxima, int slots, float* loss, float* log_sum, float* weight,
-                                        int32_t* num_positives, bool self, bool negatives, bool resident);
+using InfoNCEPositivesKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
+                                        const int64_t* source, const float* temperature, const float* sums,
+                                        const float* maxima, float* loss, float* log_sum, float* weight,
+                                        int32_t* num_positives, int N, int M, int slots, int row_bytes, bool self,
+                                        bool negatives, bool resident);
 InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed);
 
 // Columns of a tile of both of them, rows of a block of the latter, which has 2 threads a row; and the shared memory of
@@ -44,9 +47,11 @@ InfoNCETermsKernel info_nce_terms_kernel();
 // d_x: the gradient of the rows of x, at the places where they came from [N, D]; or, partial, of a split of the columns
 // in sorted order, float32 [splits, N, D_pad]. itself [N]: the place in y of every row, which is of its class and
 // no pair of it, or -1; or null.
-using InfoNCEGradientKernel = void (*)(RowSet x, RowSet y, const int32_t* itself, const float* temperature,
-                                       const float* largest, void* d_x, int D, int tiles_per_split, bool self,
-                                       bool negatives, bool partial);
+using InfoNCEGradientKernel = void (*)(const void* x, const int32_t* x_labels, const float* x_terms, const void* y,
+                                       const int32_t* y_labels, const float* y_terms, const int64_t* source,
+                                       const float* temperature, const float* largest, void* d_x, int N, int M, int D,
+                                       int row_bytes, int tiles_per_split, bool self, bool negatives, bool partial,
+                                       const int32_t* itself);
 struct GradientLaunch {
   InfoNCEGradientKernel kernel;  // null: rows too wide
   int rows, columns;             // of a tile

@@ -17,32 +17,33 @@ using Tiles = Sweep<64>;
 
 template <Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(Tiles::kThreads, 2)
-    info_nce_positives(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const float* temperature,
-                       const float* sums, const float* maxima, int slots, float* loss, float* log_sum, float* weight,
-                       int32_t* num_positives, bool self, bool negatives, bool resident) {
+    info_nce_positives(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
+                       const int64_t* source, const float* temperature, const float* sums, const float* maxima,
+                       float* loss, float* log_sum, float* weight, int32_t* num_positives, int N, int M, int slots,
+                       int row_bytes, bool self, bool negatives, bool resident) {
   constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, kM = Tiles::kM;
   extern __shared__ __align__(128) char shared[];
   __shared__ float log_sums[kRows];
   __shared__ float losses[2][kRows], weights[2][kRows];
   __shared__ int32_t counts[2][kRows];
-  const Tiles sweep(x, y, resident, shared);
+  const Tiles sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
   const int i0 = blockIdx.x * kRows, tid = threadIdx.x;
-  const int row_valid = count_less(x.labels, x.n, kLeftOut);
+  const int row_valid = count_less(x_labels, N, kLeftOut);
 
   if (tid < kRows) {
     PartialSum<kFixed> sum = PartialSum<kFixed>::empty();
-    for (int slot = 0; i0 + tid < x.n && slot < slots; ++slot)
-      sum.add(PartialSum<kFixed>::load(sums, maxima, static_cast<int64_t>(slot) * x.n + i0 + tid));
+    for (int slot = 0; i0 + tid < N && slot < slots; ++slot)
+      sum.add(PartialSum<kFixed>::load(sums, maxima, static_cast<int64_t>(slot) * N + i0 + tid));
     const bool empty = sum.total == 0 || i0 + tid >= row_valid;
     log_sums[tid] = empty ? -INFINITY : sum.log();
   }
 
   int begin = 0, end = 0, column_valid = 0;
   if (i0 < row_valid) {
-    const uint32_t first = key_of(x.labels[i0]), last = key_of(x.labels[min(i0 + kRows, row_valid) - 1]);
-    column_valid = count_less(y.labels, y.n, kLeftOut);
-    begin = count_less(y.labels, column_valid, first) / kColumns;
-    end = (count_less(y.labels, column_valid, last + 1) + kColumns - 1) / kColumns;
+    const uint32_t first = key_of(x_labels[i0]), last = key_of(x_labels[min(i0 + kRows, row_valid) - 1]);
+    column_valid = count_less(y_labels, M, kLeftOut);
+    begin = count_less(y_labels, column_valid, first) / kColumns;
+    end = (count_less(y_labels, column_valid, last + 1) + kColumns - 1) / kColumns;
   }
   float row_losses[kM][2] = {}, row_weights[kM][2] = {};
   int32_t row_counts[kM][2] = {};
@@ -57,13 +58,13 @@ __global__ void __launch_bounds__(Tiles::kThreads, 2)
           for (int e = 0; e < 2; ++e) {
             const int column = tile * kColumns + sweep.column(n, e);
             if (column >= column_valid) continue;
-            const int32_t label = y.labels[column];
+            const int32_t label = y_labels[column];
 #pragma unroll
             for (int m = 0; m < kM; ++m)
 #pragma unroll
               for (int i = 0; i < 2; ++i) {
                 const int row = i0 + sweep.row(m, i);
-                if (row >= row_valid || x.labels[row] != label || (self && row == column)) continue;
+                if (row >= row_valid || x_labels[row] != label || (self && row == column)) continue;
                 const float logit = __fmul_rn(s[m][n][2 * i + e], scale);
                 ++row_counts[m][i];
                 if (negatives) {
@@ -88,8 +89,8 @@ __global__ void __launch_bounds__(Tiles::kThreads, 2)
       losses[half][row] = loss_sum, weights[half][row] = weight_sum, counts[half][row] = count;
     }
   __syncthreads();
-  if (tid >= kRows || i0 + tid >= x.n) return;
-  const int64_t to = x.source == nullptr ? i0 + tid : x.source[i0 + tid];
+  if (tid >= kRows || i0 + tid >= N) return;
+  const int64_t to = source == nullptr ? i0 + tid : source[i0 + tid];
   const int32_t count = counts[0][tid] + counts[1][tid];
   const float mean = 1.0f / static_cast<float>(max(count, 1));
   const float average = (losses[0][tid] + losses[1][tid]) * mean;

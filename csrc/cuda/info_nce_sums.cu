@@ -34,23 +34,23 @@ struct alignas(2 * sizeof(Sum)) Pair {
 
 template <int kRows, Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
-    info_nce_sums(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const float* temperature,
-                  float* sums, float* maxima, int size_x, int size_y, int groups, bool self, bool negatives,
-                  bool resident) {
+    info_nce_sums(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
+                  const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes, int size_x,
+                  int size_y, int groups, bool self, bool negatives, bool resident) {
   using Tiles = Sweep<kRows>;
   constexpr int kColumns = Tiles::kColumns, kM = Tiles::kM, kN = Tiles::kN;
   using Sum = PartialSum<kFixed>;
   extern __shared__ __align__(128) char shared[];
   __shared__ __align__(16) Sum parts[kRows / 32][kColumns];  // of the columns, by the rows of a warp; then of the rows
-  const Tiles sweep(x, y, resident, shared);
+  const Tiles sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
   const int p = blockIdx.x, c = blockIdx.y, tid = threadIdx.x;
   const int group = self ? (c - p + groups) % groups : p;
-  const int64_t row_slot = static_cast<int64_t>(self ? p : c) * x.n;
-  const int64_t column_slot = static_cast<int64_t>(gridDim.x + p) * x.n;
-  const int column_start = min(c * size_y, y.n), column_end = min(column_start + size_y, y.n);
-  const int column_valid = column_start + count_less(y.labels + column_start, column_end - column_start, kLeftOut);
-  const int row_start = group * size_x, row_end = min(row_start + size_x, x.n);
-  const int row_valid = row_start + count_less(x.labels + row_start, max(row_end - row_start, 0), kLeftOut);
+  const int64_t row_slot = static_cast<int64_t>(self ? p : c) * N;
+  const int64_t column_slot = static_cast<int64_t>(gridDim.x + p) * N;
+  const int column_start = min(c * size_y, M), column_end = min(column_start + size_y, M);
+  const int column_valid = column_start + count_less(y_labels + column_start, column_end - column_start, kLeftOut);
+  const int row_start = group * size_x, row_end = min(row_start + size_x, N);
+  const int row_valid = row_start + count_less(x_labels + row_start, max(row_end - row_start, 0), kLeftOut);
   const float scale = 1.0f / *temperature;
 
   // The sum of every column is begun here, visited or not; each is of one thread.
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
     Sum::empty().store(sums, maxima, column_slot + j);
 
   for (int i0 = row_start; i0 < row_end; i0 += kRows) {
-    const Block rows(x.labels, i0, kRows, x.n, row_valid);
+    const Block rows(x_labels, i0, kRows, N, row_valid);
     // Of the group with itself, the square on the diagonal is all rows.
     const int begin = self && group == c ? (i0 - row_start) / kColumns : 0;
     const int end = i0 < row_valid ? (column_valid - column_start + kColumns - 1) / kColumns : begin;
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
         i0, min(i0 + kRows, row_valid), column_start, column_valid, begin, end,
         [&](int tile) {
           const int j0 = column_start + tile * kColumns;
-          columns = Block(y.labels, j0, kColumns, column_valid, column_valid);
+          columns = Block(y_labels, j0, kColumns, column_valid, column_valid);
           if (self && tid < kColumns && j0 + tid < column_end) before = Sum::load(sums, maxima, column_slot + j0 + tid);
         },
         [&](int tile, const float (&s)[kM][kN][4]) {
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
 #pragma unroll
               for (int i = 0; i < 2; ++i) {
                 const int row = i0 + sweep.row(m, i);
-                row_keys[m][i] = decltype(masked)::value && row < row_valid ? key_of(x.labels[row]) : kLeftOut;
+                row_keys[m][i] = decltype(masked)::value && row < row_valid ? key_of(x_labels[row]) : kLeftOut;
               }
 #pragma unroll
             for (int n = 0; n < kN; ++n)
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
               for (int e = 0; e < 2; ++e) {
                 const int column = j0 + sweep.column(n, e);
                 uint32_t column_key = kLeftOut;
-                if (decltype(masked)::value && column < column_valid) column_key = key_of(y.labels[column]);
+                if (decltype(masked)::value && column < column_valid) column_key = key_of(y_labels[column]);
 #pragma unroll
                 for (int m = 0; m < kM; ++m)
 #pragma unroll

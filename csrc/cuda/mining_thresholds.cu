@@ -32,8 +32,9 @@ __device__ int bin_of(float cosine) {
 
 template <int kRows, Precision kPrecision>
 __global__ void __launch_bounds__(CountShape<kRows>::kThreads, 1)
-    count_cosines(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const int32_t* itself,
-                  int32_t* counts, int ring, bool positives) {
+    count_cosines(const void* x_, const int32_t* x_labels, const int64_t* x_source, const void* y_,
+                  const int32_t* y_labels, const int32_t* itself, int32_t* counts, int N, int M, int row_bytes,
+                  int y_bytes, int ring, bool positives) {
   using Shape = CountShape<kRows>;
   constexpr int kColumns = Shape::kColumns, kThreads = Shape::kThreads, kM = Shape::kM, kN = Shape::kN;
   constexpr int kWords = Shape::kWords, kHalf = Shape::kHalf;
@@ -41,16 +42,17 @@ __global__ void __launch_bounds__(CountShape<kRows>::kThreads, 1)
   uint32_t* const bins = reinterpret_cast<uint32_t*>(shared + 2 * Shape::kStageBytes);  // [kRows][kWords]
   int32_t* const tile_labels = reinterpret_cast<int32_t*>(bins + kRows * kWords);       // [2][kColumns]
 
+  const char *const x = static_cast<const char*>(x_), *const y = static_cast<const char*>(y_);
   const Lane l;
-  const int tid = threadIdx.x, warp = tid / kWarp, panels = x.row_bytes / kPanel;
-  const int i0 = blockIdx.x * kRows, M = y.n, row_valid = count_less(x.labels, x.n, kLeftOut);
+  const int tid = threadIdx.x, warp = tid / kWarp, panels = row_bytes / kPanel;
+  const int i0 = blockIdx.x * kRows, row_valid = count_less(x_labels, N, kLeftOut);
   if (i0 >= row_valid) return;
   const int x_end = min(i0 + kRows, row_valid);
-  const uint32_t first_class = key_of(x.labels[i0]), last_class = key_of(x.labels[x_end - 1]);
+  const uint32_t first_class = key_of(x_labels[i0]), last_class = key_of(x_labels[x_end - 1]);
 
   int begin = 0, end = (M + kColumns - 1) / kColumns;  // tiles
   if (positives) {
-    const ColumnRange range(y.labels, M, ring, first_class, last_class);
+    const ColumnRange range(y_labels, M, ring, first_class, last_class);
     begin = range.from / kColumns, end = (range.to + kColumns - 1) / kColumns;
   }
   const int share = (end - begin + gridDim.y - 1) / gridDim.y;
@@ -65,7 +67,7 @@ __global__ void __launch_bounds__(CountShape<kRows>::kThreads, 1)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = i0 + first_row + 16 * m + 8 * i + l.g;
-      labels[m][i] = row < x_end ? x.labels[row] : -1;
+      labels[m][i] = row < x_end ? x_labels[row] : -1;
       own[m][i] = row < x_end && itself != nullptr ? itself[row] : -1;
     }
 
@@ -74,12 +76,11 @@ __global__ void __launch_bounds__(CountShape<kRows>::kThreads, 1)
     if (load_tile < end) {
       char* const to = shared + stage * Shape::kStageBytes;
       const int j0 = load_tile * kColumns;
-      copy_panels<kRows, kThreads>(to, static_cast<const char*>(x.features), x.row_bytes, load_panel, 1, i0, x_end);
-      copy_rows<kColumns, kThreads>(to + kRows * kPanel, static_cast<const char*>(y.features), y.row_bytes, load_panel,
-                                    1, j0, M);
+      copy_panels<kRows, kThreads>(to, x, row_bytes, load_panel, 1, i0, x_end);
+      copy_rows<kColumns, kThreads>(to + kRows * kPanel, y, y_bytes, load_panel, 1, j0, M);
       if (load_panel == 0 && tid < kColumns) {
         const bool here = j0 + tid < M;
-        copy_async_4(tile_labels + load_tile % 2 * kColumns + tid, y.labels + (here ? j0 + tid : 0), here);
+        copy_async_4(tile_labels + load_tile % 2 * kColumns + tid, y_labels + (here ? j0 + tid : 0), here);
       }
       if (++load_panel == panels) load_panel = 0, ++load_tile;
     }
@@ -129,8 +130,8 @@ __global__ void __launch_bounds__(CountShape<kRows>::kThreads, 1)
 
   __syncthreads();
   for (int row = warp; i0 + row < x_end; row += kThreads / kWarp) {
-    const int64_t from = x.source == nullptr ? i0 + row : x.source[i0 + row];
-    int32_t* const to = counts + ((positives ? x.n : 0) + from) * kMiningBins;
+    const int64_t from = x_source == nullptr ? i0 + row : x_source[i0 + row];
+    int32_t* const to = counts + ((positives ? N : 0) + from) * kMiningBins;
     for (int word = l.lane; word < kHalf; word += kWarp) {
       const uint32_t both = bins[row * kWords + word];
       if (both % 0x10000 != 0) atomicAdd(to + word, static_cast<int32_t>(both % 0x10000));

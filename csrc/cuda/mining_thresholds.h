@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "cuda/precision.h"
-#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -13,8 +12,9 @@ constexpr int kMiningBins = 1024;  // as in the contract
 // Adds to counts [2, N, kMiningBins], of negatives and of positives, in the order in which the anchors came, the pairs
 // of one of both with the columns y [M]; ring and itself: see ContrastKernel. A block counts up to kMostCounted columns
 // of its share, gridDim.y of which are all.
-using MiningCountsKernel = void (*)(RowSet x, RowSet y, const int32_t* itself, int32_t* counts, int ring,
-                                    bool positives);
+using MiningCountsKernel = void (*)(const void* x, const int32_t* x_labels, const int64_t* x_source, const void* y,
+                                    const int32_t* y_labels, const int32_t* itself, int32_t* counts, int N, int M,
+                                    int row_bytes, int y_bytes, int ring, bool positives);
 struct MiningLaunch {
   MiningCountsKernel kernel;
   int rows, columns;  // of a tile

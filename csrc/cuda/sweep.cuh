@@ -7,7 +7,6 @@
 #pragma once
 
 #include "cuda/tile.cuh"
-#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -20,13 +19,6 @@ struct Sweep {
   int row_bytes;      // a multiple of kPanel
   bool resident;      // the rows stay
   char* shared;
-
-  __device__ Sweep(const RowSet& x, const RowSet& y, bool resident, char* shared)
-      : x(static_cast<const char*>(x.features)),
-        y(static_cast<const char*>(y.features)),
-        row_bytes(x.row_bytes),
-        resident(resident),
-        shared(shared) {}
 
   static constexpr int shared_bytes(int row_bytes, bool resident) {
     return (resident ? kRows * row_bytes : kStages * kRows * kPanel) + kStages * kColumns * kPanel;

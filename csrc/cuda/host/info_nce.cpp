@@ -37,9 +37,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
   if (N == 0) return {loss, log_sum, weight, num_positives};
   const Sums sums = partial_sums(p);
   launch(info_nce_positives_kernel(p.precision, p.fixed), dim3(ceil_div<int64_t>(N, kPositivesRows)),
-         dim3(2 * kPositivesRows), p.shared(kPositivesRows), p.a.row_set(), p.c.row_set(), p.temperature, sums.sums,
-         sums.maxima, sums.sums.size(0), loss, log_sum, weight, num_positives, p.self, p.negatives,
-         p.resident(kPositivesRows));
+         dim3(2 * kPositivesRows), p.shared(kPositivesRows), p.a.x, p.a.labels, p.c.x, p.c.labels, p.a.source,
+         p.temperature, sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, p.c.n(), sums.sums.size(0),
+         p.row_bytes(), p.self, p.negatives, p.resident(kPositivesRows));
   return {loss, log_sum, weight, num_positives};
 }
 

@@ -39,8 +39,9 @@ void count(const Prepared& anchors, const Columns& columns, const std::optional<
   const int64_t tiles = columns.most_visited(positives) / how.columns + 1;
   const int64_t splits = std::max(best_splits(blocks, tiles, n, limits.multiprocessors),
                                   ceil_div<int64_t>(ceil_div<int64_t>(M, how.columns), kMostCounted / how.columns));
-  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, anchors.row_set(), columns.row_set(), itself,
-         counts, columns.ring, positives);
+  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, anchors.x, anchors.labels, anchors.source,
+         columns.x, columns.labels, itself, counts, n, M, anchors.row_bytes(), columns.row_bytes(), columns.ring,
+         positives);
 }
 
 Tensor mining_thresholds(const MiningThresholds& call) {

@@ -75,9 +75,9 @@ Sums partial_sums(const Problem& p) {
   }
   const auto options = p.a.x.options().dtype(at::kFloat);
   Sums out{at::empty({slots, N}, options), p.fixed ? std::nullopt : std::optional(at::empty({slots, N}, options))};
-  launch(info_nce_sums_kernel(p.precision, p.fixed, rows), grid, dim3(2 * rows), p.shared(rows), p.a.row_set(),
-         p.c.row_set(), p.temperature, out.sums, out.maxima, size_x, size_y, groups, p.self, p.negatives,
-         p.resident(rows));
+  launch(info_nce_sums_kernel(p.precision, p.fixed, rows), grid, dim3(2 * rows), p.shared(rows), p.a.x, p.a.labels,
+         p.c.x, p.c.labels, p.temperature, out.sums, out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self,
+         p.negatives, p.resident(rows));
   return out;
 }
 
@@ -108,9 +108,9 @@ Tensor gradient(const Problem& p, const Prepared& x, const Prepared& y, const Si
   const bool partial = splits > 1 || along.has_value() || x.inv_norm.has_value() || dtype != x.x.scalar_type();
   Tensor d_x = at::empty({n, D}, x.x.options().dtype(dtype));
   Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;
-  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.row_set({}, sides.x_terms),
-         y.row_set({}, sides.y_terms), itself, p.temperature, sides.largest, d_rows, D, per_split, p.self, p.negatives,
-         partial);
+  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, sides.x_terms, y.x, y.labels,
+         sides.y_terms, x.source, p.temperature, sides.largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self,
+         p.negatives, partial, itself);
   if (partial) project(d_rows, x, d_x, along);
   return d_x;
 }
