@@ -142,8 +142,14 @@ def tile_loops(compiled: Compiled) -> list[list[sass.Instruction]]:
         ]
     else:
         bodies = [loop.body for loop in leaves]
-    # Masks cost instructions, and may come with narrower tiles; facts of rows are loaded 16 bytes a thread, too.
-    return sorted(bodies, key=lambda body: (-sum(x.flop for x in body), -rows_loaded(body), len(body)))
+    # Masks cost instructions, and may come with narrower tiles, which sm_100 multiplies with mma.sync, whose FLOP alone
+    # are known; facts of rows are loaded 16 bytes a thread, too.
+    return sorted(
+        bodies,
+        key=lambda body: (
+            not any(x.base == "UTCHMMA" for x in body), -sum(x.flop for x in body), -rows_loaded(body), len(body),
+        ),
+    )  # fmt: skip
 
 
 def tile_flop(launch: Launch) -> int:
