@@ -8,6 +8,7 @@ from fastpixcon.losses import InfoNCELoss, PixelContrastLoss, SupConLoss
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
 from fastpixcon.ops.backends import backend, show_config
+from fastpixcon.pairs import Pairs
 
 __all__ = [
     "ContrastModel",
@@ -15,6 +16,7 @@ __all__ = [
     "LastCall",
     "MemoryBank",
     "Mining",
+    "Pairs",
     "PixelContrastLoss",
     "SupConLoss",
     "__version__",

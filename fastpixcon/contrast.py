@@ -26,6 +26,8 @@ __all__ = ["Bank", "Miner", "contrast_loss", "doubled", "how_to"]
 
 WHAT = "the loss over several contrast sets"  # in errors
 
+Known = tuple[str, bool, bool, str, str]  # of a rule
+
 
 class Bank(Protocol):
     """What a memory bank shows of itself."""
@@ -73,7 +75,7 @@ class Batch(Protocol):
     """The contrast set with a gradient, wherever it lies."""
 
     def sums(self) -> Tensor: ...  # [N]
-    def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...  # loss, weight, count [N]
+    def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...  # loss, weight, mass [N]
     def gradient(
         self, of: Statistics, wanted: list[bool]
     ) -> tuple[Tensor, Tensor, Tensor]: ...  # of the anchors, of the contrast rows, of the temperature
@@ -93,10 +95,10 @@ class LocalBatch(NamedTuple):
         return log_sum
 
     def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loss, weight, count, *_ = call("contrast_positives", self.anchors.x, self.backend, *self[:4], log_z, None)
+        loss, weight, mass, *_ = call("contrast_positives", self.anchors.x, self.backend, *self[:4], log_z, None)
         if self.pairs.mined is not None:
             loss = loss + not_finite(self.anchors, self.contrast)
-        return loss, weight, count
+        return loss, weight, mass
 
     def gradient(self, of: Statistics, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         """Of the anchors [N, D], of the contrast rows [M, D], of the temperature []."""
@@ -131,7 +133,7 @@ def bank_anchors(anchors: Rows, bank: BankRows) -> Rows:
     labels = anchors.labels
     if labels.dtype == torch.int64:
         labels = labels.clamp(-(2**31), 2**31 - 1).to(torch.int32)
-    return Rows(anchors.x.to(bank.x.dtype), labels)
+    return Rows(anchors.x.to(bank.x.dtype), labels, groups=anchors.groups)
 
 
 def kept_seed(seed: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ def kept_seed(seed: Tensor) -> Tensor:
     return seed.view(1).cumsum(0)[0]
 
 
-def mined_pairs(anchors: Rows, contrast: Rows | None, bank: BankRows | None, how: How) -> Tensor | None:
+def mined_pairs(anchors: Rows, contrast: Rows | None, bank: BankRows | None, rule: Rule, how: How) -> Tensor | None:
     """Which pairs the anchors keep, [4, N]; None: all. ``contrast`` None: the anchors."""
     if how.mining is None:
         return None
@@ -149,7 +151,10 @@ def mined_pairs(anchors: Rows, contrast: Rows | None, bank: BankRows | None, how
         anchors, contrast = (rows._replace(x=rows.x.to(bank.x.dtype)) for rows in (anchors, contrast))
     *kinds, fraction, keep = how.mining
     batch = (contrast, diagonal) if how.use_batch else (None, None)
-    mined: Tensor = call("mining_thresholds", anchors.x, how.backend, anchors, *batch, bank, *kinds, fraction, [*keep])
+    groups = (rule.positive_groups, rule.negative_groups)
+    mined: Tensor = call(
+        "mining_thresholds", anchors.x, how.backend, anchors, *batch, bank, *groups, *kinds, fraction, [*keep]
+    )
     return mined
 
 
@@ -159,7 +164,7 @@ class Totals(NamedTuple):
     loss: Tensor  # [N] mean over the positives
     log_z: Tensor  # [N]
     weight: Tensor  # [N] mean over the positives
-    count: Tensor  # type: ignore[assignment]  # hides tuple.count; [N] int32
+    mass: Tensor  # [N] of the positives
     memory_gradient: Tensor | None  # [N, D] of each anchor's loss
 
 
@@ -177,16 +182,16 @@ def totals(batch: Batch | None, memory: Memory | None, wants_gradient: bool, rul
     if memory is not None:
         *sums, pull = memory.positives(log_z, wants_gradient)
         losses.append((sums[0], sums[1], sums[2]))
-    loss, weight, count = losses[0] if len(losses) == 1 else (x + y for x, y in zip(*losses, strict=True))
-    inverse = 1 / count.clamp(min=1).to(loss.dtype)  # [N]
+    loss, weight, mass = losses[0] if len(losses) == 1 else (x + y for x, y in zip(*losses, strict=True))
+    inverse = torch.where(mass > 0, 1 / mass, 0)  # [N]
     loss, weight = loss * inverse, weight * inverse
     if memory is None or not wants_gradient:
-        return Totals(loss, log_z, weight, count, None)
+        return Totals(loss, log_z, weight, mass, None)
     share = torch.where(log_sum == -torch.inf, 0, torch.exp(log_sum - log_z))
-    push = share if rule.denominator == "all" else share * weight
+    push = share * weight if rule.denominator == "negatives" else share
     pushed = push[:, None] * mean - inverse[:, None] * pull
-    gradient = torch.where((count > 0)[:, None], pushed / rule.temperature, 0)
-    return Totals(loss, log_z, weight, count, gradient)
+    gradient = torch.where((mass > 0)[:, None], pushed / rule.temperature, 0)
+    return Totals(loss, log_z, weight, mass, gradient)
 
 
 def with_memory(
@@ -205,8 +210,44 @@ def with_memory(
     return d_memory if d_anchors is None else d_anchors + d_memory, d_temperature
 
 
+class Given(NamedTuple):
+    """Tensors of a loss that have no gradient, handed to autograd one by one."""
+
+    labels: Tensor
+    positive_weights: Tensor | None
+    negative_weights: Tensor | None
+    groups: Tensor | None
+    contrast_labels: Tensor | None
+    contrast_positive_weights: Tensor | None
+    contrast_negative_weights: Tensor | None
+    contrast_groups: Tensor | None
+    class_weights: Tensor | None
+
+    def sets(
+        self, x: Tensor, contrast_x: Tensor | None, temperature: Tensor, known: Known
+    ) -> tuple[Rows, Rows | None, Rule]:
+        """Anchors, contrast rows and rule again."""
+        *of_anchors, labels, positive_weights, negative_weights, groups, class_weights = self
+        contrast = None
+        if contrast_x is not None and labels is not None:
+            contrast = Rows(contrast_x, labels, positive_weights, negative_weights, groups)
+        denominator, fixed_shift, is_sorted, *which = known
+        rule = Rule(temperature, denominator, fixed_shift, is_sorted, class_weights, *which)
+        return Rows(x, *of_anchors), contrast, rule
+
+
+def given_of(anchors: Rows, contrast: Rows | None, rule: Rule) -> Given:
+    return Given(*anchors[1:], *((None,) * 4 if contrast is None else contrast[1:]), rule.class_weights)
+
+
+def known_of(rule: Rule) -> Known:
+    """What is no tensor."""
+    return (rule.denominator, rule.fixed_shift, rule.is_sorted, rule.positive_groups, rule.negative_groups)
+
+
 class _ContrastLoss(torch.autograd.Function):
-    """anchors [N, D] -> loss [N], count [N], and what backward keeps; ``bank`` without gradient."""
+    """anchors [N, D] -> loss [N], mass [N], and what backward keeps; ``rest`` without gradient: a bank, a seed, what is
+    Given, then what is no tensor."""
 
     generate_vmap_rule = True
 
@@ -215,51 +256,52 @@ class _ContrastLoss(torch.autograd.Function):
         x: Tensor,
         contrast_x: Tensor | None,
         temperature: Tensor,
-        labels: Tensor,
-        contrast_labels: Tensor | None,
         bank_x: Tensor | None,
         bank_labels: Tensor | None,
+        bank_weights: Tensor | None,
         seed: Tensor | None,
-        known: tuple[str, bool, bool],
-        how: How,
-        wants_gradient: bool,
+        *rest: Any,
     ) -> tuple[Tensor | None, ...]:
-        anchors, contrast, rule = _sets(x, labels, contrast_x, contrast_labels, temperature, known)
+        *given, known, how, wants_gradient = rest
+        anchors, contrast, rule = Given(*given).sets(x, contrast_x, temperature, known)
         with below_autograd():
             seed = None if seed is None else kept_seed(seed)
-            bank = None if bank_x is None or bank_labels is None else BankRows(bank_x, bank_labels)
-            mined = mined_pairs(anchors, contrast, bank, how)
+            bank = None
+            if bank_x is not None and bank_labels is not None:
+                bank = BankRows(bank_x, bank_labels, bank_weights)
+            mined = mined_pairs(anchors, contrast, bank, rule, how)
             pairs = Pairs(how.diagonal, mined, seed)
             batch = LocalBatch(anchors, contrast, rule, pairs, how.backend) if how.use_batch else None
             memory = None
             if bank is not None:
                 memory = Memory(bank_anchors(anchors, bank), bank, rule, pairs, how.backend)
-            loss, log_z, weight, count, memory_gradient = totals(batch, memory, wants_gradient, rule)
-        return loss, count, log_z, weight, memory_gradient, mined, seed
+            loss, log_z, weight, mass, memory_gradient = totals(batch, memory, wants_gradient, rule)
+        return loss, mass, log_z, weight, memory_gradient, mined, seed
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        x, contrast_x, temperature, labels, contrast_labels, *_, known, how, _ = inputs
+        x, contrast_x, temperature, *_ = inputs
+        *given, known, how, _ = inputs[7:]
         _, *kept = output
         ctx.known, ctx.how = known, of_backward(how, x)
         ctx.mark_non_differentiable(*(x for x in kept if x is not None))
         ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
-        ctx.save_for_backward(x, labels, contrast_x, contrast_labels, temperature, *kept)
+        ctx.save_for_backward(x, contrast_x, temperature, *kept, *given)
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * (len(Given._fields) + 7)
         if d_loss is None:
-            return (None,) * 11
-        *given, count, log_z, weight, memory_gradient, mined, seed = ctx.saved_tensors
-        x, labels, contrast_x, contrast_labels, temperature = given
-        anchors, contrast, rule = _sets(x, labels, contrast_x, contrast_labels, temperature, ctx.known)
+            return None, None, None, *nothing
+        x, contrast_x, temperature, mass, log_z, weight, memory_gradient, mined, seed, *given = ctx.saved_tensors
+        anchors, contrast, rule = Given(*given).sets(x, contrast_x, temperature, ctx.known)
         needs = ctx.needs_input_grad
         d_anchors, d_contrast, d_temperature = None, None, torch.zeros_like(temperature)
         if ctx.how.use_batch:
             batch = LocalBatch(anchors, contrast, rule, Pairs(ctx.how.diagonal, mined, seed), ctx.how.backend)
             with below_autograd():
                 d_anchors, d_contrast, d_temperature = batch.gradient(
-                    Statistics(d_loss, log_z, weight, count), [needs[0], needs[1], needs[2]]
+                    Statistics(d_loss, log_z, weight, mass), [needs[0], needs[1], needs[2]]
                 )
         d_batch = d_anchors if needs[0] else None
         d_anchors, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, x, temperature)
@@ -268,20 +310,7 @@ class _ContrastLoss(torch.autograd.Function):
             d_contrast.to(x.dtype) if needs[1] and d_contrast is not None else None,
             d_temperature if needs[2] else None,
         )
-        return *first_only(WHAT, gradients, d_loss, x, contrast_x, temperature), *(None,) * 8
-
-
-def _sets(
-    x: Tensor,
-    labels: Tensor,
-    contrast_x: Tensor | None,
-    contrast_labels: Tensor | None,
-    temperature: Tensor,
-    known: tuple[str, bool, bool],
-) -> tuple[Rows, Rows | None, Rule]:
-    """Of tensors that autograd handed over one by one."""
-    contrast = None if contrast_x is None or contrast_labels is None else Rows(contrast_x, contrast_labels)
-    return Rows(x, labels), contrast, Rule(temperature, *known)
+        return *first_only(WHAT, gradients, d_loss, x, contrast_x, temperature), *nothing
 
 
 class _ContrastLossOfTransforms(_ContrastLoss):
@@ -310,22 +339,28 @@ def how_to(*, mining: Miner | None, use_batch: bool, backend: str) -> How:
 
 
 def contrast_loss(
-    anchors: Rows, contrast: Rows | None, rule: Rule, *, bank: Bank | None, seed: Tensor | None, how: How
+    anchors: Rows,
+    contrast: Rows | None,
+    rule: Rule,
+    *,
+    bank: Bank | None,
+    bank_weights: Tensor | None = None,
+    seed: Tensor | None,
+    how: How,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of every anchor over all contrast sets, [N], and how many positives it has, [N]. Unit rows."""
-    x, labels = anchors
-    contrast_x, contrast_labels = (None, None) if contrast is None else contrast
-    rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
+    """The loss of every anchor over all contrast sets, [N], and the mass of its positives, [N]. Unit rows.
+
+    bank_weights: [K] of the bank's rows as negatives."""
+    rows = (None, None, None) if bank is None else (bank.rows, bank.labels, bank_weights)
     if torch.compiler.is_compiling():
         function = _ContrastLoss
     else:
         function = _ContrastLossOfTransforms if _are_functorch_transforms_active() else _ContrastLossOfEager
-    temperature, *known = rule
-    loss, count, *_ = function.apply(
-        x, contrast_x, temperature, labels, contrast_labels, rows, row_labels, seed, tuple(known), how,
-        wants_gradient(x, temperature),
+    loss, mass, *_ = function.apply(
+        anchors.x, None if contrast is None else contrast.x, rule.temperature, *rows, seed,
+        *given_of(anchors, contrast, rule), known_of(rule), how, wants_gradient(anchors.x, rule.temperature),
     )  # fmt: skip
-    return loss, count
+    return loss, mass
 
 
 def wants_gradient(anchors: Tensor, temperature: Tensor) -> bool:
@@ -350,6 +385,6 @@ def not_finite(anchors: Rows, contrast: Rows | None) -> Tensor:
 
 def _not_finite(rows: Rows) -> Tensor:
     """[N] zeros, NaN where one of the unit rows takes part and is not finite."""
-    x, labels = rows
-    nothing = x.detach().sum(dim=1, dtype=torch.promote_types(x.dtype, torch.float32)) * 0
-    return torch.where(labels != -1, nothing, 0)
+    x = rows.x.detach()
+    nothing = x.sum(dim=1, dtype=torch.promote_types(x.dtype, torch.float32)) * 0
+    return torch.where(rows.labels != -1, nothing, 0)

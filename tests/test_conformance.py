@@ -11,6 +11,7 @@ from tested_backends import Backend
 from torch import Tensor
 
 from fastpixcon.ops import define
+from fastpixcon.ops.info_nce import DIFFERENTIABLE
 from fastpixcon.reference.contrast_gradient import d_logits
 from fastpixcon.reference.contrast_sums import These
 from fastpixcon.reference.info_nce import masks_of, prepare
@@ -240,7 +241,7 @@ def call_arguments(operator: str, case: Any, operators: Backend) -> list[Any]:
 def test_opcheck(operator: str, case: Any, operators: Backend) -> None:
     op = operators.op(operator)
     arguments = call_arguments(operator, case, operators)
-    with_gradient = [0, 2, 4] if operator == "info_nce" else [0] if operator == "gather_normalize" else []
+    with_gradient = DIFFERENTIABLE if operator == "info_nce" else [0] if operator == "gather_normalize" else []
     for i in with_gradient:
         if arguments[i] is not None:
             arguments[i] = arguments[i].detach().requires_grad_()

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fastpixcon.ops import define
 from fastpixcon.ops.mining_thresholds import BINS
-from fastpixcon.reference.contrast_gradient import d_logits
-from fastpixcon.reference.contrast_sums import batch_pairs
+from fastpixcon.reference.info_nce import d_logits
 from fastpixcon.reference.memory_rows import MIN_MEAN
+from fastpixcon.reference.pairs import batch_pairs, column_pairs
 from fastpixcon.testing import (
     CASES,
     ContrastCase,
@@ -74,7 +74,7 @@ def test_contrast_positives(case: ContrastCase, operators: Backend, threads: Cal
     op = operators.op("contrast_positives", case.dtype, case.D)
     threads(ODD_THREADS)
     arguments = positives_arguments(case)
-    names = ("loss", "weight", "count", "column_loss", "column_weight", "column_count")
+    names = ("loss", "weight", "mass", "column_loss", "column_weight", "column_mass")
     of_each = case.tol * 4
     compare(
         names, op, reference("contrast_positives"), arguments, moved(arguments, operators.device),
@@ -91,10 +91,10 @@ def gradient_arguments(case: ContrastCase) -> list[Any]:
 def contrast_rounding(case: ContrastCase, arguments: list[Any]) -> tuple[float, float, float]:
     given = define.OPERATORS["contrast_gradient"].values(float64(arguments))
     anchors, contrast, rule = given["anchors"], given["contrast"], given["rule"]
-    these = batch_pairs(anchors, contrast, given["pairs"])
+    these = batch_pairs(anchors, contrast, rule, given["pairs"])
     weights = d_logits(these, rule, given["statistics"])
     if given["columns"] is not None:
-        weights = weights + d_logits(these.transposed(), rule, given["columns"]).T
+        weights = weights + d_logits(column_pairs(anchors, contrast, rule, given["pairs"]), rule, given["columns"]).T
     columns, ones = anchors.x if contrast is None else contrast.x, weights.new_ones(())
     return rounding_scales(weights, contrast is None, anchors.x, columns, (ones, ones), case.temperature)
 
@@ -143,8 +143,8 @@ def test_memory_positives(case: MemoryCase, wanted: bool, operators: Backend, th
     arguments = [*memory_positives_arguments(case)[:-1], wanted]
     of_each = case.tol * 4
     compare(
-        ("loss", "weight", "count", "pull"), op, reference("memory_positives"), arguments,
-        moved(arguments, operators.device), (of_each, of_each, 0, 4 * case.mean_tol), (case.N**0.5,) * 4,
+        ("loss", "weight", "mass", "pull"), op, reference("memory_positives"), arguments,
+        moved(arguments, operators.device), (of_each, of_each, of_each, 4 * case.mean_tol), (case.N**0.5,) * 4,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import fastpixcon as fpc
 from fastpixcon import contrast
 from fastpixcon.ops import define
 from fastpixcon.ops.mining_thresholds import KINDS
-from fastpixcon.reference.contrast_sums import bank_pairs, batch_pairs
+from fastpixcon.reference.pairs import bank_pairs, batch_pairs
 from fastpixcon.testing import assert_as_accurate
 from fastpixcon.values import ALL_PAIRS, BankRows, Rows, Rule
 

@@ -16,9 +16,9 @@ def test_the_schema_is_that_of_the_fake_kernel() -> None:
 
     made = signature(fake, ["loss", "count"])
     assert made.schema == (
-        "(Tensor d_loss, Tensor log_sum, Tensor weight, Tensor num_positives, Tensor? column_d_loss,"
-        " Tensor? column_log_sum, Tensor? column_weight, Tensor? column_num_positives, Tensor anchors,"
-        " Tensor anchor_labels, Tensor? bank, Tensor? bank_labels, bool[3] mask) -> (Tensor loss, Tensor count)"
+        "(Tensor d_loss, Tensor log_sum, Tensor weight, Tensor mass, Tensor? column_d_loss,"
+        " Tensor? column_log_sum, Tensor? column_weight, Tensor? column_mass, Tensor anchors,"
+        " Tensor anchor_labels, Tensor? anchor_positive_weights, Tensor? anchor_negative_weights, Tensor? anchor_groups, Tensor? bank, Tensor? bank_labels, Tensor? bank_negative_weights, bool[3] mask) -> (Tensor loss, Tensor count)"
     )
     assert made.place("anchors") == 8
 
@@ -43,11 +43,11 @@ def test_values_and_leaves_are_the_same(operator: str) -> None:
 
 def test_values_come_by_name() -> None:
     x, labels, tau = torch.ones(2, 3), torch.zeros(2), torch.tensor(0.1)
-    leaves = [x, labels, None, None, tau, "all", True, False, 4, None, None, True]
+    leaves = [x, labels, *[None] * 8, tau, "all", True, False, None, "same", "any", 4, None, None, True]
     assert define.OPERATORS["contrast_sums"].values(leaves) == {
         "anchors": Rows(x, labels),
         "contrast": None,
-        "rule": Rule(tau, "all", True, False),
+        "rule": Rule(tau, "all", True, False, None, "same", "any"),
         "pairs": Pairs(4, None, None),
         "mutual": True,
     }

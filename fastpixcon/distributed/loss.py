@@ -13,14 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastpixcon.balance import balances, with_balance
 from fastpixcon.contrast import (
     Bank,
     Batch,
+    Given,
     How,
     LocalBatch,
     Memory,
     bank_anchors,
     contrast_loss,
+    given_of,
+    known_of,
     mined_pairs,
     of_backward,
     totals,
@@ -37,52 +41,53 @@ WHAT = "the loss across ranks (process_group)"  # in errors
 
 
 class _RanksLoss(torch.autograd.Function):
-    """anchors [n, D] of this rank -> their loss [n], count [n]; the contrast set is that of all ranks."""
+    """anchors [n, D] of this rank -> their loss [n], mass [n]; the contrast set is that of all ranks. ``rest`` without
+    gradient: a bank, a seed, what is Given, then what is no tensor."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
         temperature: Tensor,
-        labels: Tensor,
         bank_x: Tensor | None,
         bank_labels: Tensor | None,
+        bank_weights: Tensor | None,
         seed: Tensor | None,
-        known: tuple[str, bool, bool],
-        how: How,
-        ranks: Ranks,
-        sizes: list[int],
+        *rest: Any,
     ) -> tuple[Tensor, Tensor]:
+        *given, known, how, ranks, sizes = rest
         seed = None if seed is None else seed.clone()  # it may have advanced when backward comes
-        anchors, rule = Rows(x, labels), Rule(temperature, *known)
-        bank = None if bank_x is None or bank_labels is None else BankRows(bank_x, bank_labels)
+        anchors, _, rule = Given(*given).sets(x, None, temperature, known)
+        bank = None
+        if bank_x is not None and bank_labels is not None:
+            bank = BankRows(bank_x, bank_labels, bank_weights)
         gathered = mined = memory = None
         if ranks.across == "gather":
-            gathered = Rows(*ranks.gather_rows([*anchors], sizes, "anchors"))
-            mined = mined_pairs(anchors, gathered, bank, how)
+            gathered = anchors.like(ranks.gather_rows(anchors.tensors(), sizes, "anchors"))
+            mined = mined_pairs(anchors, gathered, bank, rule, how)
         pairs = Pairs(how.diagonal, mined, seed)
         if bank is not None:
             memory = Memory(bank_anchors(anchors, bank), bank, rule, pairs, how.backend)
         batch = _batch(anchors, gathered, rule, pairs, how, ranks, sizes)
         loss, *kept = totals(batch, memory, any(ctx.needs_input_grad[:2]), rule)
-        ctx.save_for_backward(x, labels, *(gathered or (None, None)), temperature, mined, seed, *kept)
+        ctx.save_for_backward(
+            x, temperature, mined, seed, *kept, *given_of(anchors, gathered, rule), *_features(gathered)
+        )
         ctx.batch = (known, of_backward(how, x), ranks, sizes)
-        count = kept[2]
-        assert count is not None
-        ctx.mark_non_differentiable(count)
-        return loss, count
+        mass = kept[2]
+        assert mass is not None
+        ctx.mark_non_differentiable(mass)
+        return loss, mass
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, labels, *gathered, temperature, mined, seed, log_z, weight, count, memory_gradient = ctx.saved_tensors
+        x, temperature, mined, seed, log_z, weight, mass, memory_gradient, *given, gathered_x = ctx.saved_tensors
         known, how, ranks, sizes = ctx.batch
         needs = ctx.needs_input_grad
-        batch = _batch(
-            Rows(x, labels), None if gathered[0] is None else Rows(*gathered), Rule(temperature, *known),
-            Pairs(how.diagonal, mined, seed), how, ranks, sizes,
-        )  # fmt: skip
+        anchors, gathered, rule = Given(*given).sets(x, gathered_x, temperature, known)
+        batch = _batch(anchors, gathered, rule, Pairs(how.diagonal, mined, seed), how, ranks, sizes)
         d_anchors, d_gathered, d_temperature = batch.gradient(
-            Statistics(d_loss, log_z, weight, count), [needs[0], needs[0], needs[1]]
+            Statistics(d_loss, log_z, weight, mass), [needs[0], needs[0], needs[1]]
         )
         if needs[0] and ranks.across == "gather":
             d_anchors += ranks.reduce_scatter_rows(d_gathered, sizes, "gradients of anchors")
@@ -92,11 +97,15 @@ class _RanksLoss(torch.autograd.Function):
             d_total.to(x.dtype) if needs[0] and d_total is not None else None,
             d_temperature if needs[1] else None,
         )
-        return *first_only(WHAT, gradients, d_loss, x, temperature), *(None,) * 8
+        return *first_only(WHAT, gradients, d_loss, x, temperature), *(None,) * (len(Given._fields) + 8)
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
         no_forward_mode(WHAT)
+
+
+def _features(rows: Rows | None) -> tuple[Tensor | None]:
+    return (None if rows is None else rows.x,)
 
 
 def _batch(
@@ -110,31 +119,53 @@ def _batch(
 
 @torch._disable_dynamo  # as torch.compiler.disable, which imports Dynamo at once, for seconds
 def ranks_loss(
-    anchors: Rows, rule: Rule, *, bank: Bank | None, seed: Tensor | None, how: How, ranks: Ranks
+    anchors: Rows,
+    rule: Rule,
+    *,
+    bank: Bank | None,
+    seed: Tensor | None,
+    how: How,
+    ranks: Ranks,
+    balanced: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``contrast.contrast_loss`` of this rank's anchors with those of all ranks."""
     no_transforms(WHAT)
-    x, labels = anchors
-    temperature, *known = rule
-    wants_gradient = torch.is_grad_enabled() and (x.requires_grad or temperature.requires_grad)
+    x = anchors.x
+    wants_gradient = torch.is_grad_enabled() and (x.requires_grad or rule.temperature.requires_grad)
     sizes = ranks.agree(
         x.shape[0],
         x.device,
         width=x.shape[1],
         dtype=str(x.dtype),
-        labels=str(labels.dtype),
+        labels=str(anchors.labels.dtype),
         across=ranks.across,
         denominator=rule.denominator,
         fixed_shift=int(rule.fixed_shift),
         requires_grad=int(wants_gradient and x.requires_grad) + 2 * int(wants_gradient),
         contrast=int(how.use_batch) + 2 * int(bank is not None),
         mining=str(how.mining),
+        pairs=str([y is not None for y in (*anchors, rule.class_weights)] + [*known_of(rule)[3:], balanced]),
     )
     how = how._replace(diagonal=sum(sizes[: ranks.rank]))
+    bank_weights = None
+    if balanced:
+        anchors, bank_weights = _balanced(anchors, bank, how, ranks, sizes)
     if not how.use_batch:
-        return contrast_loss(anchors, None, rule, bank=bank, seed=seed, how=how)
-    rows, row_labels = (None, None) if bank is None else (bank.rows, bank.labels)
-    return _RanksLoss.apply(x, temperature, labels, rows, row_labels, seed, tuple(known), how, ranks, sizes)
+        return contrast_loss(anchors, None, rule, bank=bank, bank_weights=bank_weights, seed=seed, how=how)
+    rows = (None, None, None) if bank is None else (bank.rows, bank.labels, bank_weights)
+    return _RanksLoss.apply(
+        x, rule.temperature, *rows, seed, *given_of(anchors, None, rule), known_of(rule), how, ranks, sizes
+    )
+
+
+def _balanced(anchors: Rows, bank: Bank | None, how: How, ranks: Ranks, sizes: list[int]) -> tuple[Rows, Tensor | None]:
+    """Anchors and weights of the bank for classes that weigh alike over all ranks."""
+    rank = ranks.rank
+    own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    counted = [x for x in (anchors.labels, anchors.positive_weights) if x is not None]
+    labels, *v = ranks.gather_rows(counted, sizes, "labels") if how.use_batch else (None, None)
+    of_rows, of_bank = balances(labels, v[0] if v else None, None if bank is None else bank.labels, anchors.x)
+    return with_balance(anchors, None if of_rows is None else of_rows[own]), of_bank
 
 
 class _Total(torch.autograd.Function):

@@ -101,13 +101,18 @@ class Ring(NamedTuple):
         return LocalBatch(self.anchors, None, self.rule, ALL_PAIRS, self.backend)
 
     def tour(self, what: str, *more: Tensor) -> Tour:
-        return Tour(self.ranks, self.sizes, [*self.anchors, *more], what)
+        return Tour(self.ranks, self.sizes, [*self.anchors.tensors(), *more], what)
+
+    def visiting(self, tensors: Sequence[Tensor]) -> tuple[Rows, list[Tensor]]:
+        """The rows of a visitor, and what came with them."""
+        here = len(self.anchors.tensors())
+        return self.anchors.like(tensors[:here]), list(tensors[here:])
 
     def with_visitors(self, operator: str, *arguments: Any) -> Any:
         return call(operator, self.anchors.x, self.backend, *arguments)
 
     def of(self, hop: Hop) -> Rows:
-        return Rows(*(x[hop.own] for x in self.anchors))
+        return self.anchors.each(lambda x: x[hop.own])
 
     def sums(self) -> Tensor:
         tour = self.tour("sums")
@@ -116,8 +121,8 @@ class Ring(NamedTuple):
         def add(away: int, results: list[Tensor]) -> None:
             log_sum[:away] = torch.logaddexp(log_sum[:away], results[0])
 
-        for hop, (rows, labels) in tour.visits():
-            sets = (self.of(hop), Rows(rows, labels), self.rule, ALL_PAIRS)
+        for hop, held in tour.visits():
+            sets = (self.of(hop), self.visiting(held)[0], self.rule, ALL_PAIRS)
             here, columns = self.with_visitors("contrast_sums", *sets, True)
             log_sum[hop.own] = torch.logaddexp(log_sum[hop.own], here)
             tour.send_home(hop, [columns], add)
@@ -126,14 +131,15 @@ class Ring(NamedTuple):
 
     def positives(self, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tour = self.tour("positives", log_z)
-        sums = self.own_shard().positives(log_z)  # loss, weight, count, each [n]
+        sums = self.own_shard().positives(log_z)  # loss, weight, mass, each [n]
 
         def add(away: int, results: list[Tensor]) -> None:
             for total, more in zip(sums, results, strict=True):
                 total[:away] += more
 
-        for hop, (rows, labels, column_log_z) in tour.visits():
-            sets = (self.of(hop), Rows(rows, labels), self.rule, ALL_PAIRS)
+        for hop, held in tour.visits():
+            visitor, (column_log_z,) = self.visiting(held)
+            sets = (self.of(hop), visitor, self.rule, ALL_PAIRS)
             results = self.with_visitors("contrast_positives", *sets, log_z[hop.own], column_log_z)
             for total, here in zip(sums, results[:3], strict=True):
                 total[hop.own] += here
@@ -150,8 +156,9 @@ class Ring(NamedTuple):
         def add(away: int, results: list[Tensor]) -> None:
             d_anchors[:away] += results[0]
 
-        for hop, (rows, labels, *columns) in tour.visits():
-            sets = (self.of(hop), Rows(rows, labels), self.rule, ALL_PAIRS)
+        for hop, held in tour.visits():
+            visitor, columns = self.visiting(held)
+            sets = (self.of(hop), visitor, self.rule, ALL_PAIRS)
             statistics = (Statistics(*(x[hop.own] for x in of)), Statistics(*columns))
             mask = [wanted[0], wanted[0], wanted[2]]
             here, d_rows, d_more = self.with_visitors("contrast_gradient", *statistics, *sets, mask)
@@ -159,6 +166,6 @@ class Ring(NamedTuple):
             if wanted[0]:
                 d_anchors[hop.own] += here
                 tour.send_home(hop, [d_rows], add)
-            del here, d_rows  # else they would still be there when the next ones are made
+            del here, d_rows, visitor, sets  # else they would still be there when the next ones are made
         tour.finish(add)
         return d_anchors, nothing, d_temperature

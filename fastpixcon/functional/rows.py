@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from fastpixcon import distributed
+from fastpixcon.balance import balances, with_balance
 from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to
 from fastpixcon.functional.anchors import gather_normalize
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, of_rows
+from fastpixcon.pairs import Pairs
 from fastpixcon.values import Rows, Rule
 
 __all__ = ["CONTRASTS", "DENOMINATORS", "Objective", "info_nce", "info_nce_of"]
 
-DENOMINATORS = ("negatives", "all")
+DENOMINATORS = ("negatives", "all", "decoupled")
 CONTRASTS = ("both", "batch", "memory")
 FIXED_SHIFT_MIN = 0.025  # below it e^((cos - 1) / temperature) vanishes in float32
 
@@ -32,6 +34,19 @@ class Objective(NamedTuple):
     process_group: Any
     across: str
     backend: str
+    pairs: Pairs | None = None
+
+
+class Weighed(NamedTuple):
+    """What rows bring along beside their labels, as a user gives it."""
+
+    weights: Tensor | None = None  # [N] of anchors
+    contrast_weights: Tensor | None = None  # [M], or [N] in self contrast
+    groups: Tensor | None = None  # [N]
+    contrast_groups: Tensor | None = None  # [M]
+
+
+NOTHING_WEIGHED = Weighed()
 
 
 def info_nce(
@@ -53,6 +68,11 @@ def info_nce(
     process_group: Any = distributed.NO_GROUP,
     across: str = "gather",
     backend: str = "auto",
+    weights: Tensor | None = None,
+    contrast_weights: Tensor | None = None,
+    groups: Tensor | None = None,
+    contrast_groups: Tensor | None = None,
+    pairs: Pairs | None = None,
 ) -> Tensor:
     """Supervised contrastive loss in nats per anchor, in memory that grows with N + M.
 
@@ -61,6 +81,10 @@ def info_nce(
 
         "negatives"  loss_i = mean_{p in P_i} log(1 + Z_i e^-s_ip)              Wang et al. 2021, eq. 3
         "all"        loss_i = log sum_{j != i} e^s_ij - mean_{p in P_i} s_ip    Khosla et al. 2020, L_out
+        "decoupled"  loss_i = log Z_i - mean_{p in P_i} s_ip, 0 for Z_i = 0     Yeh et al. 2022
+
+    With weights v_j of contrast rows and W of classes, means over P_i are sum v_p f(p) / sum v_p, and sums are of
+    v_j W[y_i, y_j] e^s_ij over negatives, of v_p e^s_ip over positives.
 
     Args:
         anchors: [N, D] floating, in memory order or not.
@@ -69,7 +93,7 @@ def info_nce(
         temperature: a number > 0, or a tensor with gradient of one element, of any shape; from 2^-126 to the largest
             float32.
         base_temperature: the loss is scaled by temperature / base_temperature; None: not scaled.
-        denominator: "negatives" or "all".
+        denominator: "negatives", "all" or "decoupled".
         normalize: True: raw rows, normalised in the kernel; False: rows taken as they are, of any norm.
         reduction: "mean" over the anchors that have a positive (0, still attached to the graph, if none
             has), "sum", or "none" for [N], 0 where an anchor has no positive.
@@ -86,6 +110,13 @@ def info_nce(
         across: "gather": every rank gets all rows, in memory that grows with all anchors; "ring": shards pass around,
             in memory that grows with its own; not with mining.
         backend: "auto", "reference", "native" or "triton".
+        weights: w [N] floating >= 0 of the anchors, without gradient: "mean" is sum w_i loss_i / sum w_i over the
+            anchors that have a positive, "sum" is sum w_i loss_i, "none" w_i loss_i. None: ones.
+        contrast_weights: v [M] floating >= 0 of the contrast rows, without gradient; [N], of the anchors as contrast
+            rows, where these are the contrast set. None: ones, as always of the rows of a memory.
+        groups, contrast_groups: [N], [M] integers, for ``pairs`` that look at them; in self contrast those of the
+            anchors. The rows of a memory are of no group.
+        pairs: a :class:`fastpixcon.Pairs`: which groups positives and negatives come from, weights of classes.
 
     Returns:
         [] or, for reduction "none", [N]; float32 (float64 for float64 rows or a float64 bank), in nats.
@@ -103,8 +134,9 @@ def info_nce(
     """
     checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
     objective = Objective(
-        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across, backend
+        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across, backend, pairs
     )
+    weighed = Weighed(weights, contrast_weights, groups, contrast_groups)
     return info_nce_of(
         Rows(anchors, anchor_labels),
         None if contrast is None or contrast_labels is None else Rows(contrast, contrast_labels),
@@ -113,6 +145,7 @@ def info_nce(
         reduction=reduction,
         ignore_index=ignore_index,
         seed=seed,
+        weighed=weighed,
     )[0]
 
 
@@ -127,8 +160,10 @@ def info_nce_of(
     reduction: str = "mean",
     ignore_index: Void = -1,
     seed: int | Tensor,
+    weighed: Weighed = NOTHING_WEIGHED,
 ) -> tuple[Tensor, Tensor]:
-    """The loss; how many positives each anchor has, [N]. ``name``: what a user calls the rows."""
+    """The loss; of each anchor the mass of its positives, [N]: how many it has, unless contrast rows have weights.
+    ``name``: what a user calls the rows."""
     (
         temperature,
         base_temperature,
@@ -139,6 +174,7 @@ def info_nce_of(
         process_group,
         across,
         backend,
+        pairs,
     ) = objective
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.one_of("contrast_with", contrast_with, CONTRASTS)
@@ -152,35 +188,97 @@ def info_nce_of(
     bank = None if contrast_with == "batch" else memory
     device = anchors.x.device
     sets = [anchors] if contrast is None else [anchors, contrast]
-    sets = [Rows(x, of_rows(checks.label_rows(labels), ignore_index)) for x, labels in sets]
+    sets = [x._replace(labels=of_rows(checks.label_rows(x.labels), ignore_index)) for x in sets]
     if bank is not None and checks.wants_float64(name, anchors.x, bank.rows, backend):
-        sets, bank = [Rows(x.double(), labels) for x, labels in sets], doubled(bank)
+        sets, bank = [x._replace(x=x.x.double()) for x in sets], doubled(bank)
+    if not isinstance(pairs, Pairs | None):
+        raise TypeError(f"pairs: got {pairs!r}, want a fastpixcon.Pairs")
+    pairs = Pairs() if pairs is None else pairs.on(device)
+    sets = weighed_rows(sets, pairs, weighed, bank)
     computed = sets[0].x.dtype
     autocast = torch.is_autocast_enabled(device.type) and computed != torch.float64
     dtype = torch.get_autocast_dtype(device.type) if autocast else computed
     if rows == "raw" and (in_steps or dtype != computed):  # unit rows fit into half precision, raw ones may not
-        sets, rows = [Rows(_unit_rows(x, labels, backend), labels) for x, labels in sets], "unit"
-    own, others, *_ = *(Rows(x.to(dtype), labels) for x, labels in sets), None
+        sets, rows = [x._replace(x=_unit_rows(x.x, x.labels, backend)) for x in sets], "unit"
+    own, others, *_ = *(x._replace(x=x.x.to(dtype)) for x in sets), None
     fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
-    rule = Rule(checks.temperature_tensor(temperature, own.x), denominator, fixed_shift, is_sorted)
+    tau = checks.temperature_tensor(temperature, own.x)
+    W = None if pairs.class_weights is None else pairs.class_weights.to(tau.dtype)
+    rule = Rule(tau, denominator, fixed_shift, is_sorted, W, pairs.positives, pairs.negatives)
+    bank_weights = None
+    if pairs.balanced and ranks is None:
+        counted = None if contrast_with == "memory" else own if others is None else others
+        of_rows_, bank_weights = balances(
+            None if counted is None else counted.labels,
+            None if counted is None else counted.positive_weights,
+            None if bank is None else bank.labels,
+            own.x,
+        )
+        own, others = (
+            (own, with_balance(others, of_rows_)) if others is not None else (with_balance(own, of_rows_), None)
+        )
     if not in_steps:
-        loss, _log_sum, _weight, num_positives = call("info_nce", own.x, backend, own, others, rule, rows)
+        loss, _log_sum, _weight, mass = call("info_nce", own.x, backend, own, others, rule, rows)
     else:
         pair_seed = None if mining is None else checks.seed_tensor(seed, device)
         how = how_to(mining=mining, use_batch=contrast_with != "memory", backend=backend)
         if ranks is None:
-            loss, num_positives = contrast_loss(own, others, rule, bank=bank, seed=pair_seed, how=how)
+            loss, mass = contrast_loss(own, others, rule, bank=bank, bank_weights=bank_weights, seed=pair_seed, how=how)
         else:
             checks.across_ranks(None if contrast is None else contrast.x, mining, ranks.across)
-            loss, num_positives = distributed.ranks_loss(own, rule, bank=bank, seed=pair_seed, how=how, ranks=ranks)
+            loss, mass = distributed.ranks_loss(
+                own, rule, bank=bank, seed=pair_seed, how=how, ranks=ranks, balanced=pairs.balanced
+            )
     if scale is not None:
         loss = loss * scale
+    weights = None if weighed.weights is None else weighed.weights.to(loss.dtype)
+    if weights is not None:
+        loss = torch.where(mass > 0, loss * weights, 0)
     if reduction == "none":
-        return loss, num_positives
-    total, anchors_with_positive = loss.sum(), (num_positives > 0).sum()
+        return loss, mass
+    counts = mass > 0
+    total, counted = loss.sum(), (counts if weights is None else torch.where(counts, weights, 0)).sum()
     if ranks is not None:
-        total, anchors_with_positive = distributed.total(total, anchors_with_positive, ranks)
-    return total if reduction == "sum" else total / anchors_with_positive.clamp(min=1), num_positives
+        total, counted = distributed.total(total, counted, ranks)
+    if reduction == "sum":
+        return total, mass
+    return total / torch.where(counted > 0, counted, 1), mass
+
+
+def weighed_rows(sets: list[Rows], pairs: Pairs, weighed: Weighed, bank: Bank | None) -> list[Rows]:
+    """Anchors and contrast rows, if there are some, with what the rule of the pairs looks at."""
+    (anchors, *others), (weights, contrast_weights, groups, contrast_groups) = sets, weighed
+    contrast = others[0] if others else anchors
+    if weights is not None:
+        checks.row_weights("weights", weights, "anchors", anchors.x, "N")
+    if contrast_weights is not None:
+        of = ("contrast", contrast.x, "M") if others else ("anchors", anchors.x, "N")
+        v = checks.row_weights("contrast_weights", contrast_weights, *of)
+        contrast = contrast._replace(positive_weights=v, negative_weights=v)
+    if pairs.class_weights is not None:
+        K = pairs.class_weights.shape[0]
+        for of_what, rows in zip(("anchor_labels", "contrast_labels"), sets, strict=False):
+            checks.labels_below(of_what, rows.labels, K)
+        if bank is not None and bank.rows.shape[0] > K:
+            raise ValueError(f"class_weights: got [{K}, {K}], want at least the {bank.rows.shape[0]} classes of memory")
+    if others:
+        if pairs.grouped:
+            if groups is None or contrast_groups is None:
+                missing = "groups" if groups is None else "contrast_groups"
+                raise ValueError(f"{missing}: got None, want integers [N], which pairs={pairs!r} look at")
+            contrast = contrast._replace(
+                groups=checks.row_groups("contrast_groups", contrast_groups, "contrast", contrast.x, "M")
+            )
+    elif contrast_groups is not None:
+        raise ValueError("contrast_groups: got groups without contrast, whose rows are the anchors, want None")
+    if pairs.grouped and groups is None:
+        raise ValueError(f"groups: got None, want integers [N], which pairs={pairs!r} look at")
+    if not pairs.grouped and (groups is not None or contrast_groups is not None):
+        raise ValueError("groups: got groups that no rule looks at, want pairs=Pairs(positives=..) or (negatives=..)")
+    own = checks.row_groups("groups", groups, "anchors", anchors.x, "N") if pairs.grouped else None
+    if others:
+        return [anchors._replace(groups=own), contrast]
+    return [contrast._replace(groups=own)]
 
 
 def _unit_rows(x: Tensor, labels: Tensor, backend: str) -> Tensor:

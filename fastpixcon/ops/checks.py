@@ -10,6 +10,7 @@ from numbers import Real
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
 
 from fastpixcon.ops.backends import choose
 from fastpixcon.reference.info_nce import TEMPERATURES
@@ -158,6 +159,72 @@ def across_ranks(contrast: object, mining: object, across: str) -> None:
         raise ValueError(
             "mining: got one across a 'ring', want None, or across 'gather': a ring sees no row's pairs at once"
         )
+
+
+def _all_good(good: Tensor, message: str) -> None:
+    """Raises on the CPU; on a GPU, and in a compiled graph, it is asserted, without a read-back."""
+    if good.device.type == "meta" or (not torch.compiler.is_compiling() and _are_functorch_transforms_active()):
+        return
+    if good.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not bool(good.all()):
+            raise ValueError(message)
+    else:
+        torch._assert_async(good.all(), message)
+
+
+def _weights(name: str, value: object, axes: Sequence[str]) -> Tensor:
+    tensor(name, value, axes, floating=True)
+    assert isinstance(value, Tensor)
+    if value.requires_grad:
+        raise ValueError(f"{name}: got weights that require a gradient, want them detached: they would get none")
+    return value
+
+
+def _finite_weights(name: str, value: Tensor) -> None:
+    message = f"{name}: got weights that are negative, infinite or NaN, want finite ones >= 0"
+    _all_good((value >= 0) & (value < math.inf), message)
+
+
+def class_weights(value: object) -> None:
+    """[K, K]."""
+    W = _weights("class_weights", value, ("K", "K"))
+    if W.shape[0] != W.shape[1] or W.shape[0] == 0:
+        raise ValueError(f"class_weights: got shape {tuple(W.shape)}, want [K, K], a row and a column of each class")
+    _finite_weights("class_weights", W)
+
+
+def row_weights(name: str, value: object, rows_name: str, rows: Tensor, axis: str) -> Tensor:
+    """[N] of rows, float32, or float64 for float64 rows."""
+    weights = _weights(name, value, (axis,))
+    if len(weights) != len(rows):
+        raise ValueError(f"{name}: got {len(weights)} weights, want {len(rows)}, one a row of {rows_name}")
+    same_device(name, weights, rows_name, rows)
+    _finite_weights(name, weights)
+    return weights.to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+
+
+def row_groups(name: str, value: object, rows_name: str, rows: Tensor, axis: str) -> Tensor:
+    """[N] of rows, int32."""
+    tensor(name, value, (axis,), floating=False)
+    assert isinstance(value, Tensor)
+    if len(value) != len(rows):
+        raise ValueError(f"{name}: got {len(value)} groups, want {len(rows)}, one a row of {rows_name}")
+    same_device(name, value, rows_name, rows)
+    return small_groups(name, value)
+
+
+def small_groups(name: str, value: Tensor) -> Tensor:
+    """As int32."""
+    if value.dtype in (torch.int64, torch.uint32):
+        message = f"{name}: got a group that no int32 holds, want numbers of 32 bits"
+        _all_good(value.long() == value.to(torch.int32), message)
+    return value.to(torch.int32)
+
+
+def labels_below(name: str, labels: Tensor, num_classes: int) -> None:
+    """Labels that class_weights have a row for, or -1."""
+    wanted = f"want labels in [0, {num_classes}), or -1, as class_weights are [{num_classes}, {num_classes}]"
+    _all_good((labels >= -1) & (labels < num_classes), f"{name}: got a label out of range, {wanted}")
 
 
 def seed_tensor(seed: object, device: torch.device) -> Tensor:

@@ -4,14 +4,14 @@ A loss over several contrast sets (the batch, rows of other ranks, a memory bank
 ``memory_sums`` of every set, whose logarithms add up; with the total, ``contrast_positives`` or ``memory_positives`` of
 every set; and backward ``contrast_gradient`` of every set with a gradient. ``info_nce`` is all of it for one set.
 
-    anchors    unit (or zero) rows [N, D] and labels [N]
-    contrast   unit rows [M, D] and labels [M]; None: the anchors themselves, without j = i
+    anchors    unit (or zero) rows [N, D], labels, weights as contrast rows where they are some, and groups [N]
+    contrast   unit rows [M, D], labels, weights and groups [M]; None: the anchors themselves, without j = i
     rule       as in ``info_nce``
     pairs      see ``fastpixcon/values.py``; diagonal with contrast None: 0. Of mined pairs anchor i has the number
                i + diagonal in the hash (i if diagonal is None), contrast row j the number j. Not with mutual.
     mutual     contrast rows are anchors, too, with the anchors as their contrast set
-    -> log_sum        [N] log sum e^s_ij over the kept negatives ("negatives") or over all kept pairs ("all"); -inf for
-                      an empty sum
+    -> log_sum        [N] log of the sum over the kept negatives of u_j W[y_i, y_j] e^s_ij; "all": and over kept positives
+                      of v_p e^s_ip; -inf for an empty sum
        column_log_sum [M] of the contrast rows as anchors; [0] unless mutual
 """
 

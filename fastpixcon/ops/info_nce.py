@@ -1,17 +1,24 @@
 """Contract of ``info_nce``: the supervised contrastive loss of every anchor, no [N, M] matrix stored.
 
-    anchors       rows [N, D] and labels [N]
-    contrast      rows [M, D] and labels [M]; None: the anchors themselves, without j = i
-    rule          see ``fastpixcon/values.py``
-    rows          "raw": normalised here; "unit": already unit (or zero) rows; "any": taken as they are
-    -> loss          [N] nats per anchor; 0 for an anchor without a positive
-       log_sum       [N] "negatives": log sum_neg e^s; "all": log sum_{j != i} e^s; -inf for an empty sum
-       weight        [N] "negatives": mean over positives of Z / (Z + e^s_ip); "all": zeros
-       num_positives [N] int32
+    anchors   rows [N, D], labels, weights as contrast rows where they are some, and groups [N]
+    contrast  rows [M, D], labels, weights and groups [M]; None: the anchors themselves, without j = i
+    rule      see ``fastpixcon/values.py``
+    rows      "raw": normalised here; "unit": already unit (or zero) rows; "any": taken as they are
+    -> loss     [N] nats per anchor; 0 for an anchor without a positive
+       log_sum  [N] log Z; -inf for an empty sum
+       weight   [N] "negatives": mean over positives of Z / (Z + e^s_ip); else zeros
+       mass     [N] float32 (float64 for float64 rows): sum over positives of their weights
 
-With s_ij = a_i.c_j / temperature, Z_i = sum_neg e^s_ij, P_i the positives of i:
-    negatives: loss_i = mean_{p in P_i} log(1 + Z_i e^-s_ip)
-    all:       loss_i = log_sum_i - mean_{p in P_i} s_ip
+With s_ij = a_i.c_j / temperature, v and u the weights of a contrast row as a positive and as a negative, W the class
+weights, P_i and N_i the positives and negatives of i: rows of its label and of others, as far as the rule of the groups
+lets it have them, not itself::
+
+    Z_i = sum_{j in N_i} u_j W[y_i, y_j] e^s_ij         "all": and sum_{p in P_i} v_p e^s_ip
+    negatives:       loss_i = mean_{p in P_i} log(1 + Z_i e^-s_ip)
+    all, decoupled:  loss_i = log Z_i - mean_{p in P_i} s_ip, 0 for Z_i = 0
+
+where the mean over positives is sum v_p f(p) / sum v_p.
+
 A row that takes part and has a NaN or an infinite number is NaN altogether, so the loss of every anchor with a positive
 that is it, or has it among its positives or negatives, is NaN: also where Z_i = 0. "unit" rows have no infinity.
 Backward, with G = dL/ds: d_anchors = G C / T (self contrast: (G + G^T) A / T), d_contrast = G^T A / T,
@@ -31,8 +38,8 @@ from fastpixcon.values import Rows, Rule, Statistics
 def fake(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, n = anchors.x, anchors.x.shape[0]
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    loss, log_sum, weight = (x.new_empty(n, dtype=dtype) for _ in range(3))
-    return loss, log_sum, weight, x.new_empty(n, dtype=torch.int32)
+    loss, log_sum, weight, mass = (x.new_empty(n, dtype=dtype) for _ in range(4))
+    return loss, log_sum, weight, mass
 
 
 def fake_backward(
@@ -57,15 +64,15 @@ def backward(ops: Any, ctx: Any, d_loss: Tensor | None, *_: Tensor | None) -> tu
     gradients: list[Tensor | None] = [None] * len(ctx.others)
     if d_loss is None or not any(mask):
         return tuple(gradients)
-    log_sum, weight, num_positives, *tensors = ctx.saved_tensors
+    log_sum, weight, mass, *tensors = ctx.saved_tensors
     rest = iter(tensors)
     inputs = [next(rest) if other is None else other[0] for other in ctx.others]
-    d_inputs = ops.info_nce_backward(d_loss, log_sum, weight, num_positives, *inputs, mask)
+    d_inputs = ops.info_nce_backward(d_loss, log_sum, weight, mass, *inputs, mask)
     for at, wanted, gradient in zip(DIFFERENTIABLE, mask, d_inputs, strict=True):
         gradients[at] = gradient if wanted else None
     return tuple(gradients)
 
 
-define("info_nce", fake, "loss log_sum weight num_positives", Autograd(save, backward))
+define("info_nce", fake, "loss log_sum weight mass", Autograd(save, backward))
 define("info_nce_backward", fake_backward, "d_anchors d_contrast d_temperature")
 DIFFERENTIABLE = [OPERATORS["info_nce"].place(name) for name in ("anchors", "contrast", "temperature")]

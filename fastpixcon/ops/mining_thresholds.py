@@ -1,16 +1,17 @@
 """Contract of ``mining_thresholds``: which pairs of an anchor are hard (Wang et al. 2021, section 3.3).
 
-    anchors    unit (or zero) rows [N, D] and labels [N]
-    contrast   unit rows [M, D] and labels [M]; None: no such set
+    anchors    unit (or zero) rows [N, D], labels [N], groups [N]; weights are not looked at
+    contrast   unit rows [M, D], labels [M], groups [M]; None: no such set
     diagonal   contrast row i + diagonal is anchor i itself, no pair of it; None: anchors are no contrast rows
     bank       unit rows [K, S, D] and labels [K, S]; None: no such set
+    positive_groups, negative_groups   "any", "same" or "other": which pairs there are, whose thresholds are looked for
     negatives, positives   "none", "hardest", "semi-hard" or "random"
     fraction   of the pairs that "semi-hard" draws from, in (0, 1]
     keep       how many positives, how many negatives an anchor keeps
     -> mined   [4, N] float32 (float64 for float64 rows)
 
 A negative j of anchor i is kept if cos_ij >= mined[0, i] and u_ij < mined[2, i]; a positive if cos_ij <= mined[1, i]
-and u_ij < mined[3, i], where u_ij in [0, 1) is the hash of the pair, see ``reference/contrast_sums.py``. With n
+and u_ij < mined[3, i], where u_ij in [0, 1) is the hash of the pair, see ``reference/pairs.py``. With n
 negatives of an anchor, over all sets:
 
     "none"       all
@@ -39,6 +40,8 @@ def fake(
     contrast: Rows | None,
     diagonal: int | None,
     bank: BankRows | None,
+    positive_groups: str,
+    negative_groups: str,
     negatives: str,
     positives: str,
     fraction: float,

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fastpixcon.reference.contrast_sums import These, bank_pairs, batch_pairs
-from fastpixcon.values import ALL_PAIRS, BankRows, Rows
+from fastpixcon.reference.pairs import bank_pairs, batch_pairs
+from fastpixcon.values import ALL_PAIRS, BankRows, Rows, Rule
 
 
 def threshold(cosine: Tensor, those: Tensor, kind: str, fraction: float, keep: int) -> tuple[Tensor, Tensor]:
@@ -30,17 +30,20 @@ def mining_thresholds(
     contrast: Rows | None,
     diagonal: int | None,
     bank: BankRows | None,
+    positive_groups: str,
+    negative_groups: str,
     negatives: str,
     positives: str,
     fraction: float,
     keep: list[int],
 ) -> Tensor:
+    rule = Rule(torch.ones(()), "all", False, False, None, positive_groups, negative_groups)
     sets = []
     if contrast is not None:
-        sets.append(batch_pairs(anchors, contrast, ALL_PAIRS._replace(diagonal=diagonal)))
+        sets.append(batch_pairs(anchors, contrast, rule, ALL_PAIRS._replace(diagonal=diagonal)))
     if bank is not None:
-        sets.append(bank_pairs(anchors, bank, ALL_PAIRS))
-    these = These(*(torch.cat(part, dim=1) for part in zip(*sets, strict=True)))
-    least, negative_share = threshold(these.cosine, these.negatives, negatives, fraction, keep[1])
-    most, positive_share = threshold(-these.cosine, these.positives, positives, fraction, keep[0])
+        sets.append(bank_pairs(anchors, bank, rule, ALL_PAIRS))
+    cosine, is_positive, is_negative = (torch.cat(part, dim=1) for part in zip(*(x[:3] for x in sets), strict=True))
+    least, negative_share = threshold(cosine, is_negative, negatives, fraction, keep[1])
+    most, positive_share = threshold(-cosine, is_positive, positives, fraction, keep[0])
     return torch.stack([least, -most, negative_share, positive_share])

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastpixcon.reference.contrast_sums import bank_pairs, batch_pairs
+from fastpixcon.reference.pairs import bank_pairs, batch_pairs
 from fastpixcon.testing.accuracy import EPS, Case, leaves
-from fastpixcon.testing.info_nce import InfoNCECase
+from fastpixcon.testing.info_nce import RULES, InfoNCECase, with_rules
 from fastpixcon.values import ALL_PAIRS, BankRows, Pairs, Rows, Rule, Statistics
 
 
@@ -52,12 +52,13 @@ class ContrastCase(Case):
     temperature: float = 0.1
     denominator: str = "negatives"
     layout: str = "contiguous"
+    rule_of_pairs: str = ""
 
     @property
     def rows(self) -> InfoNCECase:
         return InfoNCECase(
             self.N, self.D, self.M, self.classes, self.labels, self.label_dtype, self.dtype, self.temperature,
-            self.denominator, "unit", layout=self.layout,
+            self.denominator, "unit", layout=self.layout, rule_of_pairs=self.rule_of_pairs,
         )  # fmt: skip
 
     @property
@@ -72,14 +73,18 @@ class ContrastCase(Case):
         a, c = self.rows.sets(device)
         if self.diagonal is not None and c is not None:
             for all_of_them, own in zip(c, a, strict=True):
-                all_of_them[self.diagonal : self.diagonal + self.N] = own
+                if all_of_them is not None and own is not None:
+                    all_of_them[self.diagonal : self.diagonal + self.N] = own
+        if self.mutual:  # anchors are contrast rows, too
+            v, u, _ = self.rows.make_weights(self.N, True, device)
+            a = a._replace(positive_weights=v, negative_weights=u)
         return a, c
 
     def values(self, device: str | torch.device = "cpu") -> tuple[Rows, Rows | None, Rule, Pairs]:
         mined, seed = None, None
         pairs = ALL_PAIRS._replace(diagonal=self.diagonal)
         if self.mined:
-            cosine = batch_pairs(*self.sets(), pairs).cosine
+            cosine = batch_pairs(*self.sets(), self.rows.rule(), pairs).cosine
             mined, seed = mined_somewhere(cosine, self.generator(), 2**40 + 17)
         rule = self.rows.rule(device)
         if self.diagonal is not None:
@@ -111,11 +116,11 @@ class ContrastCase(Case):
         *given, mutual = arguments
         generator = torch.Generator().manual_seed(3)
         sides: list[Statistics] = []
-        for total, (_, weight, count) in zip(sums, (positives[:3], positives[3:]), strict=True):
+        for total, (_, weight, mass) in zip(sums, (positives[:3], positives[3:]), strict=True):
             if self.elsewhere:
-                count = count + (torch.arange(len(count)) % 3).int()
+                mass = mass + torch.arange(len(mass)) % 3
             d_loss = torch.randn(total.shape, generator=generator).to(total)
-            of = (d_loss, self.totals(total), weight / count.clamp(min=1), count)
+            of = (d_loss, self.totals(total), weight / mass.where(mass > 0, 1), mass)
             sides.append(Statistics(*(x.to(given[0].device) for x in of)))
         columns = sides[1] if mutual else [None] * len(sides[1])
         return [*sides[0], *columns, *given, [True, True, True]]
@@ -161,7 +166,7 @@ def contrast_cases() -> list[ContrastCase]:
         ContrastCase(0, 16, M=20, mutual=True),
         ContrastCase(20, 16, M=0, mutual=True, elsewhere=True),
     ]
-    return cases
+    return with_rules(cases)
 
 
 @dataclass(frozen=True)
@@ -178,9 +183,17 @@ class MiningCase(Case):
     classes: int = 5
     labels: str = "mixed"
     dtype: torch.dtype = torch.float32
+    rule_of_pairs: str = ""
+
+    @property
+    def rows(self) -> InfoNCECase:
+        return InfoNCECase(
+            self.N, self.D, self.M or None, self.classes, self.labels, dtype=self.dtype, rows="unit",
+            rule_of_pairs=self.rule_of_pairs,
+        )  # fmt: skip
 
     def values(self, device: str | torch.device = "cpu") -> tuple[Rows, Rows | None, int | None, BankRows | None]:
-        rows = InfoNCECase(self.N, self.D, self.M or None, self.classes, self.labels, dtype=self.dtype, rows="unit")
+        rows = self.rows
         anchors, contrast = rows.sets(device)
         batch = (anchors, 0) if self.M is None else (None if self.M == 0 else contrast, None)
         if self.S is None:
@@ -192,8 +205,9 @@ class MiningCase(Case):
         return anchors, *batch, BankRows(content, labels.to(device))
 
     def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        rule = self.rows.rule()
         how = (self.negatives, self.positives, self.fraction, list(self.keep))
-        return leaves("mining_thresholds", *self.values(device), *how)
+        return leaves("mining_thresholds", *self.values(device), rule.positive_groups, rule.negative_groups, *how)
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Cosines [N, all contrast rows] in float64, masks of positives and negatives."""
@@ -202,10 +216,10 @@ class MiningCase(Case):
         sets = []
         if contrast is not None:
             contrast = contrast._replace(x=contrast.x.double())
-            sets.append(batch_pairs(anchors, contrast, ALL_PAIRS._replace(diagonal=diagonal)))
+            sets.append(batch_pairs(anchors, contrast, self.rows.rule(), ALL_PAIRS._replace(diagonal=diagonal)))
         if bank is not None:
-            sets.append(bank_pairs(anchors, bank._replace(x=bank.x.double()), ALL_PAIRS))
-        cosine, positives, negatives = (torch.cat(x, dim=1) for x in zip(*sets, strict=True))
+            sets.append(bank_pairs(anchors, bank._replace(x=bank.x.double()), self.rows.rule(), ALL_PAIRS))
+        cosine, positives, negatives = (torch.cat(x, dim=1) for x in zip(*(of[:3] for of in sets), strict=True))
         return cosine, positives, negatives
 
     @property
@@ -234,4 +248,9 @@ def mining_cases() -> list[MiningCase]:
         MiningCase(33, 16, M=200, dtype=torch.float16, negatives="hardest"),
         MiningCase(1, 16),
         MiningCase(0, 16, S=7),
+        MiningCase(129, 64, negatives="hardest", rule_of_pairs=RULES[2]),
+        MiningCase(65, 40, M=90, S=30, rule_of_pairs=RULES[3]),
+        MiningCase(65, 40, S=30, positives="hardest", negatives="random", rule_of_pairs=RULES[4]),
+        MiningCase(65, 40, M=90, positives="random", dtype=torch.bfloat16, rule_of_pairs=RULES[4]),
+        MiningCase(65, 40, M=0, S=60, negatives="random", positives="random", rule_of_pairs=RULES[3]),
     ]

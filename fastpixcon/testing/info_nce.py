@@ -1,6 +1,7 @@
 """Cases of info_nce."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -8,6 +9,14 @@ from torch import Tensor
 
 from fastpixcon.testing.accuracy import EPS, Case, leaves, with_layout
 from fastpixcon.values import Rows, Rule
+
+RULES = (
+    "weights",
+    "class weights",
+    "positives of other groups",
+    "negatives of the same group",
+    "everything",
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class InfoNCECase(Case):
     zero_rows: bool = False
     layout: str = "contiguous"
     d_loss: str = "random"  # or "expanded", what the backward of a sum gives
+    rule_of_pairs: str = ""  # one of RULES
 
     @property
     def largest_logit(self) -> float:
@@ -92,7 +102,8 @@ class InfoNCECase(Case):
 
         def rows(count: int, contrast: bool) -> Rows:
             y = self.make_labels(count, contrast, generator)
-            return Rows(self.make_rows(y, generator, device), y.to(device))
+            x = self.make_rows(y, generator, device)
+            return Rows(x, y.to(device), *self.make_weights(count, contrast or self.M is None, device))
 
         anchors = rows(self.N, False)
         return anchors, None if self.M is None else rows(self.M, True)
@@ -100,10 +111,45 @@ class InfoNCECase(Case):
     def rule(self, device: str | torch.device = "cpu") -> Rule:
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         temperature = torch.tensor(self.temperature, dtype=wide, device=device)
-        return Rule(temperature, self.denominator, *self.known)
+        W = None
+        if self.rule_of_pairs in ("class weights", "everything"):
+            generator = self.generator()
+            K = 2 * self.classes + 8
+            W = torch.rand(K, K, generator=generator) * 2
+            W = (W * (torch.rand(K, K, generator=generator) < 0.8)).to(device, wide)
+        groups = {"positives of other groups": ("other", "any"), "negatives of the same group": ("any", "same")}
+        groups["everything"] = ("same", "other")
+        which = groups.get(self.rule_of_pairs, ("any", "any"))
+        return Rule(temperature, self.denominator, *self.known, W, *which)
+
+    def make_weights(
+        self, count: int, contrast: bool, device: str | torch.device
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of rows, if they are contrast rows; and their groups."""
+        generator = torch.Generator().manual_seed(count + 7 * contrast)
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        v, u = torch.rand(2, count, generator=generator).mul(3).to(device, wide)
+        v[::7] = 0
+        groups = torch.randint(-1, 2, (count,), generator=generator).to(device, torch.int32)
+        if not contrast or self.rule_of_pairs not in ("weights", "everything"):
+            v = u = None
+        return v, u, groups if self.rule_of_pairs in RULES[2:] else None
 
     def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
         return leaves("info_nce", *self.sets(device), self.rule(device), self.rows)
+
+
+def with_rules(cases: Sequence[Any]) -> list[Any]:
+    """Each case besides under a rule of pairs, one after the other; some of them decoupled."""
+    ruled = []
+    for number, case in enumerate(cases):
+        rule = RULES[number % len(RULES)]
+        if case.labels in ("wide", "strange", "singles") and rule in ("class weights", "everything"):
+            rule = "weights"
+        denominator = "decoupled" if number % 3 == 0 else case.denominator
+        ruled.append(replace(case, rule_of_pairs=rule, denominator=denominator))
+    decoupled = [replace(case, denominator="decoupled") for case in cases[:: max(1, len(cases) // 12)]]
+    return list(dict.fromkeys([*cases, *ruled, *decoupled]))
 
 
 def info_nce_cases() -> list[InfoNCECase]:
@@ -153,4 +199,4 @@ def info_nce_cases() -> list[InfoNCECase]:
             ]
     cases.append(InfoNCECase(20, 16, M=0))
     cases.append(InfoNCECase(0, 16))
-    return list(dict.fromkeys(cases))
+    return with_rules(list(dict.fromkeys(cases)))

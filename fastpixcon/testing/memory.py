@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastpixcon.reference.contrast_sums import bank_pairs
 from fastpixcon.reference.gather_normalize import normalize
+from fastpixcon.reference.pairs import bank_pairs
 from fastpixcon.reference.select_anchors import downsample
 from fastpixcon.testing.accuracy import EPS, Case, leaves, with_layout
 from fastpixcon.testing.contrast import mined_somewhere
-from fastpixcon.testing.info_nce import InfoNCECase
+from fastpixcon.testing.info_nce import InfoNCECase, with_rules
 from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
 
@@ -188,13 +188,14 @@ class MemoryCase(Case):
     dtype: torch.dtype = torch.float32
     temperature: float = 0.1
     denominator: str = "negatives"
+    rule_of_pairs: str = ""
 
     @property
     def rows(self) -> InfoNCECase:
         labels = "mixed" if self.labels == "strange" else self.labels
         return InfoNCECase(
             self.N, self.D, None, self.classes, labels, self.label_dtype, self.dtype, self.temperature,
-            self.denominator, "unit",
+            self.denominator, "unit", rule_of_pairs=self.rule_of_pairs,
         )  # fmt: skip
 
     @property
@@ -207,6 +208,7 @@ class MemoryCase(Case):
 
     def values(self, device: str | torch.device = "cpu") -> tuple[Rows, BankRows, Rule, Pairs]:
         anchors, _ = self.rows.sets()
+        anchors = anchors._replace(positive_weights=None, negative_weights=None)  # they are no contrast rows
         y = anchors.labels
         if self.labels == "strange":
             y[::3] = torch.tensor([self.classes, -2, 2**31 - 1, -1]).to(y)[torch.arange(len(y[::3])) % 4]
@@ -225,11 +227,14 @@ class MemoryCase(Case):
         labels[empty] = -1
         pairs = Pairs(self.first_anchor, None, None)
         if self.mined:
-            cosine = bank_pairs(anchors, BankRows(bank, labels), pairs).cosine
+            cosine = bank_pairs(anchors, BankRows(bank, labels), self.rows.rule(), pairs).cosine
             mined, seed = mined_somewhere(cosine, generator, -(2**50) + 3)
             pairs = Pairs(self.first_anchor, mined.to(device), seed.to(device))
-        anchors, on_device = (Rows(*(x.to(device) for x in of)) for of in (anchors, (bank, labels)))
-        return anchors, BankRows(*on_device), self.rows.rule(device), pairs
+        of_classes = None
+        if self.rule_of_pairs in ("weights", "everything"):
+            of_classes = (3 * torch.rand(K, generator=generator) * (torch.arange(K) % 5 > 0)).to(device)
+        bank_rows = BankRows(bank.to(device), labels.to(device), of_classes)
+        return anchors.each(lambda x: x.to(device)), bank_rows, self.rows.rule(device), pairs
 
     def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
         return leaves("memory_sums", *self.values(device), True)
@@ -265,10 +270,10 @@ def memory_cases() -> list[MemoryCase]:
                 MemoryCase(40, 16, 9, labels="one class", classes=8, **common),
                 MemoryCase(3, 5, 1, **common),
             ]
-    return [
-        *cases,
+    cases += [
         MemoryCase(300, 512, 40, classes=19, labels="padded", filled="all"),
         MemoryCase(1000, 32, 21, classes=60, labels="sorted"),
         MemoryCase(30, 16, 9, labels="all ignored"),
         MemoryCase(0, 16, 9),
     ]
+    return with_rules(cases)

@@ -39,9 +39,9 @@ def test_reference_is_the_derivative_of_its_forward(denominator: str, mined: boo
     def steps(x: Tensor, temperature: Tensor) -> tuple[Tensor, ...]:
         given = (anchors._replace(x=x), None, rule._replace(temperature=temperature), pairs)
         log_sum, _ = contrast_sums(*given, False)
-        of_each, weight, count, *_ = contrast_positives(*given, log_sum, None)
-        number = count.clamp(min=1)
-        return (of_each / number).sum(), log_sum, weight / number, count
+        of_each, weight, mass, *_ = contrast_positives(*given, log_sum, None)
+        number = mass.clamp(min=1)
+        return (of_each / number).sum(), log_sum, weight / number, mass
 
     x, temperature = anchors.x.double().requires_grad_(), rule.temperature.double().requires_grad_()
     loss, *found = steps(x, temperature)

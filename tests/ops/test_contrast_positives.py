@@ -15,10 +15,10 @@ def test_of_one_set_it_is_info_nce(M: int | None, denominator: str, operators: B
     case = ContrastCase(50, 16, M=M, denominator=denominator)
     *given, pairs = case.values(operators.device)
     log_sum, _ = sums(*given, pairs, False)
-    loss, weight, count, *_ = positives(*given, pairs, log_sum, None)
+    loss, weight, mass, *_ = positives(*given, pairs, log_sum, None)
     expected = info_nce(*given, "unit")
-    number = count.clamp(min=1)
-    for actual, wanted in zip((loss / number, log_sum, weight / number, count), expected, strict=True):
+    number = mass.clamp(min=1)
+    for actual, wanted in zip((loss / number, log_sum, weight / number, mass), expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -31,5 +31,5 @@ def test_a_mined_positive_that_is_not_kept_does_not_count(operators: Backend) ->
     tensors = [x.to(operators.device) for x in (a, y, one, log_sum, mined, seed)]
     a, y, one, log_sum, mined, seed = tensors
     rule, pairs = Rule(one, "negatives", True, False), Pairs(None, mined, seed)
-    _, _, count, *_ = op(Rows(a, y), None, rule, pairs, log_sum, None)
-    assert count.tolist() == [1, 1, 2, 0]
+    _, _, mass, *_ = op(Rows(a, y), None, rule, pairs, log_sum, None)
+    assert mass.tolist() == [1, 1, 2, 0]

@@ -16,7 +16,7 @@ def test_parts_add_up(denominator: str, temperature: float, operators: Backend) 
     anchors, contrast, *how = case.values(operators.device)
     assert contrast is not None
     whole, _ = op(anchors, contrast, *how, False)
-    halves = [Rows(*(x[part] for x in contrast)) for part in (slice(0, 23), slice(23, 70))]
+    halves = [contrast.each(lambda x, part=part: x[part]) for part in (slice(0, 23), slice(23, 70))]
     parts = [op(anchors, half, *how, False)[0] for half in halves]
     torch.testing.assert_close(torch.logaddexp(*parts), whole, rtol=1e-5, atol=1e-5)
 
@@ -26,7 +26,7 @@ def test_self_contrast_is_a_contrast_set_with_a_diagonal(operators: Backend) -> 
     case = ContrastCase(50, 16, denominator="all", mined=True)
     anchors, _, rule, pairs = case.values(operators.device)
     own, _ = op(anchors, None, rule, pairs, False)
-    placed, _ = op(anchors, Rows(*(x.clone() for x in anchors)), rule, pairs._replace(diagonal=0), False)
+    placed, _ = op(anchors, anchors.each(torch.clone), rule, pairs._replace(diagonal=0), False)
     torch.testing.assert_close(own, placed, rtol=1e-5, atol=1e-5)
 
 

@@ -34,6 +34,6 @@ def test_classes_that_the_bank_lacks_have_no_positives(operators: Backend) -> No
     case = MemoryCase(24, 16, 9, filled="all", classes=3)
     anchors, *given = case.values(operators.device)
     anchors.labels[:] = torch.tensor([3, -2, 7, -1], device=operators.device).repeat(6)
-    loss, weight, count, pull = op(anchors, *given, torch.zeros(24, device=operators.device), True)
-    for x in (loss, weight, count, pull):
+    loss, weight, mass, pull = op(anchors, *given, torch.zeros(24, device=operators.device), True)
+    for x in (loss, weight, mass, pull):
         assert not x.any()

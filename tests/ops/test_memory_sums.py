@@ -42,7 +42,7 @@ def test_the_number_of_an_anchor_decides_which_pairs_it_keeps(operators: Backend
     anchors, bank, rule, _ = MemoryCase(41, 16, 30, filled="all").values(operators.device)
     mined = torch.tensor([[-2.0], [2.0], [0.5], [0.5]], device=operators.device).repeat(1, 41)
     seed = torch.tensor(3, device=operators.device)
-    last = Rows(*(x[20:] for x in anchors))
+    last = anchors.each(lambda x: x[20:])
     whole, _ = op(anchors, bank, rule, Pairs(100, mined, seed), True)
     rest, other = (op(last, bank, rule, Pairs(n, mined[:, 20:].contiguous(), seed), True)[0] for n in (120, 0))
     torch.testing.assert_close(rest, whole[20:], rtol=1e-5, atol=1e-5)
