@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from fastpixcon import distributed, functional
 from fastpixcon.distributed import NO_GROUP, Ranks
 from fastpixcon.functional.maps import pixel_contrast_and_facts
-from fastpixcon.functional.rows import CONTRASTS, DENOMINATORS, Objective
+from fastpixcon.functional.rows import CONTRASTS, DENOMINATORS, REDUCTIONS, Objective
 from fastpixcon.last_call import LastCall, last_call
 from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
 from fastpixcon.ops import checks, maps
 from fastpixcon.ops.calls import draw_seed
 from fastpixcon.ops.void import Void, void_labels
+from fastpixcon.pairs import PairRule, Pairs, rule_of
 
 __all__ = ["InfoNCELoss", "PixelContrastLoss", "SupConLoss"]
 
@@ -39,7 +40,7 @@ class PixelContrastLoss(nn.Module):
         memory: a :class:`MemoryBank`: its rows are contrast rows besides. In training mode every call adds its batch to
             the bank, after the loss.
         mining: a :class:`Mining`: which of its positives and negatives an anchor keeps; None: all.
-        denominator: "negatives" (the paper) or "all" (SupCon).
+        denominator: "negatives" (the paper), "all" (SupCon) or "decoupled" (DCL).
         contrast_with: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
         process_group: "world": all ranks, those of the first call, so that the module may be made before
             ``init_process_group``; or a ``torch.distributed.ProcessGroup``. Anchors contrast with those of all its
@@ -50,6 +51,7 @@ class PixelContrastLoss(nn.Module):
         seed: of the anchors and of mining's draws, an int or a [] int64 tensor on the device of the maps, the same at
             every call (a tensor may be changed in between); None: a number of torch's generator of that device, another
             one at every call, as dropout takes it.
+        pairs: a :class:`Pairs`: balanced classes, weights of classes, pairs within an image or between images alone.
 
     ``torch.manual_seed`` and torch's random state, which ``torch.utils.checkpoint`` keeps and a checkpoint of a
     training should, repeat what is drawn. A forward that is computed anew for its backward draws the same, and changes
@@ -60,6 +62,7 @@ class PixelContrastLoss(nn.Module):
     _segments: Tensor  # [2, K] int32
     _labels: Tensor  # [max_samples] int32
     _num_positives: Tensor  # [max_samples] int32
+    _class_weights: Tensor | None  # [K, K] of the pairs, on the device of the module
 
     def __init__(
         self,
@@ -77,8 +80,10 @@ class PixelContrastLoss(nn.Module):
         process_group: Any = NO_GROUP,
         across: str | None = None,
         seed: int | Tensor | None = None,
+        pairs: Pairs | None = None,
     ) -> None:
         super().__init__()
+        rule = rule_of(pairs)
         if memory is not None and not isinstance(memory, MemoryBank):
             raise TypeError(f"memory: got {memory!r}, want a MemoryBank")
         if mining is not None and not isinstance(mining, Mining):
@@ -110,6 +115,8 @@ class PixelContrastLoss(nn.Module):
         self.denominator = denominator
         self.contrast_with = contrast_with
         self.seed = seed
+        self.pairs = Pairs() if pairs is None else pairs
+        self.register_buffer("_class_weights", rule.class_weights, persistent=False)
         K = checks.DEFAULT_NUM_CLASSES if num_classes is None else num_classes
         for name, shape in (("_segments", (2, K)), ("_labels", (max_samples,)), ("_num_positives", (max_samples,))):
             self.register_buffer(name, torch.empty(shape, dtype=torch.int32), persistent=False)
@@ -136,7 +143,14 @@ class PixelContrastLoss(nn.Module):
         """What the last call did; before the first one zeros."""
         return last_call(self._segments, self._labels, self._num_positives, self.memory)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        predictions: Tensor,
+        weights: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> Tensor:
         """The mean loss in nats per anchor, []; 0, still attached to the graph, if no anchor has a positive.
 
         Args:
@@ -144,6 +158,10 @@ class PixelContrastLoss(nn.Module):
                 three (volumes) sizes; float64 runs on the reference.
             labels: ``[B, *S']``, any integer dtype, on the device of embeddings; brought to S by nearest.
             predictions: ``[B, *S]`` integer classes, or logits ``[B, K, *S]``.
+            weights: ``[B, *S']`` as labels or ``[B, *S]``, floating >= 0, without gradient: of the pixels as anchors in
+                the mean, as a map of confidences or a weight for each class; None: ones.
+            groups: [B] integers, the group of each image, as domains or scans, for ``pairs`` that look at them; None:
+                every image is its own.
 
         What it did, :attr:`last` tells.
 
@@ -167,8 +185,11 @@ class PixelContrastLoss(nn.Module):
             process_group=ranks,
             across="gather",
             backend="auto",
+            pairs=PairRule(self.pairs.positives, self.pairs.negatives, self._class_weights, self.pairs.balanced),
         )
-        loss, *facts = pixel_contrast_and_facts(embeddings, labels, predictions, selection, objective, seed)
+        loss, *facts = pixel_contrast_and_facts(
+            embeddings, labels, predictions, selection, objective, seed, weights, groups
+        )
         if memory is not None and self.training:
             memory.end_call(embeddings, labels, process_group=ranks, seed=number ^ BANK_STREAM)
         self._keep(*facts)
@@ -199,7 +220,9 @@ class PixelContrastLoss(nn.Module):
             f" max_samples={self.max_samples}, max_views={self.max_views}, min_pixels={self.min_pixels},"
             f" ignore_index={self.ignore_index},"
             f" num_classes={self.num_classes}, denominator={self.denominator!r},"
-            f" mining={self.mining}, contrast_with={self.contrast_with!r}" + self._group.words()
+            f" mining={self.mining}, contrast_with={self.contrast_with!r}"
+            + ("" if rule_of(self.pairs) == PairRule() else f", pairs={self.pairs}")
+            + self._group.words()
         )
 
 
@@ -208,18 +231,25 @@ class _RowLoss(nn.Module):
 
     denominator: str
 
-    def __init__(self, temperature: float | Tensor, ignore_index: Void) -> None:
+    def __init__(self, temperature: float | Tensor, ignore_index: Void, pairs: Pairs | None, reduction: str) -> None:
         super().__init__()
         checks.temperature_scale(temperature, None)
         void_labels(ignore_index)  # raises
-        self.temperature, self.ignore_index = temperature, ignore_index
+        checks.one_of("reduction", reduction, REDUCTIONS)
+        self.temperature, self.ignore_index, self.reduction = temperature, ignore_index, reduction
+        self.pairs = Pairs() if pairs is None else pairs
+        rule_of(pairs)  # raises
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss in nats over the rows that have a positive, [].
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, weights: Tensor | None = None, groups: Tensor | None = None
+    ) -> Tensor:
+        """The loss in nats, [] or, for reduction "none", [N]: the mean is over the rows that have a positive.
 
         Args:
             embeddings: [N, D] floating, of any norm.
             labels: [N], any integer dtype; -1 leaves a row out, and so does ``ignore_index``.
+            weights: [N] floating >= 0 of the rows as anchors, without gradient; None: ones.
+            groups: [N] integers, for ``pairs`` that look at them.
 
         Raises:
             TypeError, ValueError: naming the argument.
@@ -230,12 +260,19 @@ class _RowLoss(nn.Module):
             temperature=self.temperature,
             denominator=self.denominator,
             ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            weights=weights,
+            groups=groups,
+            pairs=self.pairs,
         )
 
     def extra_repr(self) -> str:
-        return f"temperature={self.temperature}" + (
-            "" if self.ignore_index == -1 else f", ignore_index={self.ignore_index}"
-        )
+        more = {
+            "ignore_index": None if self.ignore_index == -1 else self.ignore_index,
+            "pairs": None if rule_of(self.pairs) == PairRule() else self.pairs,
+            "reduction": None if self.reduction == "mean" else self.reduction,
+        }
+        return f"temperature={self.temperature}" + "".join(f", {k}={v}" for k, v in more.items() if v is not None)
 
 
 class SupConLoss(_RowLoss):
@@ -246,12 +283,20 @@ class SupConLoss(_RowLoss):
     Args:
         temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
         ignore_index: label, or several, of rows that are left out.
+        pairs: a :class:`Pairs`; its groups are those of the call.
+        reduction: "mean", "sum" or "none", as of :func:`fastpixcon.functional.info_nce`.
     """
 
     denominator = "all"
 
-    def __init__(self, temperature: float | Tensor = 0.1, ignore_index: Void = -1) -> None:
-        super().__init__(temperature, ignore_index)
+    def __init__(
+        self,
+        temperature: float | Tensor = 0.1,
+        ignore_index: Void = -1,
+        pairs: Pairs | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(temperature, ignore_index, pairs, reduction)
 
 
 class InfoNCELoss(_RowLoss):
@@ -263,9 +308,17 @@ class InfoNCELoss(_RowLoss):
     Args:
         temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
         ignore_index: label, or several, of rows that are left out.
+        pairs: a :class:`Pairs`; its groups are those of the call.
+        reduction: "mean", "sum" or "none", as of :func:`fastpixcon.functional.info_nce`.
     """
 
     denominator = "negatives"
 
-    def __init__(self, temperature: float | Tensor = 0.07, ignore_index: Void = -1) -> None:
-        super().__init__(temperature, ignore_index)
+    def __init__(
+        self,
+        temperature: float | Tensor = 0.07,
+        ignore_index: Void = -1,
+        pairs: Pairs | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(temperature, ignore_index, pairs, reduction)

@@ -1,13 +1,13 @@
 """Which pairs count, and how much."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from fastpixcon.ops import checks
 
-__all__ = ["Pairs"]
+__all__ = ["PairRule", "Pairs", "rule_of"]
 
 GROUPS = ("any", "same", "other")
 
@@ -48,13 +48,25 @@ class Pairs:
         if self.class_weights is not None:
             checks.class_weights(self.class_weights)
 
+
+class PairRule(NamedTuple):
+    """What :class:`Pairs` says, for what Dynamo traces."""
+
+    positives: str = "any"
+    negatives: str = "any"
+    class_weights: Tensor | None = None  # [K, K]
+    balanced: bool = False
+
     @property
     def grouped(self) -> bool:
         """Groups are looked at."""
         return (self.positives, self.negatives) != ("any", "any")
 
-    def on(self, device: torch.device) -> "Pairs":
-        """With class_weights there."""
-        if self.class_weights is None or self.class_weights.device == device:
-            return self
-        return Pairs(self.positives, self.negatives, self.class_weights.to(device), self.balanced)
+
+def rule_of(pairs: object) -> PairRule:
+    """Of an argument ``pairs``, a :class:`Pairs` or None."""
+    if pairs is None:
+        return PairRule()
+    if not isinstance(pairs, Pairs):
+        raise TypeError(f"pairs: got {pairs!r}, want a fastpixcon.Pairs")
+    return PairRule(pairs.positives, pairs.negatives, pairs.class_weights, pairs.balanced)

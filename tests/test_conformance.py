@@ -12,9 +12,7 @@ from torch import Tensor
 
 from fastpixcon.ops import define
 from fastpixcon.ops.info_nce import DIFFERENTIABLE
-from fastpixcon.reference.contrast_gradient import d_logits
-from fastpixcon.reference.contrast_sums import These
-from fastpixcon.reference.info_nce import masks_of, prepare
+from fastpixcon.reference.info_nce import d_logits, prepare, prepared_pairs
 from fastpixcon.testing import (
     CASES,
     GatherCase,
@@ -28,7 +26,7 @@ from fastpixcon.testing.rounding import spread_of_products, spread_of_total
 from fastpixcon.values import Statistics
 
 OUTPUTS = {
-    "info_nce": ("loss", "log_sum", "weight", "num_positives"),
+    "info_nce": ("loss", "log_sum", "weight", "mass"),
     "info_nce_backward": ("d_anchors", "d_contrast", "d_temperature"),
     "gather_normalize": ("rows", "inv_norm"),
     "gather_normalize_backward": ("d_embeddings",),
@@ -90,8 +88,9 @@ def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> 
     A row's gradient is |d_loss| * |c| / T times a difference of two averages; of a raw row over its norm. That of
     the temperature sums as many terms as there are logits. Half precision: a kernel may round dL/ds to the rows' type.
     """
-    anchors, _, contrast, *_ = float64(arguments)
-    sides = [anchors, anchors if contrast is None else contrast]
+    given = define.OPERATORS["info_nce"].values(float64(arguments))
+    anchors, contrast = given["anchors"].x, given["contrast"]
+    sides = [anchors, anchors if contrast is None else contrast.x]
     norms = [x.norm(dim=1) if x.numel() else x.new_zeros(1) for x in sides]
     longest = [float(x.max()) if case.rows == "any" else 1.0 for x in norms]
     shortest = [float(x[x > 0].min()) if case.rows == "raw" and bool((x > 0).any()) else 1.0 for x in norms]
@@ -113,7 +112,7 @@ def info_nce_rounding(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -
     anchors, contrast, rule, rows = define.OPERATORS["info_nce"].values(given).values()
     a, a_inverse = prepare(anchors, rows)
     c, c_inverse = (a, a_inverse) if contrast is None else prepare(contrast, rows)
-    these = These(a @ c.T, *masks_of(anchors, contrast))
+    these = prepared_pairs(a, c, anchors, contrast, rule)
     weights = d_logits(these, rule, Statistics(d_loss.double(), *found))
     return rounding_scales(weights, contrast is None, a, c, (a_inverse, c_inverse), case.temperature)
 

@@ -1,4 +1,5 @@
-"""Temperature, denominator, mining and memory compose: losses over several contrast sets against float64."""
+"""Temperature, denominator, mining, memory and rules of pairs compose: losses over several contrast sets against
+float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import fastpixcon as fpc
 from fastpixcon import contrast
+from fastpixcon.balance import balances, with_balance
 from fastpixcon.ops import define
 from fastpixcon.ops.mining_thresholds import KINDS
 from fastpixcon.reference.pairs import bank_pairs, batch_pairs
@@ -51,7 +53,12 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
         "separate": draw(st.sampled_from([None, 33])),
         "temperature": draw(st.sampled_from([0.07, 0.1, 1.0, 0.02])),
         "learned": draw(st.booleans()),
-        "denominator": draw(st.sampled_from(["negatives", "all"])),
+        "denominator": draw(st.sampled_from(["negatives", "all", "decoupled"])),
+        "weights": draw(st.booleans()),
+        "class_weights": draw(st.booleans()),
+        "balanced": draw(st.booleans()),
+        "positive_groups": draw(st.sampled_from(["any", "any", "same", "other"])),
+        "negative_groups": draw(st.sampled_from(["any", "any", "same", "other"])),
         "contrast_with": draw(st.sampled_from(["both", "both", "batch", "memory"])),
         "mining": draw(st.one_of(st.none(), st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)))),
         "dtype": draw(st.sampled_from([torch.float32, torch.float32, torch.bfloat16])),
@@ -61,6 +68,15 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
 
 def doubled(rows: Rows) -> Rows:
     return rows._replace(x=rows.x.double())
+
+
+def rule_of(p: dict[str, Any], tau: Tensor) -> Rule:
+    W = None
+    if p["class_weights"]:
+        W = torch.rand(p["classes"] + 1, p["classes"] + 1, generator=torch.Generator().manual_seed(p["seed"]))
+        W = (W * (W > 0.2)).to(tau)
+    fixed_shift = not p["learned"] and p["temperature"] >= 0.025
+    return Rule(tau, p["denominator"], fixed_shift, False, W, p["positive_groups"], p["negative_groups"])
 
 
 def arguments(p: dict[str, Any]) -> tuple[Rows, Rows | None, Content | None]:
@@ -74,10 +90,19 @@ def arguments(p: dict[str, Any]) -> tuple[Rows, Rows | None, Content | None]:
     def side(count: int) -> Rows:
         labels = torch.randint(p["classes"], (count,), generator=generator)
         x = rows(labels)
-        return Rows(x, labels.masked_fill(torch.rand(count, generator=generator) < p["ignored"], -1))
+        labels = labels.masked_fill(torch.rand(count, generator=generator) < p["ignored"], -1)
+        v = torch.rand(count, generator=generator)
+        groups = torch.randint(3, (count,), generator=generator).int()
+        return Rows(x, labels, v * (v > 0.2), v, groups)
 
     anchors = side(p["N"])
     other = None if p["separate"] is None else side(p["separate"])
+    if not p["weights"]:
+        anchors, other = (
+            x if x is None else x._replace(positive_weights=None, negative_weights=None) for x in (anchors, other)
+        )
+    grouped = (p["positive_groups"], p["negative_groups"]) != ("any", "any")
+    anchors, other = (x if x is None or grouped else x._replace(groups=None) for x in (anchors, other))
     bank = None
     if p["S"] is not None:
         labels = torch.arange(p["classes"])[:, None].repeat(1, p["S"])
@@ -113,10 +138,14 @@ def test_every_combination_is_as_accurate_as_the_reference(
     mining = None if p["mining"] is None else fpc.Mining(*p["mining"], fraction=0.4, keep=(5, 20))
     cosines = []
     if p["contrast_with"] != "memory":
-        cosines.append(batch_pairs(doubled(anchors), None if other is None else doubled(other), ALL_PAIRS).cosine)
+        others = None if other is None else doubled(other)
+        rule = rule_of(p, torch.ones((), dtype=torch.float64))
+        cosines.append(batch_pairs(doubled(anchors), others, rule, ALL_PAIRS).cosine)
     if bank is not None and p["contrast_with"] != "batch":
         rows = BankRows(bank.rows.double(), bank.labels)
-        cosines.append(bank_pairs(doubled(anchors), rows, ALL_PAIRS).cosine)
+        cosines.append(
+            bank_pairs(doubled(anchors), rows, rule_of(p, torch.ones((), dtype=torch.float64)), ALL_PAIRS).cosine
+        )
     kept: list[Tensor] = []
 
     def once(mined: Tensor) -> Tensor:
@@ -127,16 +156,37 @@ def test_every_combination_is_as_accurate_as_the_reference(
     with_thresholds(once)
 
     def run(name: str, dtype: torch.dtype, device: str) -> list[Tensor]:
-        sets = [None if x is None else Rows(x.x.to(device, dtype), x.labels.to(device)) for x in (anchors, other)]
-        rows = [None if x is None else x.x.requires_grad_() for x in sets]
         wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+        def on_device(x: Rows) -> Rows:
+            weights = [None if w is None else w.to(device, wide) for w in x[2:4]]
+            return Rows(
+                x.x.to(device, dtype), x.labels.to(device), *weights, None if x.groups is None else x.groups.to(device)
+            )
+
+        sets = [None if x is None else on_device(x) for x in (anchors, other)]
+        rows = [None if x is None else x.x.requires_grad_() for x in sets]
         tau = torch.tensor(p["temperature"], dtype=wide, device=device, requires_grad=True)
         content = None if bank is None else Content(bank.rows.to(device, dtype), bank.labels.to(device))
         how = contrast.how_to(use_batch=p["contrast_with"] != "memory", mining=mining, backend=name)
-        rule = Rule(tau, p["denominator"], not p["learned"] and p["temperature"] >= 0.025, False)
         used = None if p["contrast_with"] == "batch" else content
+        own, others = sets
+        bank_weights = None
+        if p["balanced"]:
+            counted = None if not how.use_batch else own if others is None else others
+            of_rows, bank_weights = balances(
+                None if counted is None else counted.labels,
+                None if counted is None else counted.positive_weights,
+                None if used is None else used.labels,
+                own.x,
+            )
+            own, others = (
+                (own, with_balance(others, of_rows)) if others is not None else (with_balance(own, of_rows), None)
+            )
         seed = torch.tensor(p["seed"], device=device)
-        loss = contrast.contrast_loss(*sets, rule, bank=used, seed=seed, how=how)
+        loss = contrast.contrast_loss(
+            own, others, rule_of(p, tau), bank=used, bank_weights=bank_weights, seed=seed, how=how
+        )
         weights = torch.linspace(-1, 1, len(loss[0])).to(loss[0])
         inputs = [x for x in (*rows, tau) if x is not None]
         gradients = torch.autograd.grad((loss[0] * weights).sum(), inputs, allow_unused=True)
@@ -145,7 +195,7 @@ def test_every_combination_is_as_accurate_as_the_reference(
 
     actual = run(complete_backend.name, p["dtype"], complete_backend.device)
     expected, truth = run("reference", p["dtype"], "cpu"), run("reference", torch.float64, "cpu")
-    assert torch.equal(actual[1].cpu(), truth[1])
+    torch.testing.assert_close(actual[1].cpu().double(), truth[1], rtol=1e-6, atol=0)
     N = p["N"] ** 0.5
     logit = 1 / p["temperature"]
     tol = 1e-5 + 8e-7 * logit + (4e-3 if p["dtype"] == torch.bfloat16 else 0)

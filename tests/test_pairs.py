@@ -234,3 +234,95 @@ def test_what_is_wrong_names_its_argument(what: str) -> None:
 def test_a_wrong_rule_names_its_argument(name: str, given: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{name}: "):
         fpc.Pairs(**given)
+
+
+def maps(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(3, 8, 6, 5, generator=g, dtype=torch.float64)
+    labels = torch.randint(3, (3, 12, 10), generator=g)
+    return x.requires_grad_(), labels, torch.randint(3, (3, 6, 5), generator=g)
+
+
+def anchors_of(x: Tensor, labels: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    chosen = fpc.functional.select_anchors(labels, predictions, num_classes=3, max_views=4, min_pixels=1, seed=3)
+    index = chosen.index[: int(chosen.count)]
+    return fpc.functional.gather_normalize(x, index), chosen.label[: len(index)], index
+
+
+@pytest.mark.parametrize("size", ["labels", "map"])
+def test_weights_of_pixels_are_those_of_their_anchors(size: str) -> None:
+    x, labels, predictions = maps()
+    weights = torch.rand(labels.shape if size == "labels" else predictions.shape, dtype=torch.float64)
+    rows, y, index = anchors_of(x, labels, predictions)
+    b, place = index // 30, index % 30
+    step = 2 if size == "labels" else 1
+    w = weights[b, place // 5 * step, place % 5 * step]
+    expected = fpc.functional.info_nce(rows, y, weights=w, normalize=False, base_temperature=0.07)
+    contrast = fpc.PixelContrastLoss(max_views=4, min_pixels=1, num_classes=3, seed=3)
+    torch.testing.assert_close(contrast(x, labels, predictions, weights), expected)
+
+
+@pytest.mark.parametrize("given", [None, [4, 4, 9]])
+def test_groups_are_images_unless_others_are_given(given: list[int] | None) -> None:
+    x, labels, predictions = maps()
+    rows, y, index = anchors_of(x, labels, predictions)
+    groups = torch.tensor([0, 1, 2] if given is None else given)
+    pairs = fpc.Pairs(positives="other", negatives="same", balanced=True)
+    expected = fpc.functional.info_nce(
+        rows, y, groups=groups[index // 30], pairs=pairs, normalize=False, base_temperature=0.07
+    )
+    contrast = fpc.PixelContrastLoss(max_views=4, min_pixels=1, num_classes=3, seed=3, pairs=pairs)
+    loss = contrast(x, labels, predictions, groups=None if given is None else groups)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_class_weights_go_where_the_module_goes() -> None:
+    W = torch.rand(3, 3)
+    contrast = fpc.PixelContrastLoss(pairs=fpc.Pairs(class_weights=W))
+    assert "_class_weights" not in contrast.state_dict()
+    assert torch.equal(dict(contrast.named_buffers())["_class_weights"], W)
+
+
+def test_a_volume_and_tokens_take_weights() -> None:
+    for sizes, of_labels in (((7,), (14,)), ((2, 3, 4), (4, 6, 8))):
+        weights = torch.rand(2, *of_labels)
+        index = torch.tensor([0, 5, -1, 2 * math.prod(sizes) - 1])
+        from fastpixcon.ops import maps as of_maps
+
+        found = of_maps.at_pixels(weights, index, torch.Size(sizes))
+        nearest = weights[(slice(None), *(slice(None, None, 2) for _ in sizes))].reshape(-1)
+        torch.testing.assert_close(found, nearest[index.clamp(min=0)].where(index >= 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("weights", {"weights": torch.ones(3, 5, 6)}),
+        ("weights", {"weights": torch.ones(3, 12, 10, dtype=torch.int64)}),
+        ("weights", {"weights": torch.full((3, 12, 10), -1.0)}),
+        ("groups", {"groups": torch.zeros(3, dtype=torch.int64)}),
+    ],
+)
+def test_wrong_maps_of_weights_name_their_argument(name: str, given: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: "):
+        fpc.PixelContrastLoss(max_views=4, min_pixels=1, num_classes=3)(*maps(), **given)
+
+
+@pytest.mark.parametrize("loss", [fpc.SupConLoss, fpc.InfoNCELoss])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_of_rows_take_pairs_weights_and_a_reduction(loss: Any, reduction: str) -> None:
+    p = problem(1, False, False)
+    pairs = fpc.Pairs("other", "any", p["W"], True)
+    made = loss(temperature=0.2, pairs=pairs, reduction=reduction)
+    expected = fpc.functional.info_nce(
+        p["x"], p["y"], temperature=0.2, pairs=pairs, reduction=reduction, weights=p["w"], groups=p["groups"],
+        denominator=loss.denominator,
+    )  # fmt: skip
+    torch.testing.assert_close(made(p["x"], p["y"], p["w"], p["groups"]), expected)
+
+
+def test_weights_need_no_more_than_float32_of_half_precision_rows(complete_backend: Backend) -> None:
+    x, y = rows(complete_backend)
+    for dtype in (torch.bfloat16, torch.float16):
+        loss = fpc.functional.info_nce(x.to(dtype), y, contrast_weights=torch.rand(30, device=x.device).to(dtype))
+        assert loss.dtype == torch.float32

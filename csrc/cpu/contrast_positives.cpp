@@ -21,17 +21,16 @@ std::vector<double> sorted(const Tensor& log_sum_in, const SortedRows& set) {
 
 std::tuple<Tensor, Tensor, Tensor> unsorted(const Positives& of, const SortedRows& set, int64_t N, const Tensor& like) {
   const auto options = like.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
-  Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options);
-  Tensor count = at::zeros({N}, options.dtype(at::kInt));
+  Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options), mass = at::zeros({N}, options);
   float *to_loss = loss.mutable_data_ptr<float>(), *to_weight = weight.mutable_data_ptr<float>();
-  int32_t* to_count = count.mutable_data_ptr<int32_t>();
+  float* to_mass = mass.mutable_data_ptr<float>();
   for (int64_t i = 0; i < static_cast<int64_t>(of.loss.size()); ++i) {
     const int64_t to = set.source[i];
     to_loss[to] = static_cast<float>(of.loss[i]);
     to_weight[to] = static_cast<float>(of.weight[i]);
-    to_count[to] = static_cast<int32_t>(of.count[i]);
+    to_mass[to] = static_cast<float>(of.mass[i]);
   }
-  return {loss, weight, count};
+  return {loss, weight, mass};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(const ContrastPositives& call) {

@@ -60,35 +60,37 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
   const int64_t N = call.anchors.count(), n = a.n;
   const LogSums log_z = log_sums(p);
 
-  // "all": the mean of positive logits is a dot product with the sum of the class.
-  const Positives of = p.negatives ? positives(p, log_z).rows : Positives(0);
-  const std::vector<double> with_class = p.negatives ? std::vector<double>() : similarities(p);
+  // Unless there is more to know of positives, the mean of their logits is a dot product with the sum of the class.
+  const bool one_by_one = p.of.softplus || p.rules.has_value();
+  const Positives of = one_by_one ? positives(p, log_z).rows : Positives(0);
+  const std::vector<double> with_class = one_by_one ? std::vector<double>() : similarities(p);
 
   const auto options = call.anchors.x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
   Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options), log_sum = at::empty({N}, options);
-  Tensor num_positives = at::zeros({N}, options.dtype(at::kInt));
+  Tensor mass = at::zeros({N}, options);
   log_sum.fill_(-kInf);
   float *loss_out = loss.mutable_data_ptr<float>(), *weight_out = weight.mutable_data_ptr<float>(),
-        *log_sum_out = log_sum.mutable_data_ptr<float>();
-  int32_t* num_positives_out = num_positives.mutable_data_ptr<int32_t>();
+        *log_sum_out = log_sum.mutable_data_ptr<float>(), *mass_out = mass.mutable_data_ptr<float>();
   at::parallel_for(0, n, 256, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t to = a.source[i], count = p.num_positives(i);
+      const int64_t to = a.source[i];
+      const double of_all = p.rules.has_value() ? of.mass[i] : static_cast<double>(p.num_positives(i));
       log_sum_out[to] = static_cast<float>(log_z.rows[i]);
-      num_positives_out[to] = static_cast<int32_t>(count);
-      if (count == 0) continue;
-      if (p.negatives) {
-        if (log_z.rows[i] == -kInf && !std::isnan(of.loss[i])) continue;  // of no negatives exactly nothing
-        loss_out[to] = static_cast<float>(of.loss[i] / count);
-        weight_out[to] = static_cast<float>(of.weight[i] / count);
+      mass_out[to] = static_cast<float>(of_all);
+      if (!(of_all > 0)) continue;
+      if (one_by_one) {
+        if (log_z.rows[i] == -kInf && !std::isnan(of.loss[i])) continue;  // of an empty sum exactly nothing
+        loss_out[to] = static_cast<float>(of.loss[i] / of_all);
+        weight_out[to] = static_cast<float>(of.weight[i] / of_all);
       } else {
         double similarity = with_class[i];
         if (p.self) similarity -= dot(a.row(i), a.row(i), a.operand.depth);
-        loss_out[to] = static_cast<float>(log_z.rows[i] - similarity * p.scale.inverse / count);
+        if (log_z.rows[i] == -kInf && !std::isnan(similarity)) continue;
+        loss_out[to] = static_cast<float>(log_z.rows[i] - similarity * p.scale.inverse / of_all);
       }
     }
   });
-  return {loss, log_sum, weight, num_positives};
+  return {loss, log_sum, weight, mass};
 }
 
 std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call) {

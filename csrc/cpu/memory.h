@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/column_sets.h"
+#include "cpu/pair_rules.h"
 #include "cpu/problem.h"
 
 namespace fastpixcon::cpu {
@@ -23,11 +24,12 @@ void each_by_a_thread(int64_t count, const Work& work) {
 }
 
 // Runs work(view, first row, block) on the dot products of sorted anchors [i_first, i_last) with the columns. `itself`
-// [n]: of sorted anchors, the column that it is, or -1; null: none is one.
+// [n]: of sorted anchors, the column that it is, or -1; null: none is one. `rules`: null: labels
+// say all.
 template <class Set, class View, class Work>
 void for_tiles_of(const TileKernels& kernels, const SortedRows& anchors, const Set& set, int64_t i_first,
-                  int64_t i_last, Columns columns, const int32_t* itself, float* s, const View& view_of,
-                  const Work& work) {
+                  int64_t i_last, Columns columns, const int32_t* itself, const PairRules* rules, float* s,
+                  const View& view_of, const Work& work) {
   BlockBuffer buffer;
   ColumnBlock block;
   std::vector<Columns> ring(i_last - i_first);
@@ -56,6 +58,11 @@ void for_tiles_of(const TileKernels& kernels, const SortedRows& anchors, const S
       TileView view = view_of(i0, m, n, any_positives ? positives : nullptr, any_itself ? own_columns : nullptr, s);
       view.present = block.present;
       view.columns.number = block.number;
+      TileRule rule;
+      if (rules != nullptr) {
+        rule = rules->at(i0, j0);
+        view.rule = &rule;
+      }
       work(view, i0, block);
     }
   }
@@ -63,31 +70,37 @@ void for_tiles_of(const TileKernels& kernels, const SortedRows& anchors, const S
 
 struct AnchorsAndBank {
   const TileKernels& kernels;
-  bool negatives;
+  Denominator of;
   Scale scale;
   SortedRows anchors;
   BankColumns bank;
   std::optional<KeptPairs> kept;
+  std::optional<PairRules> rules;
 
   explicit AnchorsAndBank(const MemorySet& set)
       : kernels(tile_kernels(set.anchors.x.scalar_type())),
-        negatives(set.rule.negatives()),
+        of{set.rule.apart(), set.rule.negatives()},
         scale(set.rule.temperature, true),
         anchors(sort_rows(set.anchors, false, kernels)),
-        bank(set.bank, kernels) {
+        bank(set.bank, kernels),
+        rules(bank_rules(set.rule, scale.online, set.anchors, anchors, set.bank)) {
     anchors.pack(Part::kLeft, kernels);
     if (set.pairs.mined.has_value()) kept.emplace(set.pairs, kBankStream, anchors.source, nullptr);
   }
+
+  // Sums have all pairs of a tile.
+  bool sums_have_all() const { return !of.apart && !kept.has_value() && !(rules.has_value() && rules->grouped()); }
 
   // Runs work(view, first row, block) on the dot products of sorted anchors [i_first, i_last) with columns of the bank.
   template <class Work>
   void for_tiles(int64_t i_first, int64_t i_last, Columns columns, float* s, const Work& work) const {
     const auto view = [&](int64_t i0, int64_t m, int64_t n, const Range* positives, const int32_t* itself, float* s) {
-      TileView tile = scale.view(s, m, n, positives, negatives, itself);
+      TileView tile = scale.view(s, m, n, positives, of, itself);
       if (kept.has_value()) tile.rows = kept->rows(i0);
       return tile;
     };
-    for_tiles_of(kernels, anchors, bank, i_first, i_last, columns, nullptr, s, view, work);
+    for_tiles_of(kernels, anchors, bank, i_first, i_last, columns, nullptr, rules.has_value() ? &*rules : nullptr, s,
+                 view, work);
   }
 };
 

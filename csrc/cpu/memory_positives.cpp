@@ -17,8 +17,7 @@ struct Share {
   int64_t first, last;  // rows
   Columns columns;
   int64_t start;  // where tiles begin: a multiple of lanes, so rows before `first` are of another class
-  std::vector<double> loss, weight;
-  std::vector<int64_t> count;
+  std::vector<double> loss, weight, mass;
   std::unique_ptr<float[]> pull;  // [last - start][stride]; null: not wanted
 };
 
@@ -59,7 +58,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const MemoryPositive
     const int64_t rows = part.last - part.start;
     part.loss.assign(rows, 0.0);
     part.weight.assign(rows, 0.0);
-    part.count.assign(rows, 0);
+    part.mass.assign(rows, 0.0);
     if (wants_pull) part.pull.reset(new float[round_up(rows, p.kernels.lanes) * stride]());
     std::unique_ptr<float[]> s(new float[kScratch]);
     p.for_tiles(part.start, part.last, part.columns, s.get(),
@@ -67,7 +66,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const MemoryPositive
                   if (tile.positives == nullptr) return;
                   const int64_t at = i0 - part.start;
                   const PositiveSums sums{log_sum_x.data() + i0, part.loss.data() + at, part.weight.data() + at,
-                                          part.count.data() + at};
+                                          part.mass.data() + at};
                   if (!wants_pull) return p.kernels.positives(tile, sums, {nullptr, nullptr, nullptr, nullptr});
                   p.kernels.pulls(tile, sums);
                   float* pull = part.pull.get() + at * stride;
@@ -80,21 +79,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const MemoryPositive
   });
 
   const auto options = x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
-  Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options);
-  Tensor count = at::zeros({N}, options.dtype(at::kInt));
+  Tensor loss = at::zeros({N}, options), weight = at::zeros({N}, options), mass = at::zeros({N}, options);
   Tensor pull = wants_pull ? at::zeros({N, D}, options) : at::empty({0}, options);
   float *loss_out = loss.mutable_data_ptr<float>(), *weight_out = weight.mutable_data_ptr<float>(),
-        *pull_out = pull.mutable_data_ptr<float>();
-  int32_t* count_out = count.mutable_data_ptr<int32_t>();
+        *mass_out = mass.mutable_data_ptr<float>(), *pull_out = pull.mutable_data_ptr<float>();
   for (const Share& part : parts)
     for (int64_t i = part.first; i < part.last; ++i) {
       const int64_t to = p.anchors.source[i], at = i - part.start;
       loss_out[to] += static_cast<float>(part.loss[at]);
       weight_out[to] += static_cast<float>(part.weight[at]);
-      count_out[to] += static_cast<int32_t>(part.count[at]);
+      mass_out[to] += static_cast<float>(part.mass[at]);
       for (int64_t k = 0; wants_pull && k < D; ++k) pull_out[to * D + k] += part.pull[at * stride + k];
     }
-  return {loss, weight, count, pull};
+  return {loss, weight, mass, pull};
 }
 
 }  // namespace

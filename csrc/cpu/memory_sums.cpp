@@ -39,7 +39,7 @@ void add_shard(const AnchorsAndBank& p, const Tasks& tasks, int64_t chunk, int64
   float factor[kTile];
   p.for_tiles(first, last, tasks.shard(shard, {0, p.bank.size()}, block), s.get(),
               [&](TileView& tile, int64_t i0, const ColumnBlock& columns) {
-                if (!p.negatives && !p.kept.has_value()) tile.positives = nullptr;  // nothing to leave out
+                if (p.sums_have_all()) tile.positives = nullptr;  // nothing to leave out
                 const int64_t at = i0 - first;
                 const RunningSum rows{out.max.data() + at, out.sum.data() + at};
                 if (!wants_mean)

@@ -53,6 +53,10 @@ Tensor mining_thresholds(const MiningThresholds& call) {
     batch->pack(Part::kRight, kernels);
     if (call.diagonal.has_value()) itself = places(anchors, *batch, call.contrast->count(), *call.diagonal);
   }
+  const auto rules = [&](const std::optional<Rows>& contrast) {
+    return group_rules(call.positive_groups, call.negative_groups, call.anchors, anchors, contrast, batch);
+  };
+  const std::optional<PairRules> of_batch = rules(call.contrast), of_bank = rules(std::nullopt);
   std::optional<BankColumns> bank;
   if (call.bank.has_value()) bank.emplace(*call.bank, kernels);
 
@@ -68,7 +72,7 @@ Tensor mining_thresholds(const MiningThresholds& call) {
   }
   Tasks tasks(n, kernels.block, kernels.lanes, 4 * kCounts);
   const auto view = [&](int64_t, int64_t m, int64_t columns, const Range* positives, const int32_t* own, float* s) {
-    return TileView{s, m, columns, positives, /*negatives=*/false, own, 1, 0, 1};
+    return TileView{s, m, columns, positives, Denominator{false, false}, own, 1, 0, 1};
   };
   // A round has a chunk for every thread, or shards of few chunks.
   const int64_t threads = at::get_num_threads();
@@ -88,10 +92,10 @@ Tensor mining_thresholds(const MiningThresholds& call) {
       if (batch.has_value())
         for_tiles_of(kernels, anchors, SortedColumns(*batch), first, last,
                      tasks.shard(shard, {0, batch->n}, kernels.block), itself.empty() ? nullptr : itself.data(),
-                     s.get(), view, count);
+                     of_batch.has_value() ? &*of_batch : nullptr, s.get(), view, count);
       if (bank.has_value())
         for_tiles_of(kernels, anchors, *bank, first, last, tasks.shard(shard, {0, bank->size()}, kernels.block),
-                     nullptr, s.get(), view, count);
+                     nullptr, of_bank.has_value() ? &*of_bank : nullptr, s.get(), view, count);
     });
     const int64_t first = tasks.first_row(round), last = tasks.last_row(round + chunks - 1);
     at::parallel_for(first, last, 16, [&](int64_t begin, int64_t end) {

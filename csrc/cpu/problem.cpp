@@ -34,7 +34,7 @@ Problem::Problem(const Rows& anchors_in, const std::optional<Rows>& contrast_in,
                  c10::string_view rows, bool mutual_)
     : kernels(tile_kernels(anchors_in.x.scalar_type())),
       self(!contrast_in.has_value()),
-      negatives(rule.negatives()),
+      of{rule.apart(), rule.negatives()},
       mutual(mutual_ && !self),
       scale(rule.temperature, rows != "any") {
   anchors = sort_rows(anchors_in, rows == "raw", kernels);
@@ -44,6 +44,7 @@ Problem::Problem(const Rows& anchors_in, const std::optional<Rows>& contrast_in,
   classes = match_classes(anchors, contrast());
   row_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block);
   column_blocks = self ? row_blocks : Blocks::split(contrast().n, kernels.lanes, kernels.block);
+  rules = batch_rules(rule, scale.online, anchors_in, anchors, contrast_in, contrast(), classes);
   if (!self) return;
   itself.resize(anchors.n);
   for (int64_t i = 0; i < anchors.n; ++i) itself[i] = static_cast<int32_t>(i);

@@ -11,6 +11,7 @@
 
 #include "common/operators.h"
 #include "cpu/kept_pairs.h"
+#include "cpu/pair_rules.h"
 #include "cpu/schedule.h"
 #include "cpu/sorted_rows.h"
 
@@ -33,15 +34,15 @@ struct Scale {
 
   // A logarithm of a sum in nats, in the unit and with the shift of the tiles' logits.
   float of_log_sum(double nats) const { return static_cast<float>(online ? nats : (nats - inverse) / kLn2); }
-  TileView view(float* s, int64_t m, int64_t n, const Range* positives, bool negatives, const int32_t* itself) const {
-    return {
-        s, m, n, positives, negatives, itself, scale, online ? 0 : scale, static_cast<float>(online ? 1 / kLn2 : 1)};
+  TileView view(float* s, int64_t m, int64_t n, const Range* positives, Denominator of, const int32_t* itself) const {
+    return {s, m, n, positives, of, itself, scale, online ? 0 : scale, static_cast<float>(online ? 1 / kLn2 : 1)};
   }
 };
 
 struct Problem {
   const TileKernels& kernels;
-  bool self, negatives;
+  bool self;
+  Denominator of;
   bool mutual;  // contrast rows are anchors, too
   Scale scale;
   SortedRows anchors, separate;
@@ -49,6 +50,7 @@ struct Problem {
   Blocks row_blocks, column_blocks;
   std::vector<int32_t> itself;  // [n] where an anchor is among the contrast rows, -1: nowhere; empty: none is
   std::optional<KeptPairs> kept;
+  std::optional<PairRules> rules;
 
   explicit Problem(const InfoNCE& call);
   Problem(const ContrastSet& set, bool mutual);
@@ -66,8 +68,13 @@ struct Problem {
   const SortedRows& contrast() const { return self ? anchors : separate; }
   SortedRows& contrast() { return self ? anchors : separate; }
   const ClassRange& class_of(int64_t i) const { return classes.range[classes.of_anchor[i]]; }
+  // Where labels say all.
   int64_t num_positives(int64_t i) const {
     return class_of(i).contrast_last - class_of(i).contrast_first - (self ? 1 : 0);
+  }
+  // Sums have all pairs of a tile, but of a row with itself.
+  bool sums_have_all() const {
+    return !of.apart && !kept.has_value() && !(rules.has_value() && rules->grouped());
   }
 
   // Rows of block I have positives among the columns of block J. Classes are in order, so theirs is one range.
@@ -172,10 +179,15 @@ struct Problem {
     }
     kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s, ahead);
     TileView view =
-        scale.view(s, m, n, any_positives ? positives : nullptr, negatives, any_itself ? own_columns : nullptr);
+        scale.view(s, m, n, any_positives ? positives : nullptr, of, any_itself ? own_columns : nullptr);
     if (kept.has_value()) {
       view.rows = kept->rows(i0);
       view.columns = kept->columns(j0);
+    }
+    TileRule rule;
+    if (rules.has_value()) {
+      rule = rules->at(i0, j0);
+      view.rule = &rule;
     }
     work(view, both, i0, j0);
   }

@@ -42,9 +42,9 @@ LogSums log_sums(const Problem& p) {
   Running rows(p.anchors.n), columns(p.mutual ? p.contrast().n : 0);
   const auto add = p.online() ? p.kernels.sum_online : p.kernels.sum_fixed;
   p.for_tiles(
-      p.mutual, [&](int64_t I, int64_t J) { return !p.negatives || p.has_negatives(I, J); }, nullptr,
+      p.mutual, [&](int64_t I, int64_t J) { return !p.of.apart || p.has_negatives(I, J); }, nullptr,
       [&](TileView tile, bool both, int64_t i0, int64_t j0, Ahead&) {
-        if (!p.negatives && !p.kept.has_value()) tile.positives = nullptr;  // nothing to leave out
+        if (p.sums_have_all()) tile.positives = nullptr;  // nothing to leave out
         add(tile, rows.at(i0), !both ? RunningSum{nullptr, nullptr} : p.self ? rows.at(j0) : columns.at(j0));
       });
   return {rows.logs(p.scale), columns.logs(p.scale)};
@@ -56,7 +56,7 @@ PositivesOfBoth positives(const Problem& p, const LogSums& log_z) {
   for (size_t i = 0; i < log_z.rows.size(); ++i) of_rows[i] = p.scale.of_log_sum(log_z.rows[i]);
   for (size_t j = 0; j < log_z.columns.size(); ++j) of_columns[j] = p.scale.of_log_sum(log_z.columns[j]);
   const auto sums = [](Positives& of, const std::vector<float>& log_sum, int64_t i) {
-    return PositiveSums{log_sum.data() + i, of.loss.data() + i, of.weight.data() + i, of.count.data() + i};
+    return PositiveSums{log_sum.data() + i, of.loss.data() + i, of.weight.data() + i, of.mass.data() + i};
   };
   p.for_positive_tiles([&](const TileView& tile, bool both, int64_t i0, int64_t j0) {
     const PositiveSums none{nullptr, nullptr, nullptr, nullptr};
@@ -78,15 +78,15 @@ struct Terms {
       : weight(set.n + kOverhang, 0.0f), pull(weight), sum(weight) {
     const float *d = of.d_loss.const_data_ptr<float>(), *log_z = of.log_sum.const_data_ptr<float>(),
                 *w = of.weight.const_data_ptr<float>();
-    const int32_t* count = of.num_positives.const_data_ptr<int32_t>();
+    const float* mass = of.mass.const_data_ptr<float>();
     for (int64_t i = 0; i < set.n; ++i) {
       const int64_t from = set.source[i];
       sum[i] = p.online() ? std::numeric_limits<float>::infinity() : 0;  // an empty sum: all terms vanish
-      if (count[from] == 0 || log_z[from] == -kInf || largest == 0) continue;
+      if (!(mass[from] > 0) || log_z[from] == -kInf || largest == 0) continue;
       const double g = d[from] / largest, z = std::exp(log_z[from] - p.scale.inverse);
-      pull[i] = static_cast<float>(g / count[from]);
+      pull[i] = static_cast<float>(g / mass[from]);
       sum[i] = static_cast<float>(p.online() ? log_z[from] : z);
-      weight[i] = static_cast<float>(g * (p.negatives ? w[from] : 1.0) / (p.online() ? 1 : z));
+      weight[i] = static_cast<float>(g * (p.of.softplus ? w[from] : 1.0) / (p.online() ? 1 : z));
     }
   }
   GradientTerms at(int64_t i) const { return {weight.data() + i, pull.data() + i, sum.data() + i}; }
@@ -94,16 +94,16 @@ struct Terms {
 
 Statistics dense(const Statistics& of) {
   return {of.d_loss.to(at::kFloat).contiguous(), of.log_sum.contiguous(), of.weight.contiguous(),
-          of.num_positives.contiguous()};
+          of.mass.contiguous()};
 }
 
 // |d_loss| of the anchors that have a positive; all terms are divided by it, so none overflows.
 double largest_of(const SortedRows& set, const Statistics& of) {
   const float* d = of.d_loss.const_data_ptr<float>();
-  const int32_t* count = of.num_positives.const_data_ptr<int32_t>();
+  const float* mass = of.mass.const_data_ptr<float>();
   double largest = 0;
   for (int64_t i = 0; i < set.n; ++i)
-    if (count[set.source[i]] > 0) largest = std::max(largest, std::abs(static_cast<double>(d[set.source[i]])));
+    if (mass[set.source[i]] > 0) largest = std::max(largest, std::abs(static_cast<double>(d[set.source[i]])));
   return largest;
 }
 

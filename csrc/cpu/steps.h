@@ -17,10 +17,9 @@ LogSums log_sums(const Problem& p);
 
 // Sums over the positives of sorted rows.
 struct Positives {
-  std::vector<double> loss, weight;
-  std::vector<int64_t> count;
+  std::vector<double> loss, weight, mass;
 
-  explicit Positives(int64_t n) : loss(n), weight(n), count(n) {}
+  explicit Positives(int64_t n) : loss(n), weight(n), mass(n) {}
 };
 struct PositivesOfBoth {
   Positives rows, columns;

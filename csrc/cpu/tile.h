@@ -27,19 +27,47 @@ struct Kept {
   const int32_t* number = nullptr;  // as a contrast row
 };
 
+// Which of their positives, or negatives, anchors have: all, those of their group, those of others.
+enum class Groups : int8_t { kAny, kSame, kOther };
+
+// What a set of rows brings along for a rule of pairs, from the first of a tile.
+struct RuledRows {
+  // Weights in sums of each as a positive, as a negative of an anchor; without a fixed shift their logarithms.
+  const float *positive = nullptr, *negative = nullptr;
+  const float* mass = nullptr;     // weights as positives in means over them; null: ones
+  const int32_t* label = nullptr;  // null unless there are weights
+  const int32_t* group = nullptr;  // null: rows of no group
+};
+
+// Which pairs of a tile count, and how much, beyond their labels.
+struct TileRule {
+  RuledRows rows, columns;
+  bool weighted;               // sums are
+  const float* class_weights;  // [classes][classes], as the others in sums; null: ones
+  int64_t classes;
+  Groups positives, negatives;
+};
+
+// What is made of the pairs.
+struct Denominator {
+  bool apart;     // positives are not in the sums ("negatives", "decoupled")
+  bool softplus;  // the loss of a positive is log(1 + Z e^-s) ("negatives"), or log Z - s
+};
+
 // A tile of dot products and what its sums and gradients need to know.
 struct TileView {
   float* s;                // [m][kTileStride]
   int64_t m, n;            // rows, columns
   const Range* positives;  // [m] columns of the row's class; null: there are none, or they do not matter
-  bool negatives;          // positives are not in the sums ("negatives"), or they are ("all")
-  const int32_t* itself;   // [m] the column that is the row itself, neither in a sum nor a positive, or -1; null: none
+  Denominator of;
+  const int32_t* itself;  // [m] the column that is the row itself, neither in a sum nor a positive, or -1; null: none
   // Logits x = s * scale - shift, and 2^(x * unit) their exponential. Fixed shift: in units of log2, scale =
   // shift = log2(e) / temperature, so that x <= 0 on unit rows. Online: in nats as the statistics are, so that
   // a logit and the log of a sum that it dominates are the same float, however large.
   float scale, shift, unit;
   const int32_t* present = nullptr;  // [n] all bits or none: whether the column counts; null: all do
   Kept rows = {}, columns = {};      // what is kept by the rows as anchors, by the columns
+  const TileRule* rule = nullptr;    // null: labels say all
 };
 
 // A running log-sum-exp, sum * e^max. With a fixed shift, max is not used.
@@ -51,9 +79,9 @@ struct RunningSum {
 // Sums over positives, per row or column.
 struct PositiveSums {
   const float* log_sum;  // log Z in the unit and with the shift of x
-  double* loss;          // += log(1 + Z / e^s) ("negatives") or log(Z / e^s) ("all"), nats
-  double* weight;        // += Z / (Z + e^s)
-  int64_t* count;        // += 1; null: not wanted
+  double* loss;          // += log(1 + Z / e^s) or log(Z / e^s), nats, 0 for an empty Z
+  double* weight;        // += Z / (Z + e^s) ("negatives")
+  double* mass;          // += 1, or the weight of the positive that the others are weighed by
 };
 
 // dL/ds = weight * e^s / Z for the columns in the sum, less for positives pull * Z / (Z + e^s) ("negatives") or

@@ -38,27 +38,29 @@ class Lanes {
         i_(i),
         lo_(tile.positives ? tile.positives[i].lo : 0),
         hi_(tile.positives ? tile.positives[i].hi : 0),
-        self_(tile.itself ? tile.itself[i] : -1) {}
+        self_(tile.itself ? tile.itself[i] : -1),
+        any_negative_(tile.rule == nullptr || tile.rule->negatives == Groups::kAny) {}
 
   // All lanes of the vectors in columns [v, end) are in the sum, and no positives.
   bool plain(int64_t v, int64_t end) const { return all_negatives(v, end) && !mined(); }
   bool plain(int64_t v) const { return plain(v, v + kWidth); }
   // The same but for what is mined: `kept` is all there is to ask of a lane.
   bool all_negatives(int64_t v, int64_t end) const {
-    return end <= tile_.n && (v >= hi_ || end <= lo_) && (self_ < v || self_ >= end) && tile_.present == nullptr;
+    return end <= tile_.n && (v >= hi_ || end <= lo_) && (self_ < v || self_ >= end) && tile_.present == nullptr &&
+           any_negative_;
   }
   // Rows and columns keep pairs of their own.
   bool mined() const { return tile_.rows.least != nullptr; }
 
   template <Anchor anchor = Anchor::kRow>
   IntVec positive(int64_t v) const {
-    return mined() ? of_class(v) & kept<anchor>(v).positive() : of_class(v);
+    return mined() ? positive_here(v) & kept<anchor>(v).positive() : positive_here(v);
   }
   template <Anchor anchor = Anchor::kRow>
   IntVec in_sum(int64_t v) const {
     if (!mined()) return summed(v);
     const KeptLanes lanes = kept<anchor>(v);
-    if (tile_.negatives) return summed(v) & lanes.negative();
+    if (tile_.of.apart) return summed(v) & lanes.negative();
     return summed(v) & ((of_class(v) & lanes.positive()) | (~of_class(v) & lanes.negative()));
   }
   template <Anchor anchor = Anchor::kRow>
@@ -95,11 +97,31 @@ class Lanes {
     return tile_.present == nullptr ? mask : mask & load_ints(tile_.present + v);
   }
   IntVec of_class(int64_t v) const { return here(v) & lanes_between(lo_ - v, hi_ - v); }
-  IntVec summed(int64_t v) const { return tile_.negatives ? here(v) & ~lanes_between(lo_ - v, hi_ - v) : here(v); }
+  // Whether a rule lets pairs be of their groups.
+  IntVec let_by(Groups which, int64_t v) const {
+    const RuledRows &rows = tile_.rule->rows, &columns = tile_.rule->columns;
+    if (columns.group == nullptr) return IntVec{} - (which == Groups::kOther ? 1 : 0);
+    const IntVec same = load_ints(columns.group + v) == IntVec{} + rows.group[i_];
+    return which == Groups::kSame ? same : ~same;
+  }
+  IntVec positive_here(int64_t v) const {
+    const IntVec mask = of_class(v);
+    if (tile_.rule == nullptr || tile_.rule->positives == Groups::kAny) return mask;
+    return mask & let_by(tile_.rule->positives, v);
+  }
+  IntVec negative_here(int64_t v) const {
+    const IntVec mask = here(v) & ~lanes_between(lo_ - v, hi_ - v);
+    return any_negative_ ? mask : mask & let_by(tile_.rule->negatives, v);
+  }
+  IntVec summed(int64_t v) const {
+    if (tile_.of.apart) return negative_here(v);
+    return tile_.rule == nullptr ? here(v) : negative_here(v) | positive_here(v);
+  }
 
   const TileView& tile_;
   const float* s_;
   int64_t i_, lo_, hi_, self_;
+  bool any_negative_;
 };
 
 }  // namespace

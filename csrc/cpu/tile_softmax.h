@@ -5,6 +5,7 @@
 
 #include "cpu/tile.h"
 #include "cpu/tile_lanes.h"
+#include "cpu/tile_rules.h"
 #include "cpu/vec.h"
 
 namespace fastpixcon::cpu {
@@ -32,19 +33,27 @@ inline void exponentials(const TileView& tile, int64_t i, const Use& use) {
   for (; v < tile.n; v += kWidth) use(exp2(logit(tile, i, v)), v);
 }
 
-void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
+template <class Weights>
+inline void sum_fixed_of(const TileView& tile, RunningSum rows, RunningSum columns) {
   float row_sum[kTile][kWidth], column_sum[kTileStride] = {};
+  const bool both = columns.sum != nullptr;
+  Weights weights(tile, both);
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     Vec sum{};
     const auto add = [&](Vec of_row, Vec of_column, int64_t v) {
+      if constexpr (Weights::kAny) {
+        of_row *= weights.of_row(v);
+        of_column *= weights.of_columns(v);
+      }
       sum += of_row;
       store(column_sum + v, load(column_sum + v) + of_column);
     };
     if (lanes.plain(0, (tile.n + kWidth - 1) / kWidth * kWidth)) {
       exponentials(tile, i, [&](Vec e, int64_t v) { add(e, e, v); });
     } else {
-      const bool apart = lanes.mined() && columns.sum != nullptr;
+      const bool apart = lanes.mined() && both;
       exponentials(tile, i, [&](Vec e, int64_t v) {
         const Vec of_row = select(lanes.in_sum(v), e, Vec{});
         add(of_row, apart ? select(lanes.in_sum<Anchor::kColumns>(v), e, Vec{}) : of_row, v);
@@ -53,8 +62,13 @@ void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
     store(row_sum[i], sum);
   }
   for (int64_t i = 0; i < tile.m; ++i) rows.sum[i] += sum_lanes(load(row_sum[i]));
-  if (columns.sum == nullptr) return;
+  if (!both) return;
   for (int64_t j = 0; j < tile.n; ++j) columns.sum[j] += column_sum[j];
+}
+
+void sum_fixed(const TileView& tile, RunningSum rows, RunningSum columns) {
+  if (weighted(tile)) return sum_fixed_of<PairWeights<false>>(tile, rows, columns);
+  sum_fixed_of<NoWeights>(tile, rows, columns);
 }
 
 // Raises a running sum's maximum to at least `best`, which may have lost a NaN; false if there is no number to add.
@@ -72,17 +86,25 @@ inline void add_sum(RunningSum sums, int64_t i, bool any, float sum) {
   if (any || sum != sum) sums.sum[i] += sum;
 }
 
-void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
+template <class Weights>
+inline void sum_online_of(const TileView& tile, RunningSum rows, RunningSum columns) {
+  Weights weights(tile, columns.sum != nullptr);
   const auto row_logit = [&](const Lanes& lanes, int64_t i, int64_t v) {
-    const Vec x = logit(tile, i, v);
+    Vec x = logit(tile, i, v);
+    if constexpr (Weights::kAny) x += weights.of_row(v);
     return lanes.plain(v) ? x : select(lanes.in_sum(v), x, splat(-kInfinity));
   };
   const auto column_logit = [&](const Lanes& lanes, int64_t i, int64_t v) {
-    return lanes.mined() ? select(lanes.in_sum<Anchor::kColumns>(v), logit(tile, i, v), splat(-kInfinity))
-                         : row_logit(lanes, i, v);
+    if constexpr (!Weights::kAny) {
+      if (!lanes.mined()) return row_logit(lanes, i, v);
+    }
+    Vec x = logit(tile, i, v);
+    if constexpr (Weights::kAny) x += weights.of_columns(v);
+    return lanes.plain(v) ? x : select(lanes.in_sum<Anchor::kColumns>(v), x, splat(-kInfinity));
   };
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     Vec best = splat(-kInfinity), sum{};
     for (int64_t v = 0; v < tile.n; v += kWidth) best = maximum(best, row_logit(lanes, i, v));
     const bool any = raise_max(rows, i, max_lanes(best));
@@ -95,6 +117,7 @@ void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
   for (float& x : column_max) x = -kInfinity;
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     for (int64_t v = 0; v < tile.n; v += kWidth)
       store(column_max + v, maximum(load(column_max + v), column_logit(lanes, i, v)));
   }
@@ -105,12 +128,18 @@ void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
   }
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     for (int64_t v = 0; v < tile.n; v += kWidth) {
       const Vec e = exp2((column_logit(lanes, i, v) - load(column_max + v)) * kLog2E);
       store(column_sum + v, load(column_sum + v) + e);
     }
   }
   for (int64_t j = 0; j < tile.n; ++j) add_sum(columns, j, any[j], column_sum[j]);
+}
+
+void sum_online(const TileView& tile, RunningSum rows, RunningSum columns) {
+  if (weighted(tile)) return sum_online_of<PairWeights<true>>(tile, rows, columns);
+  sum_online_of<NoWeights>(tile, rows, columns);
 }
 
 struct SoftplusSigmoid {
@@ -123,43 +152,51 @@ inline SoftplusSigmoid softplus_sigmoid(Vec margin) {
   return {maximum(margin * kLn2, Vec{}) + log1p_unit(t), select(margin >= Vec{}, one, t) / (one + t)};
 }
 
-// Loss and weight of positives, whose margin log(Z / e^s) is given in units of log2.
+// Loss and weight of positives, whose margin log(Z / e^s) is given in units of log2; of an empty Z nothing.
 inline SoftplusSigmoid positive_terms(const TileView& tile, Vec margin) {
-  if (tile.negatives) return softplus_sigmoid(margin);
-  return {margin * kLn2, Vec{}};
+  if (tile.of.softplus) return softplus_sigmoid(margin);
+  return {select(margin == splat(-kInfinity), Vec{}, margin * kLn2), Vec{}};
 }
 
-void positives(const TileView& tile, PositiveSums rows, PositiveSums columns) {
-  float column_loss[kTileStride] = {}, column_weight[kTileStride] = {};
-  int32_t column_count[kTileStride] = {};
+// Sums over positives, of which each counts 1 or, kWeighted, as much as the rule's mass of it.
+template <bool kWeighted>
+inline void positives_of(const TileView& tile, PositiveSums rows, PositiveSums columns) {
+  float column_loss[kTileStride] = {}, column_weight[kTileStride] = {}, column_mass[kTileStride] = {};
+  const Vec one = splat(1.0f);
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
-    Vec row_loss{}, row_weight{};
-    IntVec row_count{};
+    Vec row_loss{}, row_weight{}, row_mass{};
     for (int64_t v = lanes.first_positive(); v < lanes.last_positive(); v += kWidth) {
       const IntVec mask = lanes.positive(v);
-      const Vec x = logit(tile, i, v);
+      const Vec x = logit(tile, i, v), mass = kWeighted ? load(tile.rule->columns.mass + v) : one;
       const SoftplusSigmoid row = positive_terms(tile, (rows.log_sum[i] - x) * tile.unit);
-      row_loss += select(mask, row.softplus, Vec{});
-      row_weight += select(mask, row.sigmoid, Vec{});
-      row_count -= mask;
+      row_loss += select(mask, kWeighted ? row.softplus * mass : row.softplus, Vec{});
+      row_weight += select(mask, kWeighted ? row.sigmoid * mass : row.sigmoid, Vec{});
+      row_mass += select(mask, mass, Vec{});
       if (columns.loss == nullptr) continue;
       const IntVec column_mask = lanes.mined() ? lanes.positive<Anchor::kColumns>(v) : mask;
+      const Vec own = kWeighted ? splat(tile.rule->rows.mass[i]) : one;
       const SoftplusSigmoid column = positive_terms(tile, (load(columns.log_sum + v) - x) * tile.unit);
-      store(column_loss + v, load(column_loss + v) + select(column_mask, column.softplus, Vec{}));
-      store(column_weight + v, load(column_weight + v) + select(column_mask, column.sigmoid, Vec{}));
-      store_ints(column_count + v, load_ints(column_count + v) - column_mask);
+      const auto add = [&](float* sums, Vec term) { store(sums + v, load(sums + v) + select(column_mask, term, Vec{})); };
+      add(column_loss, kWeighted ? column.softplus * own : column.softplus);
+      add(column_weight, kWeighted ? column.sigmoid * own : column.sigmoid);
+      add(column_mass, own);
     }
     rows.loss[i] += sum_lanes(row_loss);
     rows.weight[i] += sum_lanes(row_weight);
-    for (int64_t l = 0; rows.count != nullptr && l < kWidth; ++l) rows.count[i] += row_count[l];
+    rows.mass[i] += sum_lanes(row_mass);
   }
   if (columns.loss == nullptr) return;
   for (int64_t j = 0; j < tile.n; ++j) {
     columns.loss[j] += column_loss[j];
     columns.weight[j] += column_weight[j];
-    if (columns.count != nullptr) columns.count[j] += column_count[j];
+    columns.mass[j] += column_mass[j];
   }
+}
+
+void positives(const TileView& tile, PositiveSums rows, PositiveSums columns) {
+  if (tile.rule != nullptr && tile.rule->columns.mass != nullptr) return positives_of<true>(tile, rows, columns);
+  positives_of<false>(tile, rows, columns);
 }
 
 // What masks leave of a tile's dL/ds: `push` of what is in the sum, `pull` of positives; of the rows, of the columns.
@@ -176,15 +213,37 @@ inline Vec masked_gradient(const TileView& tile, const Lanes& lanes, int64_t v, 
   return h - select(column_positive, pull_by(true), Vec{});
 }
 
-void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms columns) {
+// What pulls positives, of the rows and of the columns as anchors.
+struct Pulls {
+  const TileView& tile;
+  GradientTerms rows, columns;
+
+  // `share` of Z / (Z + e^s), of the anchor's sum, if a positive's loss has it.
+  template <class Share>
+  Vec operator()(int64_t i, int64_t v, bool by_columns, const Share& share) const {
+    Vec of_all = by_columns ? load(columns.pull + v) : splat(rows.pull[i]);
+    if (tile.rule != nullptr && tile.rule->columns.mass != nullptr)
+      of_all *= by_columns ? splat(tile.rule->rows.mass[i]) : load(tile.rule->columns.mass + v);
+    return tile.of.softplus ? of_all * share(by_columns ? load(columns.sum + v) : splat(rows.sum[i])) : of_all;
+  }
+};
+
+template <class Weights>
+inline void gradient_fixed_of(const TileView& tile, GradientTerms rows, GradientTerms columns) {
   const bool both = columns.weight != nullptr;
+  const Pulls pulls{tile, rows, columns};
+  Weights weights(tile, both);
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     float* s = tile.s + i * kTileStride;
     const Vec row_weight = splat(rows.weight[i]);
-    const auto weighted = [&](Vec e, int64_t v) {
-      return e * (both ? row_weight + load(columns.weight + v) : row_weight);
+    const auto of_row = [&](int64_t v) { return Weights::kAny ? row_weight * weights.of_row(v) : row_weight; };
+    const auto of_columns = [&](int64_t v) {
+      const Vec weight = load(columns.weight + v);
+      return Weights::kAny ? weight * weights.of_columns(v) : weight;
     };
+    const auto weighted = [&](Vec e, int64_t v) { return e * (both ? of_row(v) + of_columns(v) : of_row(v)); };
     if (lanes.plain(0, (tile.n + kWidth - 1) / kWidth * kWidth)) {
       exponentials(tile, i, [&](Vec e, int64_t v) { store(s + v, weighted(e, v)); });
       continue;
@@ -192,38 +251,53 @@ void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms colu
     exponentials(tile, i, [&](Vec e, int64_t v) {
       if (lanes.plain(v)) return store(s + v, weighted(e, v));
       const auto pull = [&](bool by_columns) {
-        const Vec of_all = by_columns ? load(columns.pull + v) : splat(rows.pull[i]);
-        const Vec sum = by_columns ? load(columns.sum + v) : splat(rows.sum[i]);
-        return tile.negatives ? of_all * (sum / (sum + e)) : of_all;
+        return pulls(i, v, by_columns, [&](Vec sum) { return sum / (sum + e); });
       };
-      const Vec column_push = both ? e * load(columns.weight + v) : Vec{};
-      store(s + v, masked_gradient(tile, lanes, v, both, e * row_weight, column_push, pull));
+      const Vec column_push = both ? e * of_columns(v) : Vec{};
+      store(s + v, masked_gradient(tile, lanes, v, both, e * of_row(v), column_push, pull));
     });
   }
 }
 
-void gradient_online(const TileView& tile, GradientTerms rows, GradientTerms columns) {
+void gradient_fixed(const TileView& tile, GradientTerms rows, GradientTerms columns) {
+  if (weighted(tile)) return gradient_fixed_of<PairWeights<false>>(tile, rows, columns);
+  gradient_fixed_of<NoWeights>(tile, rows, columns);
+}
+
+template <class Weights>
+inline void gradient_online_of(const TileView& tile, GradientTerms rows, GradientTerms columns) {
   const bool both = columns.weight != nullptr;
+  const Pulls pulls{tile, rows, columns};
+  Weights weights(tile, both);
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     float* s = tile.s + i * kTileStride;
     for (int64_t v = 0; v < tile.n; v += kWidth) {
       const Vec x = logit(tile, i, v);
-      const Vec row_push = rows.weight[i] * exp2((x - rows.sum[i]) * kLog2E);
+      Vec of_row = x, of_columns = x;
+      if constexpr (Weights::kAny) {
+        of_row += weights.of_row(v);
+        of_columns += weights.of_columns(v);
+      }
+      const Vec row_push = rows.weight[i] * exp2((of_row - rows.sum[i]) * kLog2E);
       Vec column_push{};
-      if (both) column_push = load(columns.weight + v) * exp2((x - load(columns.sum + v)) * kLog2E);
+      if (both) column_push = load(columns.weight + v) * exp2((of_columns - load(columns.sum + v)) * kLog2E);
       if (lanes.plain(v)) {
         store(s + v, row_push + column_push);
         continue;
       }
       const auto pull = [&](bool by_columns) {
-        const Vec of_all = by_columns ? load(columns.pull + v) : splat(rows.pull[i]);
-        const Vec sum = by_columns ? load(columns.sum + v) : splat(rows.sum[i]);
-        return tile.negatives ? of_all * softplus_sigmoid((sum - x) * kLog2E).sigmoid : of_all;
+        return pulls(i, v, by_columns, [&](Vec sum) { return softplus_sigmoid((sum - x) * kLog2E).sigmoid; });
       };
       store(s + v, masked_gradient(tile, lanes, v, both, row_push, column_push, pull));
     }
   }
+}
+
+void gradient_online(const TileView& tile, GradientTerms rows, GradientTerms columns) {
+  if (weighted(tile)) return gradient_online_of<PairWeights<true>>(tile, rows, columns);
+  gradient_online_of<NoWeights>(tile, rows, columns);
 }
 
 }  // namespace

@@ -10,12 +10,16 @@
 namespace fastpixcon::cpu {
 namespace {
 
-void weights_fixed(const TileView& tile, RunningSum rows) {
+template <class Weights>
+inline void weights_fixed_of(const TileView& tile, RunningSum rows) {
+  Weights weights(tile, false);
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     float* s = tile.s + i * kTileStride;
     Vec sum{};
     const auto take = [&](Vec e, int64_t v) {
+      if constexpr (Weights::kAny) e *= weights.of_row(v);
       sum += e;
       store(s + v, e);
     };
@@ -26,6 +30,11 @@ void weights_fixed(const TileView& tile, RunningSum rows) {
     }
     rows.sum[i] += sum_lanes(sum);
   }
+}
+
+void weights_fixed(const TileView& tile, RunningSum rows) {
+  if (weighted(tile)) return weights_fixed_of<PairWeights<false>>(tile, rows);
+  weights_fixed_of<NoWeights>(tile, rows);
 }
 
 // The rows of c, from j0 on, whose weight in a tile is not zero.
@@ -65,18 +74,22 @@ class FewRows {
   int64_t most_, count_ = 0;
 };
 
-bool add_few_weights(const TileView& tile, RunningSum rows, const Operand& c, int64_t j0, float* d) {
+template <class Weights>
+inline bool add_few_weights_of(const TileView& tile, RunningSum rows, const Operand& c, int64_t j0, float* d) {
   FewRows few(tile.m * tile.n / 16);
   double sums[kTile];
+  Weights weights(tile, false);
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     const bool all_negatives = lanes.all_negatives(0, (tile.n + kWidth - 1) / kWidth * kWidth);
     Vec sum{};
     for (int64_t v = 0; v < tile.n; v += kWidth) {
       const IntVec mask = all_negatives ? lanes.kept(v).negative() : lanes.in_sum(v);
       const uint32_t bits = lane_bits(mask);
       if (bits == 0) continue;
-      const Vec e = select(mask, exp2(logit(tile, i, v)), Vec{});
+      Vec e = select(mask, exp2(logit(tile, i, v)), Vec{});
+      if constexpr (Weights::kAny) e *= weights.of_row(v);
       sum += e;
       if (!few.add(i, v, bits, e)) return false;
     }
@@ -87,13 +100,25 @@ bool add_few_weights(const TileView& tile, RunningSum rows, const Operand& c, in
   return true;
 }
 
-void weights_online(const TileView& tile, RunningSum rows, float* factor) {
+bool add_few_weights(const TileView& tile, RunningSum rows, const Operand& c, int64_t j0, float* d) {
+  return weighted(tile) ? add_few_weights_of<PairWeights<false>>(tile, rows, c, j0, d)
+                        : add_few_weights_of<NoWeights>(tile, rows, c, j0, d);
+}
+
+template <class Weights>
+inline void weights_online_of(const TileView& tile, RunningSum rows, float* factor) {
+  Weights weights(tile, false);
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
+    weights.begin(i);
     float* s = tile.s + i * kTileStride;
+    const auto weighted_logit = [&](int64_t v) {
+      const Vec x = logit(tile, i, v);
+      return Weights::kAny ? x + weights.of_row(v) : x;
+    };
     Vec best = splat(-kInfinity), sum{};
     for (int64_t v = 0; v < tile.n; v += kWidth) {
-      Vec x = logit(tile, i, v);
+      Vec x = weighted_logit(v);
       if (!lanes.plain(v)) x = select(lanes.in_sum(v), x, splat(-kInfinity));
       best = maximum(best, x);
     }
@@ -101,8 +126,8 @@ void weights_online(const TileView& tile, RunningSum rows, float* factor) {
     const bool any = raise_max(rows, i, max_lanes(best));
     factor[i] = before == -kInfinity || !any ? 1 : exp2(splat((before - rows.max[i]) * kLog2E))[0];
     for (int64_t v = 0; v < tile.n; v += kWidth) {
-      const Vec x = logit(tile, i, v);
-      Vec e = any ? exp2((x - rows.max[i]) * kLog2E) : x * 0.0f;  // of NaN it stays
+      const Vec x = weighted_logit(v);
+      Vec e = any ? exp2((x - rows.max[i]) * kLog2E) : logit(tile, i, v) * 0.0f;  // of NaN it stays
       if (!lanes.plain(v)) e = select(lanes.in_sum(v), e, Vec{});
       sum += e;
       store(s + v, e);
@@ -111,12 +136,16 @@ void weights_online(const TileView& tile, RunningSum rows, float* factor) {
   }
 }
 
+void weights_online(const TileView& tile, RunningSum rows, float* factor) {
+  if (weighted(tile)) return weights_online_of<PairWeights<true>>(tile, rows, factor);
+  weights_online_of<NoWeights>(tile, rows, factor);
+}
+
 void pulls(const TileView& tile, PositiveSums rows) {
   for (int64_t i = 0; i < tile.m; ++i) {
     const Lanes lanes(tile, i);
     float* s = tile.s + i * kTileStride;
-    Vec loss{}, weight{};
-    IntVec count{};
+    Vec loss{}, weight{}, mass{};
     const int64_t first = lanes.first_positive(), last = lanes.last_positive();
     for (int64_t v = 0; v < tile.n; v += kWidth) {
       Vec pull{};
@@ -124,15 +153,16 @@ void pulls(const TileView& tile, PositiveSums rows) {
         const IntVec mask = lanes.positive(v);
         const SoftplusSigmoid terms = positive_terms(tile, (rows.log_sum[i] - logit(tile, i, v)) * tile.unit);
         loss += select(mask, terms.softplus, Vec{});
-        pull = select(mask, tile.negatives ? terms.sigmoid : splat(1.0f), Vec{});
-        if (tile.negatives) weight += pull;
-        count -= mask;
+        const bool empty = rows.log_sum[i] == -kInfinity;
+        pull = select(mask, tile.of.softplus ? terms.sigmoid : splat(empty ? 0.0f : 1.0f), Vec{});
+        if (tile.of.softplus) weight += pull;
+        mass += select(mask, splat(1.0f), Vec{});
       }
       store(s + v, pull);
     }
     rows.loss[i] += sum_lanes(loss);
     rows.weight[i] += sum_lanes(weight);
-    for (int64_t l = 0; l < kWidth; ++l) rows.count[i] += count[l];
+    rows.mass[i] += sum_lanes(mass);
   }
 }
 

@@ -20,7 +20,8 @@ _LINEAR = {2: "linear", 3: "bilinear", 4: "trilinear"}  # by the dimensions of l
 class ContrastModule(lightning.LightningModule):
     """Trains with cross-entropy + weight * PixelContrastLoss; batches are images [B, 3, H, W] and labels [B, H, W], or
     tokens or volumes and theirs, any integer dtype; of those with the contrast's ignore_index and of negative ones
-    neither loss counts.
+    neither loss counts. A third tensor, [B, H, W] floating >= 0, has the weights of pixels in the contrast, as
+    confidences of labels that were guessed.
 
     >>> module = ContrastModule(ContrastModel(network, at="classifier.4"), PixelContrastLoss(max_samples=4096))
     >>> lightning.Trainer(max_epochs=10).fit(module, loader)
@@ -55,8 +56,8 @@ class ContrastModule(lightning.LightningModule):
         outputs: dict[str, Tensor] = self.model(images)
         return outputs
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> Tensor:
-        images, labels = _pair(batch)
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int = 0) -> Tensor:
+        images, labels, weights = _batch(batch)
         outputs = self(images)
         if "embeddings" not in outputs:
             mode = "training" if self.model.training else "eval"
@@ -66,15 +67,16 @@ class ContrastModule(lightning.LightningModule):
             )
         embeddings = outputs["embeddings"]
         cross_entropy = self._cross_entropy(outputs["logits"], labels)
-        contrast = self.contrast(embeddings, labels, F.interpolate(outputs["logits"].detach(), embeddings.shape[2:]))
+        predictions = F.interpolate(outputs["logits"].detach(), embeddings.shape[2:])
+        contrast = self.contrast(embeddings, labels, predictions, weights)
         loss: Tensor = cross_entropy + self.weight * contrast
         if "auxiliary" in outputs:
             loss = loss + self.auxiliary_weight * self._cross_entropy(outputs["auxiliary"], labels)
         self.log_dict({"cross_entropy": cross_entropy, "contrast": contrast, "loss": loss}, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
-        images, labels = _pair(batch)
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int = 0) -> None:
+        images, labels, _ = _batch(batch)
         cross_entropy = self._cross_entropy(self(images)["logits"], labels)
         self.log("val_cross_entropy", cross_entropy, batch_size=len(images), sync_dist=True)
 
@@ -91,8 +93,8 @@ class ContrastModule(lightning.LightningModule):
         return total / (labels != VOID).sum().clamp(min=1)
 
 
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
+def _batch(batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
         got = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
-        raise TypeError(f"batch: got {got}, want (images [B, 3, H, W], labels [B, H, W])")
-    return batch[0], batch[1]
+        raise TypeError(f"batch: got {got}, want (images [B, 3, H, W], labels [B, H, W]), or weights [B, H, W] besides")
+    return batch[0], batch[1], batch[2] if len(batch) == 3 else None

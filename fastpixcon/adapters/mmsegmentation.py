@@ -17,6 +17,7 @@ from fastpixcon.memory import MemoryBank
 from fastpixcon.mining import Mining
 from fastpixcon.ops.calls import within_backward
 from fastpixcon.ops.void import void_labels
+from fastpixcon.pairs import Pairs
 
 __all__ = ["PixelContrastHead", "PixelContrastLoss"]
 
@@ -27,7 +28,8 @@ class PixelContrastLoss(nn.Module):
     Args:
         loss_weight: factor on the loss.
         loss_name: key in the log; ``"loss_"`` in front makes it part of the sum that is trained.
-        memory, mining: None, or arguments of :class:`fastpixcon.MemoryBank` and :class:`fastpixcon.Mining` as a dict.
+        memory, mining, pairs: None, or arguments of :class:`fastpixcon.MemoryBank`, :class:`fastpixcon.Mining` and
+            :class:`fastpixcon.Pairs` as a dict, ``class_weights`` as lists of numbers.
         options: of :class:`fastpixcon.PixelContrastLoss`.
     """
 
@@ -37,6 +39,7 @@ class PixelContrastLoss(nn.Module):
         loss_name: str = "loss_contrast",
         memory: dict[str, Any] | None = None,
         mining: dict[str, Any] | None = None,
+        pairs: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -45,6 +48,8 @@ class PixelContrastLoss(nn.Module):
             options["memory"] = MemoryBank(**memory)
         if mining is not None:
             options["mining"] = Mining(**mining)
+        if pairs is not None:
+            options["pairs"] = Pairs(**{**pairs, **_class_weights(pairs)})
         self.contrast = losses.PixelContrastLoss(**options)
 
     @property
@@ -61,18 +66,19 @@ class PixelContrastLoss(nn.Module):
         ignore_index: int = 255,
     ) -> Tensor:
         """``pred``: embeddings [B, D, h, w] and logits [B, K, h', w'], which are brought to (h, w) by nearest;
-        ``label`` [B, H, W] -> weighted mean loss in nats per anchor, [].
+        ``label`` [B, H, W], ``weight`` [B, H, W] >= 0 of the pixels as anchors -> weighted mean loss in nats per
+        anchor, [].
 
         Raises:
             TypeError: ``pred`` is logits alone, as ``loss_decode`` gives them: :class:`PixelContrastHead` gives both.
-            ValueError: weight, avg_factor or reduction_override is given, which no mean over anchors has room for, or
+            ValueError: avg_factor or reduction_override is given, which no mean over anchors has room for, or
                 ignore_index is not that of the loss.
         """
         if not isinstance(pred, tuple | list) or len(pred) != 2:
             raise TypeError(
                 f"pred: got {type(pred).__name__}, want (embeddings, logits), as PixelContrastHead gives it"
             )
-        given = {"weight": weight, "avg_factor": avg_factor, "reduction_override": reduction_override}
+        given = {"avg_factor": avg_factor, "reduction_override": reduction_override}
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"{name}: got {type(value).__name__}, want None: the loss is a mean over its anchors")
@@ -80,8 +86,14 @@ class PixelContrastLoss(nn.Module):
             raise ValueError(f"ignore_index: got {ignore_index}, want {self.contrast.ignore_index}, that of the loss")
         embeddings, logits = pred
         logits = F.interpolate(logits.detach(), embeddings.shape[-2:])
-        loss: Tensor = self.contrast(embeddings, label, logits)
+        loss: Tensor = self.contrast(embeddings, label, logits, weight)
         return self.loss_weight * loss
+
+
+def _class_weights(pairs: dict[str, Any]) -> dict[str, Tensor]:
+    """Of a config file, which has no tensors."""
+    W = pairs.get("class_weights")
+    return {"class_weights": torch.tensor(W, dtype=torch.float32)} if isinstance(W, list | tuple) else {}
 
 
 class PixelContrastHead:

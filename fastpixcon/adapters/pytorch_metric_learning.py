@@ -14,6 +14,7 @@ from fastpixcon.functional.rows import DENOMINATORS
 from fastpixcon.mining import Mining
 from fastpixcon.ops import checks
 from fastpixcon.ops.calls import draw_seed
+from fastpixcon.pairs import Pairs, rule_of
 
 __all__ = ["InfoNCELoss"]
 
@@ -29,9 +30,10 @@ class InfoNCELoss(BaseMetricLossFunction):
 
     Args:
         temperature: a number > 0, or a tensor or parameter with gradient of one element, of any shape.
-        denominator: "negatives" or "all".
+        denominator: "negatives", "all" or "decoupled".
         mining: a :class:`fastpixcon.Mining`, in place of the library's miners. Its draws take a number of torch's
             generator a call, as dropout does.
+        pairs: a :class:`fastpixcon.Pairs` without groups, which this interface has no room for.
         reducer: of the library; it gets a loss for each anchor that has a positive. None: their mean.
         more: arguments of BaseMetricLossFunction. The distance can only be the default, cosine similarity.
 
@@ -44,16 +46,19 @@ class InfoNCELoss(BaseMetricLossFunction):
         temperature: float | Tensor = 0.1,
         denominator: str = "negatives",
         mining: Mining | None = None,
+        pairs: Pairs | None = None,
         **more: Any,
     ) -> None:
         super().__init__(**more)
         checks.temperature_scale(temperature, None)
         checks.one_of("denominator", denominator, DENOMINATORS)
+        if rule_of(pairs).grouped:
+            raise ValueError(f"pairs: got {pairs}, want one without groups, which this interface has no room for")
         distance = self.distance
         unit = isinstance(distance, CosineSimilarity) and distance.p == 2 and distance.power == 1
         if not unit:
             raise ValueError(f"distance: got {distance}, want CosineSimilarity()")
-        self.temperature, self.denominator, self.mining = temperature, denominator, mining
+        self.temperature, self.denominator, self.mining, self.pairs = temperature, denominator, mining, pairs
         self.add_to_recordable_attributes(list_of_names=["temperature"], is_stat=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
@@ -89,6 +94,7 @@ class InfoNCELoss(BaseMetricLossFunction):
             denominator=self.denominator,
             reduction="none",
             mining=self.mining,
+            pairs=self.pairs,
             seed=0 if self.mining is None else draw_seed(embeddings),
         )
         anchors = _with_positive(labels, ref_labels, alone).nonzero().flatten()

@@ -2,17 +2,21 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner
 from fastpixcon.functional.anchors import gather_normalize, select_with_segments
-from fastpixcon.functional.rows import DENOMINATORS, Objective, info_nce_of
+from fastpixcon.functional.rows import DENOMINATORS, Objective, Weighed, info_nce_of
 from fastpixcon.ops import checks, maps
 from fastpixcon.ops.void import Void
+from fastpixcon.pairs import Pairs, rule_of
 from fastpixcon.values import Rows
 
 __all__ = ["pixel_contrast", "pixel_contrast_and_facts"]
+
+MOST_IMAGES = 2**16  # of a rank, whose images have numbers of their own
 
 
 def pixel_contrast(
@@ -35,6 +39,9 @@ def pixel_contrast(
     process_group: Any = distributed.NO_GROUP,
     across: str = "gather",
     backend: str = "auto",
+    weights: Tensor | None = None,
+    groups: Tensor | None = None,
+    pairs: Pairs | None = None,
 ) -> Tensor:
     """:func:`select_anchors`, :func:`gather_normalize` and :func:`info_nce` in one call (Wang et al. 2021, eq. 3).
 
@@ -46,6 +53,10 @@ def pixel_contrast(
         temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across: as in
             :func:`info_nce`.
         seed: int or [] int64 tensor on the device of labels, of the anchors and of the pairs that mining draws.
+        weights: ``[B, *S']`` as labels, brought to S as they are, or ``[B, *S]``, floating >= 0, without gradient: of
+            the anchors in the mean, as in :func:`info_nce`; those of other pixels are not looked at. None: ones.
+        groups: [B] integers, the group of each image, for ``pairs`` that look at them; None: every image is its own.
+        pairs: a :class:`fastpixcon.Pairs`.
         backend: "auto", "reference", "native" or "triton".
 
     Returns:
@@ -59,9 +70,10 @@ def pixel_contrast(
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.temperature_scale(temperature, base_temperature)
     objective = Objective(
-        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across, backend
-    )
-    return pixel_contrast_and_facts(embeddings, labels, predictions, selection, objective, seed)[0]
+        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across, backend,
+        rule_of(pairs),
+    )  # fmt: skip
+    return pixel_contrast_and_facts(embeddings, labels, predictions, selection, objective, seed, weights, groups)[0]
 
 
 def pixel_contrast_and_facts(
@@ -71,15 +83,38 @@ def pixel_contrast_and_facts(
     selection: maps.Selection,
     objective: Objective,
     seed: int | Tensor,
+    weights: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`pixel_contrast` of checked maps, and what it did: the loss [], segments [2, K] as of the operator
     ``select_anchors``, labels [max_samples] and numbers of positives [max_samples] of the anchors."""
     backend = objective.backend
     if objective.contrast_with != "batch" and isinstance(rows := getattr(objective.memory, "rows", None), Tensor):
         checks.wants_float64("embeddings", embeddings, rows, backend)
+    sizes, rule = embeddings.shape[2:], objective.pairs
+    if weights is not None:
+        maps.check_weights(weights, embeddings, labels)
+    if groups is not None and not rule.grouped:
+        raise ValueError("groups: got groups that no rule looks at, want pairs=Pairs(positives=..) or (negatives=..)")
+    if rule.grouped:
+        groups = _image_groups(groups, embeddings, objective)
     selected, segments = select_with_segments(labels, predictions, selection, seed, backend)
     anchors = Rows(gather_normalize(embeddings, selected.index, backend=backend), selected.label)
-    loss, num_positives = info_nce_of(
-        anchors, None, objective, name="embeddings", rows="unit", is_sorted=True, seed=seed
+    weighed = Weighed(
+        None if weights is None else maps.at_pixels(weights, selected.index, sizes),
+        groups=None if groups is None else groups[selected.index.clamp(min=0) // max(sizes.numel(), 1)],
     )
-    return loss, segments, selected.label, num_positives
+    loss, mass = info_nce_of(
+        anchors, None, objective, name="embeddings", rows="unit", is_sorted=True, seed=seed, weighed=weighed
+    )
+    return loss, segments, selected.label, mass.to(torch.int32)
+
+
+def _image_groups(groups: Tensor | None, embeddings: Tensor, objective: Objective) -> Tensor:
+    """[B] int32: given ones, or a number for each image, of all ranks."""
+    B = embeddings.shape[0]
+    if groups is not None:
+        return checks.row_groups("groups", groups, "embeddings", embeddings, "B")
+    ranks = distributed.ranks_of(objective.process_group, objective.across)
+    first = 0 if ranks is None else ranks.rank * MOST_IMAGES
+    return torch.arange(first, first + B, dtype=torch.int32, device=embeddings.device)

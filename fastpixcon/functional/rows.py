@@ -12,13 +12,14 @@ from fastpixcon.functional.anchors import gather_normalize
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, of_rows
-from fastpixcon.pairs import Pairs
+from fastpixcon.pairs import PairRule, Pairs, rule_of
 from fastpixcon.values import Rows, Rule
 
 __all__ = ["CONTRASTS", "DENOMINATORS", "Objective", "info_nce", "info_nce_of"]
 
 DENOMINATORS = ("negatives", "all", "decoupled")
 CONTRASTS = ("both", "batch", "memory")
+REDUCTIONS = ("mean", "sum", "none")
 FIXED_SHIFT_MIN = 0.025  # below it e^((cos - 1) / temperature) vanishes in float32
 
 
@@ -34,7 +35,7 @@ class Objective(NamedTuple):
     process_group: Any
     across: str
     backend: str
-    pairs: Pairs | None = None
+    pairs: PairRule = PairRule()
 
 
 class Weighed(NamedTuple):
@@ -134,8 +135,9 @@ def info_nce(
     """
     checks.contrast_sets(anchors, anchor_labels, contrast, contrast_labels)
     objective = Objective(
-        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across, backend, pairs
-    )
+        temperature, base_temperature, denominator, memory, mining, contrast_with, process_group, across, backend,
+        rule_of(pairs),
+    )  # fmt: skip
     weighed = Weighed(weights, contrast_weights, groups, contrast_groups)
     return info_nce_of(
         Rows(anchors, anchor_labels),
@@ -178,7 +180,7 @@ def info_nce_of(
     ) = objective
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.one_of("contrast_with", contrast_with, CONTRASTS)
-    checks.one_of("reduction", reduction, ("mean", "sum", "none"))
+    checks.one_of("reduction", reduction, REDUCTIONS)
     scale = checks.temperature_scale(temperature, base_temperature)
     ranks = distributed.ranks_of(process_group, across)
     in_steps = memory is not None or mining is not None or ranks is not None
@@ -191,10 +193,9 @@ def info_nce_of(
     sets = [x._replace(labels=of_rows(checks.label_rows(x.labels), ignore_index)) for x in sets]
     if bank is not None and checks.wants_float64(name, anchors.x, bank.rows, backend):
         sets, bank = [x._replace(x=x.x.double()) for x in sets], doubled(bank)
-    if not isinstance(pairs, Pairs | None):
-        raise TypeError(f"pairs: got {pairs!r}, want a fastpixcon.Pairs")
-    pairs = Pairs() if pairs is None else pairs.on(device)
-    sets = weighed_rows(sets, pairs, weighed, bank)
+    if pairs.class_weights is not None:
+        pairs = pairs._replace(class_weights=pairs.class_weights.to(device))
+    sets = weighed_rows(sets, pairs, weighed, bank, contrast_with)
     computed = sets[0].x.dtype
     autocast = torch.is_autocast_enabled(device.type) and computed != torch.float64
     dtype = torch.get_autocast_dtype(device.type) if autocast else computed
@@ -214,9 +215,10 @@ def info_nce_of(
             None if bank is None else bank.labels,
             own.x,
         )
-        own, others = (
-            (own, with_balance(others, of_rows_)) if others is not None else (with_balance(own, of_rows_), None)
-        )
+        if others is None:
+            own = with_balance(own, of_rows_)
+        else:
+            others = with_balance(others, of_rows_)
     if not in_steps:
         loss, _log_sum, _weight, mass = call("info_nce", own.x, backend, own, others, rule, rows)
     else:
@@ -245,12 +247,16 @@ def info_nce_of(
     return total / torch.where(counted > 0, counted, 1), mass
 
 
-def weighed_rows(sets: list[Rows], pairs: Pairs, weighed: Weighed, bank: Bank | None) -> list[Rows]:
+def weighed_rows(
+    sets: list[Rows], pairs: PairRule, weighed: Weighed, bank: Bank | None, contrast_with: str
+) -> list[Rows]:
     """Anchors and contrast rows, if there are some, with what the rule of the pairs looks at."""
     (anchors, *others), (weights, contrast_weights, groups, contrast_groups) = sets, weighed
     contrast = others[0] if others else anchors
     if weights is not None:
         checks.row_weights("weights", weights, "anchors", anchors.x, "N")
+    if contrast_weights is not None and contrast_with == "memory":
+        raise ValueError("contrast_weights: got weights with contrast_with='memory', whose rows weigh 1, want None")
     if contrast_weights is not None:
         of = ("contrast", contrast.x, "M") if others else ("anchors", anchors.x, "N")
         v = checks.row_weights("contrast_weights", contrast_weights, *of)
@@ -265,14 +271,14 @@ def weighed_rows(sets: list[Rows], pairs: Pairs, weighed: Weighed, bank: Bank | 
         if pairs.grouped:
             if groups is None or contrast_groups is None:
                 missing = "groups" if groups is None else "contrast_groups"
-                raise ValueError(f"{missing}: got None, want integers [N], which pairs={pairs!r} look at")
+                raise ValueError(f"{missing}: got None, want integers [N], for a rule of pairs looks at them")
             contrast = contrast._replace(
                 groups=checks.row_groups("contrast_groups", contrast_groups, "contrast", contrast.x, "M")
             )
     elif contrast_groups is not None:
         raise ValueError("contrast_groups: got groups without contrast, whose rows are the anchors, want None")
     if pairs.grouped and groups is None:
-        raise ValueError(f"groups: got None, want integers [N], which pairs={pairs!r} look at")
+        raise ValueError("groups: got None, want integers [N], for a rule of pairs looks at them")
     if not pairs.grouped and (groups is not None or contrast_groups is not None):
         raise ValueError("groups: got groups that no rule looks at, want pairs=Pairs(positives=..) or (negatives=..)")
     own = checks.row_groups("groups", groups, "anchors", anchors.x, "N") if pairs.grouped else None

@@ -178,6 +178,29 @@ def check_contrast(embeddings: object, labels: object, predictions: object, sele
     return _selection(labels, predictions, selection)
 
 
+def check_weights(weights: object, embeddings: Tensor, labels: Tensor) -> None:
+    """[B, *S'] as labels, or [B, *S] as the map; whether they are >= 0 is looked at where they are used."""
+    rank = embeddings.dim() - 2
+    tensor("weights", weights, ("B", *SIZES[rank]), floating=True)
+    assert isinstance(weights, Tensor)
+    if weights.requires_grad:
+        raise ValueError("weights: got weights that require a gradient, want them detached: they would get none")
+    same_device("weights", weights, "embeddings", embeddings)
+    wanted = (tuple(labels.shape), (len(embeddings), *embeddings.shape[2:]))
+    if tuple(weights.shape) not in wanted:
+        raise ValueError(f"weights: got shape {tuple(weights.shape)}, want {wanted[0]} as labels or {wanted[1]}")
+
+
+def at_pixels(values: Tensor, index: Tensor, sizes: Sequence[int]) -> Tensor:
+    """``values [B, *S']`` at pixels of a map of ``sizes`` S, the nearest as of labels, [N]; of index -1 zeros."""
+    rest, place, stride = index.clamp(min=0), 0, 1
+    for size, own in zip(reversed(sizes), reversed(values.shape[1:]), strict=True):
+        place = place + rest % size * own // size * stride
+        rest, stride = rest // size, stride * own
+    found = values.reshape(-1)[place + rest * stride] if values.numel() else values.new_zeros(len(index))
+    return found.where(index >= 0, 0)
+
+
 def folded(x: Tensor, lead: int) -> Tensor:
     """``x [*lead, *S]`` as [*lead, rows, columns], pixels in their order; ``lead`` sizes before S. A view, but of a
     volume with gaps between its rows as well as between its planes, which is copied."""

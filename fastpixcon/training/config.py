@@ -132,7 +132,10 @@ class Contrast:
     max_views: Count  # anchors per class and image
     min_pixels: Count | None = None  # of a class in an image, on the map, that takes part; none: max_views + 1
     pool: Count = 1  # side of the squares of embeddings that are averaged before the contrast
-    denominator: Literal["negatives", "all"] = "negatives"
+    denominator: Literal["negatives", "all", "decoupled"] = "negatives"
+    balanced: bool = False  # every class weighs alike in the sum over negatives
+    positives: Literal["any", "same", "other"] = "any"  # of images: of the anchor's, of others
+    negatives: Literal["any", "same", "other"] = "any"
     across: Literal["gather", "ring"] = "gather"  # of several processes
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastpixcon import MemoryBank, Mining, PixelContrastLoss
+from fastpixcon import MemoryBank, Mining, Pairs, PixelContrastLoss
 from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Config, Contrast
 from fastpixcon.training.data import IGNORE
@@ -71,6 +71,7 @@ def contrast_loss(
         memory=bank,
         mining=Mining(mining.negatives, mining.positives, mining.fraction, mining.keep) if "mining" in parts else None,
         denominator=contrast.denominator,
+        pairs=Pairs(contrast.positives, contrast.negatives, balanced=contrast.balanced),
         **({} if processes.group is None else {"process_group": processes.group, "across": contrast.across}),
     )
     return loss.to(device)
