@@ -36,6 +36,8 @@ from sketch import (
 
 import fastpixcon as fpc
 from fastpixcon.ops.mining_thresholds import BINS
+from fastpixcon.reference.mining_thresholds import mining_thresholds
+from fastpixcon.values import Rows
 
 # --- csrc/cpu/schedule.h, in Python: who computes which tile, in what order
 
@@ -218,9 +220,8 @@ def draw_mining() -> Figure:
     labels = (torch.rand(M, generator=generator) < 0.15).to(torch.int32)  # 1: positives
     rows = torch.randn(M, D, generator=generator) + anchor * (0.8 + 5.5 * labels[:, None])
     rows = torch.nn.functional.normalize(rows, dim=1)
-    op = torch.ops.fastpixcon_reference.mining_thresholds
-    one = torch.ones(1, dtype=torch.int32)
-    mined = op(anchor, one, rows, labels, None, None, None, "semi-hard", "semi-hard", 0.1, [20, 100])[:, 0]
+    one, kinds = torch.ones(1, dtype=torch.int32), ("any", "any", "semi-hard", "semi-hard")
+    mined = mining_thresholds(Rows(anchor, one), Rows(rows, labels), None, None, *kinds, 0.1, [20, 100])[:, 0]
     cosine = (rows @ anchor[0]).numpy()
     fig, (ax,) = figure(9.5, 3.4)
     ax.set_axis_on()

@@ -10,15 +10,12 @@ __all__ = ["balances", "with_balance"]
 LARGEST = 2.0**36  # what the largest weight is rounded to: integers add up to the same number in any order
 
 
-def balances(
-    labels: Tensor | None, weights: Tensor | None, bank_labels: Tensor | None, like: Tensor
-) -> tuple[Tensor | None, Tensor | None]:
+def balances(rows: Rows | None, bank_labels: Tensor | None, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Factors of the rows of each class as negatives: (mean mass of the classes that occur) / (mass of its class), its
     mass being the sum of the weights of its rows that take part, over all contrast sets together. Nothing is read back.
 
     Args:
-        labels: [M] of contrast rows, -1 of those that take no part; None: there are none.
-        weights: [M] of them >= 0; None: ones.
+        rows: M contrast rows; None: there are none.
         bank_labels: [K, S], -1 where empty; None: no bank. Its rows have the weight 1.
         like: float64, or another dtype.
 
@@ -27,21 +24,22 @@ def balances(
     """
     device = like.device
     one = torch.ones((), dtype=torch.int64, device=device)
-    y = torch.zeros(0, dtype=torch.int64, device=device) if labels is None else labels.long()
-    rows = (y != -1).long()  # [M] masses, integers
+    y = torch.zeros(0, dtype=torch.int64, device=device) if rows is None else rows.labels.long()
+    masses = (y != -1).long()  # [M] integers
+    weights = None if rows is None else rows.positive_weights
     if weights is not None:
         largest = torch.cat([weights.double(), weights.new_ones(1 if bank_labels is not None else 0).double()]).amax()
         unit = LARGEST / torch.where(largest > 0, largest, 1)
-        rows, one = rows * (weights.double() * unit).round().long(), unit.round().long()
+        masses, one = masses * (weights.double() * unit).round().long(), unit.round().long()
     ordered, order = y.sort()
-    summed = torch.nn.functional.pad(rows[order].cumsum(0), (1, 0))  # [M + 1]
+    summed = torch.nn.functional.pad(masses[order].cumsum(0), (1, 0))  # [M + 1]
 
     def mass_of(classes: Tensor) -> Tensor:
         return summed[torch.searchsorted(ordered, classes, right=True)] - summed[torch.searchsorted(ordered, classes)]
 
     row_mass, first = mass_of(y), torch.searchsorted(ordered, ordered) == torch.arange(len(y), device=device)
     occurring = (first & (row_mass[order] > 0)).sum()
-    total, of_bank = rows.sum(), None
+    total, of_bank = masses.sum(), None
     if bank_labels is not None:
         K = bank_labels.shape[0]
         in_bank = (bank_labels != -1).sum(dim=1) * one  # [K]
@@ -56,7 +54,7 @@ def balances(
     def factor(mass: Tensor) -> Tensor:
         return torch.where(mass > 0, mean / mass.clamp(min=1), 0).to(dtype)
 
-    return None if labels is None else factor(row_mass), None if of_bank is None else factor(of_bank)
+    return None if rows is None else factor(row_mass), None if of_bank is None else factor(of_bank)
 
 
 def with_balance(rows: Rows, factor: Tensor | None) -> Rows:

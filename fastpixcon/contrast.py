@@ -227,17 +227,15 @@ class Given(NamedTuple):
         self, x: Tensor, contrast_x: Tensor | None, temperature: Tensor, known: Known
     ) -> tuple[Rows, Rows | None, Rule]:
         """Anchors, contrast rows and rule again."""
-        *of_anchors, labels, positive_weights, negative_weights, groups, class_weights = self
-        contrast = None
-        if contrast_x is not None and labels is not None:
-            contrast = Rows(contrast_x, labels, positive_weights, negative_weights, groups)
+        labels, v, u, groups, *of_contrast, class_weights = self
+        contrast = None if contrast_x is None else Rows._make([contrast_x, *of_contrast])
         denominator, fixed_shift, is_sorted, *which = known
         rule = Rule(temperature, denominator, fixed_shift, is_sorted, class_weights, *which)
-        return Rows(x, *of_anchors), contrast, rule
+        return Rows(x, labels, v, u, groups), contrast, rule
 
 
 def given_of(anchors: Rows, contrast: Rows | None, rule: Rule) -> Given:
-    return Given(*anchors[1:], *((None,) * 4 if contrast is None else contrast[1:]), rule.class_weights)
+    return Given._make([*anchors[1:], *((None,) * 4 if contrast is None else contrast[1:]), rule.class_weights])
 
 
 def known_of(rule: Rule) -> Known:

@@ -23,7 +23,7 @@ class Rows(NamedTuple):
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "Rows":
         """Of what there is."""
-        return Rows(*(x if x is None else function(x) for x in self))
+        return Rows._make(x if x is None else function(x) for x in self)
 
     def tensors(self) -> list[Tensor]:
         """What there is."""
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     def like(self, tensors: Iterable[Tensor]) -> "Rows":
         """Rows of the ``tensors`` that other ones have."""
         rest = iter(tensors)
-        return Rows(*(x if x is None else next(rest) for x in self))
+        return Rows._make(x if x is None else next(rest) for x in self)
 
 
 class BankRows(NamedTuple):

@@ -91,6 +91,23 @@ class Setting:
     reduction: str = "mean"
     dtype: torch.dtype = torch.float64
     normalize: bool = True
+    pairs: str = ""  # "weights", "balanced", "classes" or groups as "same other"
+
+    def weighed(self, labels: Tensor, rank: int) -> dict[str, Any]:
+        """Of the rows of a rank."""
+        n, generator = len(labels), torch.Generator().manual_seed(11 + rank)
+        v, w = torch.rand(2, n, generator=generator, dtype=torch.float64)
+        groups = torch.randint(3, (n,), generator=generator)
+        if self.pairs in ("weights", "balanced"):
+            return {"contrast_weights": v.to(self.dtype), "weights": w.to(self.dtype)}
+        return {"groups": groups} if " " in self.pairs else {}
+
+    def rule(self) -> fpc.Pairs:
+        W = torch.rand(K, K, generator=torch.Generator().manual_seed(2), dtype=torch.float64)  # noqa: N806
+        which = self.pairs.split(" ") if " " in self.pairs else ()
+        return fpc.Pairs(
+            *which, class_weights=W if self.pairs == "classes" else None, balanced=self.pairs == "balanced"
+        )
 
     def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(5)
@@ -116,7 +133,7 @@ class Setting:
         mining = fpc.Mining("semi-hard", "random", fraction=0.5, keep=(3, 4)) if self.mining else None
         return {
             "denominator": self.denominator, "reduction": self.reduction, "memory": bank, "mining": mining,
-            "base_temperature": 0.07, "seed": 77,
+            "base_temperature": 0.07, "seed": 77, "pairs": self.rule(),
         }  # fmt: skip
 
 
@@ -133,10 +150,12 @@ def same_as_one_process(rank: int, size: int, settings: list[Setting], across: s
     for setting in settings:
         batches = setting.batches(size)
         rows, labels = (torch.cat(x) for x in zip(*batches, strict=True))
-        loss, d_rows, d_tau = loss_and_gradients(setting, rows, labels, backend=backend)
+        weighed = [setting.weighed(y, r) for r, (_, y) in enumerate(batches)]
+        together = {name: torch.cat([of[name] for of in weighed]) for name in weighed[0]}
+        loss, d_rows, d_tau = loss_and_gradients(setting, rows, labels, backend=backend, **together)
         first = sum(len(x) for x, _ in batches[:rank])
         where = {"process_group": dist.group.WORLD, "across": across, "backend": backend}
-        own_loss, own_d_rows, own_d_tau = loss_and_gradients(setting, *batches[rank], **where)
+        own_loss, own_d_rows, own_d_tau = loss_and_gradients(setting, *batches[rank], **where, **weighed[rank])
         dist.all_reduce(own_d_tau)
         tol = {"rtol": 1e-9, "atol": 1e-12} if setting.dtype == torch.float64 else {"rtol": 2e-4, "atol": 2e-6}
         message = f"{setting}, {across}, rank {rank} of {size}"
@@ -275,6 +294,8 @@ def disagreements(rank: int, size: int) -> None:
         ("requires_grad", torch.randn(8, 6, requires_grad=rank == 0), {}),
         ("across", torch.randn(8, 6), {"across": "ring" if rank else "gather"}),
         ("denominator", torch.randn(8, 6), {"denominator": "all" if rank else "negatives"}),
+        ("pairs", torch.randn(8, 6), {"pairs": fpc.Pairs(balanced=bool(rank))}),
+        ("pairs", torch.randn(8, 6), {"contrast_weights": torch.ones(8) if rank else None}),
     ]
     for name, rows, options in cases:
         with pytest.raises(ValueError, match=f"^{name}: rank {rank} of {size} got"):

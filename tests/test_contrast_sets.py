@@ -174,15 +174,11 @@ def test_every_combination_is_as_accurate_as_the_reference(
         bank_weights = None
         if p["balanced"]:
             counted = None if not how.use_batch else own if others is None else others
-            of_rows, bank_weights = balances(
-                None if counted is None else counted.labels,
-                None if counted is None else counted.positive_weights,
-                None if used is None else used.labels,
-                own.x,
-            )
-            own, others = (
-                (own, with_balance(others, of_rows)) if others is not None else (with_balance(own, of_rows), None)
-            )
+            of_rows, bank_weights = balances(counted, None if used is None else used.labels, own.x)
+            if others is None:
+                own = with_balance(own, of_rows)
+            else:
+                others = with_balance(others, of_rows)
         seed = torch.tensor(p["seed"], device=device)
         loss = contrast.contrast_loss(
             own, others, rule_of(p, tau), bank=used, bank_weights=bank_weights, seed=seed, how=how

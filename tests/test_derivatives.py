@@ -170,7 +170,7 @@ def test_every_operator_raises(operators: Backend) -> None:
     x, y = torch.randn(N, D), torch.arange(N) % K
     tau = torch.tensor(0.1)
     sums = operators.op("contrast_sums")
-    arguments = (y, None, None, tau, "all", True, False, None, None, None, False)
+    arguments = (y, *[None] * 8, tau, "all", True, False, None, "any", "any", None, None, None, False)
     with pytest.raises(NotImplementedError, match=r"contrast_sums on backend .* it has no derivative of its own"):
         sums(x.clone().requires_grad_(), *arguments)[0].sum().backward()
     with pytest.raises(NotImplementedError, match=r"contrast_sums on backend .* forward mode"):

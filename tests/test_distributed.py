@@ -28,6 +28,11 @@ SETTINGS = [
         )
     ),
     Setting("none"),
+    Setting("uneven", pairs="weights"),
+    Setting("empty", "all", pairs="balanced", memory=True),
+    Setting("uneven", "decoupled", pairs="classes", learned=True),
+    Setting("uneven", pairs="other same", temperature=0.02),
+    Setting("even", "decoupled", pairs="balanced", memory=True),
 ]
 MINED = [
     Setting(sizes, denominator, mining=True, memory=memory, learned=True)
@@ -46,7 +51,7 @@ def test_the_same_as_one_process(size: int, across: str) -> None:
 
 @pytest.mark.parametrize("across", ["gather", "ring"])
 def test_float32(across: str) -> None:
-    on_ranks(2, same_as_one_process, [replace(s, dtype=torch.float32) for s in SETTINGS[:7]], across, "auto")
+    on_ranks(2, same_as_one_process, [replace(s, dtype=torch.float32) for s in [*SETTINGS[:7], *SETTINGS[-5:]]], across, "auto")
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -21,7 +21,7 @@ LAYERS = [
     {"features"},
     {"functional", "testing"},
     {"distributed"},
-    {"contrast"},
+    {"contrast", "balance", "pairs"},
     {"ops"},
     {"reference", "kernels", "_C"},
     {"values"},
@@ -148,7 +148,7 @@ def test_every_operator_has_the_same_file_name_everywhere() -> None:
         "signature",
         "void",
     }
-    assert operators == {p.stem for p in (PACKAGE / "reference").glob("*.py")} - {"__init__"}
+    assert operators == {p.stem for p in (PACKAGE / "reference").glob("*.py")} - {"__init__", "pairs"}
     kernels = {p.stem for p in (ROOT / "kernels").glob("*.py")} - {"__init__", "common", "launch_table"}
     assert {name for name in kernels if not any(name.startswith(f"{op}_") for op in operators)} <= operators
     tests = {p.stem.removeprefix("test_") for p in (ROOT / "tests" / "ops").glob("test_*.py")}

@@ -16,9 +16,10 @@ def test_the_schema_is_that_of_the_fake_kernel() -> None:
 
     made = signature(fake, ["loss", "count"])
     assert made.schema == (
-        "(Tensor d_loss, Tensor log_sum, Tensor weight, Tensor mass, Tensor? column_d_loss,"
-        " Tensor? column_log_sum, Tensor? column_weight, Tensor? column_mass, Tensor anchors,"
-        " Tensor anchor_labels, Tensor? anchor_positive_weights, Tensor? anchor_negative_weights, Tensor? anchor_groups, Tensor? bank, Tensor? bank_labels, Tensor? bank_negative_weights, bool[3] mask) -> (Tensor loss, Tensor count)"
+        "(Tensor d_loss, Tensor log_sum, Tensor weight, Tensor mass, Tensor? column_d_loss, Tensor? column_log_sum,"
+        " Tensor? column_weight, Tensor? column_mass, Tensor anchors, Tensor anchor_labels,"
+        " Tensor? anchor_positive_weights, Tensor? anchor_negative_weights, Tensor? anchor_groups, Tensor? bank,"
+        " Tensor? bank_labels, Tensor? bank_negative_weights, bool[3] mask) -> (Tensor loss, Tensor count)"
     )
     assert made.place("anchors") == 8
 

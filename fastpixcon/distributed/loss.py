@@ -163,8 +163,11 @@ def _balanced(anchors: Rows, bank: Bank | None, how: How, ranks: Ranks, sizes: l
     rank = ranks.rank
     own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     counted = [x for x in (anchors.labels, anchors.positive_weights) if x is not None]
-    labels, *v = ranks.gather_rows(counted, sizes, "labels") if how.use_batch else (None, None)
-    of_rows, of_bank = balances(labels, v[0] if v else None, None if bank is None else bank.labels, anchors.x)
+    everywhere = None
+    if how.use_batch:
+        labels, *v = ranks.gather_rows(counted, sizes, "labels")
+        everywhere = Rows(anchors.x, labels, v[0] if v else None)
+    of_rows, of_bank = balances(everywhere, None if bank is None else bank.labels, anchors.x)
     return with_balance(anchors, None if of_rows is None else of_rows[own]), of_bank
 
 

@@ -208,17 +208,9 @@ def info_nce_of(
     rule = Rule(tau, denominator, fixed_shift, is_sorted, W, pairs.positives, pairs.negatives)
     bank_weights = None
     if pairs.balanced and ranks is None:
-        counted = None if contrast_with == "memory" else own if others is None else others
-        of_rows_, bank_weights = balances(
-            None if counted is None else counted.labels,
-            None if counted is None else counted.positive_weights,
-            None if bank is None else bank.labels,
-            own.x,
-        )
-        if others is None:
-            own = with_balance(own, of_rows_)
-        else:
-            others = with_balance(others, of_rows_)
+        contrasted = None if contrast_with == "memory" else own if others is None else others
+        of_each, bank_weights = balances(contrasted, None if bank is None else bank.labels, own.x)
+        own, others = (with_balance(own, of_each), None) if others is None else (own, with_balance(others, of_each))
     if not in_steps:
         loss, _log_sum, _weight, mass = call("info_nce", own.x, backend, own, others, rule, rows)
     else:

@@ -10,8 +10,8 @@ every set; and backward ``contrast_gradient`` of every set with a gradient. ``in
     pairs      see ``fastpixcon/values.py``; diagonal with contrast None: 0. Of mined pairs anchor i has the number
                i + diagonal in the hash (i if diagonal is None), contrast row j the number j. Not with mutual.
     mutual     contrast rows are anchors, too, with the anchors as their contrast set
-    -> log_sum        [N] log of the sum over the kept negatives of u_j W[y_i, y_j] e^s_ij; "all": and over kept positives
-                      of v_p e^s_ip; -inf for an empty sum
+    -> log_sum        [N] log of the sum over the kept negatives of u_j W[y_i, y_j] e^s_ij; "all": and over the kept
+                      positives of v_p e^s_ip; -inf for an empty sum
        column_log_sum [M] of the contrast rows as anchors; [0] unless mutual
 """
 

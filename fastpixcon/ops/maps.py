@@ -193,7 +193,7 @@ def check_weights(weights: object, embeddings: Tensor, labels: Tensor) -> None:
 
 def at_pixels(values: Tensor, index: Tensor, sizes: Sequence[int]) -> Tensor:
     """``values [B, *S']`` at pixels of a map of ``sizes`` S, the nearest as of labels, [N]; of index -1 zeros."""
-    rest, place, stride = index.clamp(min=0), 0, 1
+    rest, place, stride = index.clamp(min=0), torch.zeros_like(index), 1
     for size, own in zip(reversed(sizes), reversed(values.shape[1:]), strict=True):
         place = place + rest % size * own // size * stride
         rest, stride = rest // size, stride * own

@@ -4,8 +4,8 @@ log_sum    [N] log Z_i, of all contrast sets together
 -> loss    [N] sum over kept positives of log(1 + Z_i e^-s_ip) ("negatives") or of log Z_i - s_ip
    weight  [N] sum of Z_i / (Z_i + e^s_ip) ("negatives"), or zeros
    mass    [N] how many kept positives there are
-   pull    [N, D] float32 (float64 for float64 rows): sum of Z_i / (Z_i + e^s_ip) c_p ("negatives") or of c_p, if Z_i > 0; [0]
-           unless wants_pull
+   pull    [N, D] float32 (float64 for float64 rows): sum of Z_i / (Z_i + e^s_ip) c_p ("negatives") or of c_p, if
+           Z_i > 0; [0] unless wants_pull
 """
 
 from torch import Tensor

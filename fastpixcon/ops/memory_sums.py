@@ -5,8 +5,8 @@
     rule         as in ``info_nce``; is_sorted is of the anchors
     pairs        of mined ones anchor i has the number i + diagonal in the hash (i if diagonal is None), row s of class
                  c the number c * S + s, in the stream of the memory
-    -> log_sum   [N] log sum u_j W[y_i, y_j] e^s_ij over the kept negatives; "all": and e^s over kept positives; -inf for an
-                 empty sum
+    -> log_sum   [N] log sum u_j W[y_i, y_j] e^s_ij over the kept negatives; "all": and e^s over kept positives; -inf
+                 for an empty sum
        mean      [N, D] float32 (float64 for float64 rows): the mean of the rows in the sum with the weights
                  that they have in it, zeros for an empty sum; [0] unless wants_mean
 

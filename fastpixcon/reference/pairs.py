@@ -1,4 +1,4 @@
-"""What anchors and contrast rows make of each other: which pairs count, how much, their logits; on full [N, M] matrices.
+"""What anchors and contrast rows make of each other: which pairs count, how much, their logits; on [N, M] matrices.
 
 Half precision rows are taken as they are stored and computed with in float32.
 """
@@ -104,7 +104,7 @@ def batch_pairs(anchors: Rows, contrast: Rows | None, rule: Rule, pairs: Pairs) 
     if contrast is None:
         contrast, pairs = anchors, pairs._replace(diagonal=0)
     cosine = accumulated(taking_part(anchors)) @ accumulated(taking_part(contrast)).T
-    itself = is_itself(*cosine.shape, pairs.diagonal, cosine.device)
+    itself = is_itself(len(anchors.x), len(contrast.x), pairs.diagonal, cosine.device)
     return pairs_of(cosine, anchors, contrast, rule, itself, pairs, BATCH_STREAM)
 
 

@@ -28,12 +28,11 @@ def test_it_is_contrast_with_the_filled_places(denominator: str, temperature: fl
 
 
 def test_what_lies_in_an_empty_place_does_not_matter(operators: Backend) -> None:
-    op = operators.op("memory_sums")
-    arguments = MemoryCase(40, 16, 30).arguments(operators.device)
-    expected = op(*arguments)
-    empty = arguments[3] < 0
-    arguments[2][empty] = arguments[2][0, 0] * 1e3
-    for x, y in zip(op(*arguments), expected, strict=True):
+    op = operators.of_values("memory_sums")
+    anchors, bank, *how = MemoryCase(40, 16, 30).values(operators.device)
+    expected = op(anchors, bank, *how, True)
+    bank.x[bank.labels < 0] = bank.x[0, 0] * 1e3
+    for x, y in zip(op(anchors, bank, *how, True), expected, strict=True):
         assert torch.equal(x, y)
 
 

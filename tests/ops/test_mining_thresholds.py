@@ -5,6 +5,8 @@ import torch
 from tested_backends import Backend
 from torch import Tensor
 
+from fastpixcon.values import BankRows, Rows
+
 INFINITY = float("inf")
 
 
@@ -14,12 +16,12 @@ def on_a_circle(degrees: Tensor) -> Tensor:
 
 def mined(operators: Backend, negatives: str, positives: str, fraction: float, keep: list[int]) -> Tensor:
     """Of one anchor at 0 degrees: ten positives at 1, 2 .. 10 and twenty negatives at 20, 25 .. 115 degrees."""
-    op = operators.op("mining_thresholds")
+    op = operators.of_values("mining_thresholds")
     degrees = torch.cat([torch.arange(1.0, 11.0), torch.arange(20.0, 120.0, 5.0)])
     labels = torch.tensor([0] * 10 + [1, 2] * 10)
     anchor, label = on_a_circle(torch.zeros(1)), torch.zeros(1, dtype=torch.int64)
-    tensors = [x.to(operators.device) for x in (anchor, label, on_a_circle(degrees), labels)]
-    return op(*tensors, None, None, None, negatives, positives, fraction, keep)[:, 0].cpu()
+    x, y, contrast, z = (x.to(operators.device) for x in (anchor, label, on_a_circle(degrees), labels))
+    return op(Rows(x, y), Rows(contrast, z), None, None, "any", "any", negatives, positives, fraction, keep)[:, 0].cpu()
 
 
 def kept(row: Tensor) -> tuple[int, int]:
@@ -57,17 +59,18 @@ def test_keeping_more_than_there_are_keeps_all(operators: Backend) -> None:
 
 
 def test_empty_places_of_a_bank_are_not_counted(operators: Backend) -> None:
-    op = operators.op("mining_thresholds")
+    op = operators.of_values("mining_thresholds")
     anchor, label = on_a_circle(torch.zeros(1)), torch.zeros(1, dtype=torch.int64)
     bank = on_a_circle(torch.tensor([5.0, 1.0, 30.0, 10.0, 60.0, 20.0])).view(2, 3, 2)
     bank_labels = torch.tensor([[0, -1, 0], [1, 1, -1]], dtype=torch.int32)
-    tensors = [x.to(operators.device) for x in (anchor, label, bank, bank_labels)]
-    row = op(*tensors[:2], None, None, None, *tensors[2:], "random", "random", 0.5, [1, 1])[:, 0]
+    x, y, rows, places = (x.to(operators.device) for x in (anchor, label, bank, bank_labels))
+    row = op(Rows(x, y), None, None, BankRows(rows, places), "any", "any", "random", "random", 0.5, [1, 1])[:, 0]
     assert row[2:].tolist() == [0.5, 0.5]
 
 
 def test_of_no_pairs_nothing_is_kept(operators: Backend) -> None:
-    op = operators.op("mining_thresholds")
+    op = operators.of_values("mining_thresholds")
     anchor, label = on_a_circle(torch.zeros(1)).to(operators.device), torch.zeros(1).long().to(operators.device)
-    row = op(anchor, label, anchor[:0], label[:0], None, None, None, "hardest", "semi-hard", 0.5, [1, 1])[:, 0]
+    nobody = Rows(anchor[:0], label[:0])
+    row = op(Rows(anchor, label), nobody, None, None, "any", "any", "hardest", "semi-hard", 0.5, [1, 1])[:, 0]
     assert row[:2].tolist() == [INFINITY, -INFINITY]
