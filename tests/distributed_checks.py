@@ -103,7 +103,7 @@ class Setting:
         return {"groups": groups} if " " in self.pairs else {}
 
     def rule(self) -> fpc.Pairs:
-        W = torch.rand(K, K, generator=torch.Generator().manual_seed(2), dtype=torch.float64)  # noqa: N806
+        W = torch.rand(K, K, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         which = self.pairs.split(" ") if " " in self.pairs else ()
         return fpc.Pairs(
             *which, class_weights=W if self.pairs == "classes" else None, balanced=self.pairs == "balanced"

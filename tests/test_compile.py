@@ -72,6 +72,29 @@ def test_info_nce(denominator: str, backend: Backend) -> None:
     same_as_eager(separate, x * 0.1, c, tau)
 
 
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_rules_of_pairs(compiler: str, complete_backend: Backend) -> None:
+    device = complete_backend.device
+    x, y = torch.randn(20, 8, device=device, requires_grad=True), torch.arange(20, device=device) % 4
+    v, groups = torch.rand(20, device=device), torch.arange(20, device=device) // 5
+    W = torch.rand(4, 4, device=device)
+    rules = [
+        {"weights": v, "contrast_weights": v, "pairs": fpc.Pairs(class_weights=W, balanced=True)},
+        {"groups": groups, "pairs": fpc.Pairs("other", "same"), "denominator": "decoupled"},
+        {"groups": groups, "contrast_weights": v, "pairs": fpc.Pairs("same", "other", W), "temperature": 0.02},
+    ]
+    with fpc.backend(complete_backend.name):
+        for rule in rules:
+            same_as_eager(lambda x, rule=rule: functional.info_nce(x, y, **rule), x, backend=compiler)
+        embeddings, labels, logits = images(device)
+        contrast = fpc.PixelContrastLoss(
+            max_samples=30, max_views=5, seed=3, pairs=fpc.Pairs("other", class_weights=W[:K, :K], balanced=True),
+            memory=fpc.MemoryBank(K, D, 4, 4).to(device),
+        ).to(device).eval()  # fmt: skip
+        weights = torch.rand(labels.shape, device=device)
+        same_as_eager(lambda x: contrast(x, labels, logits, weights), embeddings, backend=compiler)
+
+
 def test_gather_normalize(backend: Backend) -> None:
     index = torch.tensor([3, 0, -1, 100, 3], device=backend.device)
     x = images(backend.device)[0]

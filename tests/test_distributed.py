@@ -51,7 +51,13 @@ def test_the_same_as_one_process(size: int, across: str) -> None:
 
 @pytest.mark.parametrize("across", ["gather", "ring"])
 def test_float32(across: str) -> None:
-    on_ranks(2, same_as_one_process, [replace(s, dtype=torch.float32) for s in [*SETTINGS[:7], *SETTINGS[-5:]]], across, "auto")
+    on_ranks(
+        2,
+        same_as_one_process,
+        [replace(s, dtype=torch.float32) for s in [*SETTINGS[:7], *SETTINGS[-5:]]],
+        across,
+        "auto",
+    )
 
 
 @pytest.mark.parametrize("size", [2, 3])

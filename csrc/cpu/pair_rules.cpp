@@ -46,7 +46,7 @@ std::vector<int32_t> labels(const SortedRows& set, const std::vector<int32_t>& n
 void check_labels(const SortedRows& set, int64_t classes) {
   TORCH_CHECK_VALUE(set.n == 0 || (set.label.front() >= 0 && set.label.back() < classes), "class_weights: got [",
                     classes, ", ", classes, "], want a row and a column for each label, of which one is ",
-                    set.n == 0 ? 0 : set.label.back());
+                    set.n == 0 ? 0 : set.label.front() < 0 ? set.label.front() : set.label.back());
 }
 
 void add_class_weights(const Rule& rule, bool logs, PairRules& rules) {

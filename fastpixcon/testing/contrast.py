@@ -213,12 +213,13 @@ class MiningCase(Case):
         """Cosines [N, all contrast rows] in float64, masks of positives and negatives."""
         anchors, contrast, diagonal, bank = self.values()
         anchors = anchors._replace(x=anchors.x.double())
+        rule = self.rows.rule()._replace(class_weights=None)  # weights do not matter to it
         sets = []
         if contrast is not None:
             contrast = contrast._replace(x=contrast.x.double())
-            sets.append(batch_pairs(anchors, contrast, self.rows.rule(), ALL_PAIRS._replace(diagonal=diagonal)))
+            sets.append(batch_pairs(anchors, contrast, rule, ALL_PAIRS._replace(diagonal=diagonal)))
         if bank is not None:
-            sets.append(bank_pairs(anchors, bank._replace(x=bank.x.double()), self.rows.rule(), ALL_PAIRS))
+            sets.append(bank_pairs(anchors, bank._replace(x=bank.x.double()), rule, ALL_PAIRS))
         cosine, positives, negatives = (torch.cat(x, dim=1) for x in zip(*(of[:3] for of in sets), strict=True))
         return cosine, positives, negatives
 

@@ -87,8 +87,9 @@ def layouts(arguments: list[Any], random: Random) -> list[Any]:
     return [with_strides(x, random) if isinstance(x, Tensor) and random.random() < 0.7 else x for x in arguments]
 
 
-def some_values(arguments: list[Any], random: Random) -> list[Any]:
-    chosen = random.choice([k for k, x in enumerate(arguments) if isinstance(x, Tensor)])
+def some_values(arguments: list[Any], random: Random, spared: frozenset[int] = frozenset()) -> list[Any]:
+    """``spared``: arguments whose values callers have checked."""
+    chosen = random.choice([k for k, x in enumerate(arguments) if isinstance(x, Tensor) and k not in spared])
     return [values(x, random) if k == chosen else x for k, x in enumerate(arguments)]
 
 

@@ -9,6 +9,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -66,6 +67,14 @@ class Input:
         return f"{self.operator}, seed {self.seed}: {self.mode}, {self.threads} threads, {self.case!r}"
 
 
+def checked_values(operator: str, arguments: list[Any]) -> frozenset[int]:
+    """Weights are finite and not negative, and where class weights are looked up by labels, those have a row."""
+    names = [leaf.name for leaf in define.OPERATORS[operator].leaves]
+    given = [name for name, x in zip(names, arguments, strict=True) if x is not None]
+    ends = ("weights", "mass", "labels") if "class_weights" in given else ("weights", "mass")
+    return frozenset(k for k, name in enumerate(names) if name.endswith(ends))
+
+
 def make(operator: str, seed: int) -> Input:
     random = Random(f"{operator} {seed}")
     mode, threads = random.choice(MODES), random.choice((1, 2, 2, 3, 5))
@@ -78,7 +87,8 @@ def make(operator: str, seed: int) -> Input:
         good = batch.call_arguments(operator, case, reference)
     else:
         good = sets.call_arguments(operator, case, "cpu")
-    change = {"layout": spoil.layouts, "values": spoil.some_values, "shape": spoil.some_shapes}[mode]
+    some_values = partial(spoil.some_values, spared=checked_values(operator, good))
+    change = {"layout": spoil.layouts, "values": some_values, "shape": spoil.some_shapes}[mode]
     return Input(operator, seed, mode, case, threads, good, change(good, random))
 
 
