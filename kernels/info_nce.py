@@ -123,7 +123,7 @@ def order(labels: Tensor, is_sorted: bool) -> Order:
 
 
 def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None) -> Prepared:
-    x, labels = these
+    x, labels = these.x, these.labels
     N, D = x.shape
     dense = x.is_contiguous() and D % 16 == 0 and x.storage_offset() % 16 == 0
     if by.source is None and dense and rows == "unit":
@@ -144,6 +144,8 @@ def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None) -> Prepar
 
 def prepare_both(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Prepared, Prepared]:
     """Anchors and contrast set; one and the same for self contrast."""
+    if rule.class_weights is not None or rule.grouped or anchors.negative_weights is not None:
+        raise NotImplementedError("rule: not yet")
     if contrast is None:
         own = order(anchors.labels, rule.is_sorted)
         both = prepare(anchors, rows, own, own.values)
@@ -167,8 +169,8 @@ class Setting(NamedTuple):
         row is not itself."""
         diagonal, mined = self.pairs.diagonal is not None, self.pairs.mined is not None
         return how(
-            self.rule.denominator, precision(x.x.dtype, self.fixed), fixed=self.fixed, numbered=diagonal or mined,
-            diagonal=diagonal or x is y, x_moved=x.moved, y_moved=y.moved, **more,
+            self.rule.denominator, precision(x.x.dtype, self.fixed), apart=self.rule.apart, fixed=self.fixed,
+            numbered=diagonal or mined, diagonal=diagonal or x is y, x_moved=x.moved, y_moved=y.moved, **more,
         )  # fmt: skip
 
     def rows(self, x: Prepared, anchors: bool) -> tuple[Any, ...]:
@@ -205,7 +207,7 @@ def partial_sums(x: Prepared, y: Prepared, setting: Setting, x_anchors: bool = T
         )  # fmt: skip
         result[:] = [sums]
 
-    kernel = "sums_online" if not fixed else "sums" if triangle and rule.denominator == "negatives" else "sums_any"
+    kernel = "sums_online" if not fixed else "sums" if triangle and rule.apart else "sums_any"
     if pairs.mined is not None:
         kernel = "sums_mined"
     launch_table.run(kernel, architecture(x.x), x.x.element_size(), launch_table.width(x.D), start)
@@ -217,7 +219,7 @@ def positives(
 ) -> None:
     """Means over positives, with log Z of partial sums; without these, sums over positives with log Z as it is.
 
-    Outputs: loss, log Z, weight, num_positives."""
+    Outputs: loss, log Z, weight, mass."""
     block_d = launch_table.width(x.D)
 
     def start(row: Launch) -> None:
@@ -232,13 +234,12 @@ def positives(
 
 def info_nce(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     N = anchors.x.shape[0]
-    loss, log_sum, weight = (anchors.x.new_empty(N, dtype=torch.float32) for _ in range(3))
-    num_positives = anchors.x.new_empty(N, dtype=torch.int32)
+    loss, log_sum, weight, mass = (anchors.x.new_empty(N, dtype=torch.float32) for _ in range(4))
     if N > 0:
         a, c = prepare_both(anchors, contrast, rule, rows)
         setting = Setting(rule, rule.fixed_shift and rows != "any")
-        positives(a, c, setting, True, partial_sums(a, c, setting), (loss, log_sum, weight, num_positives))
-    return loss, log_sum, weight, num_positives
+        positives(a, c, setting, True, partial_sums(a, c, setting), (loss, log_sum, weight, mass))
+    return loss, log_sum, weight, mass
 
 
 def gradient_terms(x: Prepared, of: Statistics | None, setting: Setting, largest: Tensor | None) -> Tensor | None:

@@ -39,7 +39,7 @@ from fastpixcon.kernels.info_nce_pairs import (
 
 @triton.jit
 def info_nce_terms_kernel(
-    d_loss_ptr, log_sum_ptr, weight_ptr, num_positives_ptr, facts_ptr, temperature_ptr, largest_ptr, terms_ptr, N,
+    d_loss_ptr, log_sum_ptr, weight_ptr, mass_ptr, facts_ptr, temperature_ptr, largest_ptr, terms_ptr, N,
     stride_d, HOW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (fixed) or of e^(s - log Z) in dL/ds, the
@@ -52,11 +52,11 @@ def info_nce_terms_kernel(
     at = places_of(rows, offs)
     d_loss = tl.load(d_loss_ptr + at * stride_d, mask=here, other=0.0)
     log_sum = tl.load(log_sum_ptr + at, mask=here, other=float("-inf"))
-    count = tl.load(num_positives_ptr + at, mask=here, other=0)
+    mass = tl.load(mass_ptr + at, mask=here, other=0.0)
     if largest_ptr is not None:  # float16 has no exponents for means over many anchors
         largest = tl.load(largest_ptr)
         d_loss = tl.where(largest > 0, d_loss * (4096.0 / largest), 0.0)
-    counts = (count > 0) & (log_sum != float("-inf"))
+    counts = (mass > 0) & (log_sum != float("-inf"))
     weight = d_loss
     if has(HOW, "negatives"):
         weight *= tl.load(weight_ptr + at, mask=here, other=0.0)
@@ -67,7 +67,7 @@ def info_nce_terms_kernel(
     else:
         tl.store(terms_ptr + 2 * N + offs, tl.where(counts, log_sum, float("inf")), mask=here)
     tl.store(terms_ptr + offs, tl.where(counts, weight, 0.0), mask=here)
-    tl.store(terms_ptr + N + offs, tl.where(counts, d_loss / count.to(tl.float32), 0.0), mask=here)
+    tl.store(terms_ptr + N + offs, tl.where(counts, d_loss / mass, 0.0), mask=here)
 
 
 @triton.jit
@@ -152,7 +152,7 @@ def pull_of_both(x, e, i, j, HOW: tl.constexpr):
 @triton.jit
 def kept_of(s, x, e, same, terms, anchor, other, HOW: tl.constexpr):
     """dL/ds of the pairs that mining lets anchors keep: what one keeps of its pairs, other anchors may not."""
-    if has(HOW, "negatives"):
+    if has(HOW, "apart"):
         h = tl.where(same, -pull_of(x, e, terms, HOW), push_of(x, e, terms, HOW))
     else:
         h = push_of(x, e, terms, HOW) - tl.where(same, pull_of(x, e, terms, HOW), 0.0)
@@ -192,7 +192,7 @@ def gradient_tile(
             if by_columns is not None:
                 anchor = as_anchors(j, y, offs_j, mining)
                 h += kept_of(s, logit, e, same, by_columns, as_columns(anchor), as_rows(i), HOW)
-        elif has(HOW, "negatives"):
+        elif has(HOW, "apart"):
             h = tl.where(same, -pull_of_both(logit, e, by_rows, by_columns, HOW), h)
         else:
             h -= tl.where(same, pull_of_both(logit, e, by_rows, by_columns, HOW), 0.0)

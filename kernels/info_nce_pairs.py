@@ -121,7 +121,7 @@ def is_in_sum(s, anchor, other, HOW: tl.constexpr):
     """Whether e^s of a pair is in Z of its anchor."""
     same = other[0] == anchor[0]
     counts = take_part(anchor, other)
-    if has(HOW, "negatives"):
+    if has(HOW, "apart"):
         counts &= same == 0
     elif has(HOW, "diagonal"):  # nobody is a negative of itself
         counts &= other[1] != anchor[1]

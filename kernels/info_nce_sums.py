@@ -244,7 +244,7 @@ def info_nce_log_sums_kernel(
 @triton.jit
 def info_nce_positives_kernel(
     x_ptr, x_facts_ptr, N, x_first, y_ptr, y_facts_ptr, M, y_first, temperature_ptr, mined_ptr, seed_ptr, sums_ptr,
-    slots, loss_ptr, log_sum_ptr, weight_ptr, num_positives_ptr, D: tl.constexpr, HOW: tl.constexpr,
+    slots, loss_ptr, log_sum_ptr, weight_ptr, mass_ptr, D: tl.constexpr, HOW: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
     """log Z of a block of rows from its partial sums, then the means over their positives: a sweep over the blocks of
@@ -253,6 +253,7 @@ def info_nce_positives_kernel(
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
     GIVEN: tl.constexpr = sums_ptr is None
     NEGATIVES: tl.constexpr = has(HOW, "negatives")
+    DECOUPLED: tl.constexpr = has(HOW, "decoupled")
     x = set_of_rows(x_ptr, x_facts_ptr, N, x_first, None, HOW, "x_moved")
     y = set_of_rows(y_ptr, y_facts_ptr, M, y_first, None, HOW, "y_moved")
     i0 = tl.program_id(0) * BLOCK_M
@@ -283,7 +284,10 @@ def info_nce_positives_kernel(
             losses += tl.where(positive, softplus, 0.0)
             weights += tl.where(positive, sigmoid, 0.0)
         elif GIVEN:
-            losses += tl.where(positive, log_sum[:, None] - logit, 0.0)
+            margin = log_sum[:, None] - logit
+            if DECOUPLED:
+                margin = tl.where((log_sum == float("-inf"))[:, None], logit * 0.0, margin)
+            losses += tl.where(positive, margin, 0.0)
         else:
             losses += tl.where(positive, logit, 0.0)
         counts += positive.to(tl.int32)
@@ -293,7 +297,10 @@ def info_nce_positives_kernel(
         mean = tl.full([BLOCK_M], 1.0, tl.float32)
     loss = tl.sum(losses, axis=1) * mean
     if not NEGATIVES and not GIVEN:
-        loss = log_sum - loss
+        if DECOUPLED:
+            loss = tl.where(log_sum == float("-inf"), loss * 0.0, log_sum - loss)
+        else:
+            loss = log_sum - loss
     loss = tl.where(count > 0, loss, 0.0)
     weight = tl.where(count > 0, tl.sum(weights, axis=1) * mean, 0.0)
     to = offs_i
@@ -303,4 +310,4 @@ def info_nce_positives_kernel(
     if not GIVEN:
         tl.store(log_sum_ptr + to, log_sum, mask=here)
     tl.store(weight_ptr + to, weight, mask=here)
-    tl.store(num_positives_ptr + to, count, mask=here)
+    tl.store(mass_ptr + to, count.to(tl.float32), mask=here)

@@ -43,14 +43,14 @@ from fastpixcon.values import BankRows, Pairs, Rows, Rule
 def bias_of_pairs(s, same, part, filled, mined, number, HOW: tl.constexpr):
     """What is added to the logits of a tile of one class: 0 for pairs whose e^s is in Z of their anchor, else -inf. An
     anchor is of that class or not: same [BLOCK_M]."""
-    row_bias = tl.where(part & ((has(HOW, "negatives") == 0) | (same == 0)), 0.0, float("-inf"))
+    row_bias = tl.where(part & ((has(HOW, "apart") == 0) | (same == 0)), 0.0, float("-inf"))
     bias = row_bias[:, None] + tl.where(filled, 0.0, float("-inf"))[None, :]
     if mined is not None:
         draw, least, most, negative_share, positive_share = mined
         share = tl.where(same, positive_share, negative_share)
         keep = is_drawn(draw[:, None], number[None, :], share[:, None])
         keep &= s >= tl.where(same, float("-inf"), least)[:, None]
-        if not has(HOW, "negatives"):
+        if not has(HOW, "apart"):
             keep &= s <= tl.where(same, most, float("inf"))[:, None]
         bias = tl.where(keep, bias, float("-inf"))
     return bias
@@ -67,7 +67,6 @@ def memory_sums_kernel(
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
     BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
     FIXED: tl.constexpr = has(HOW, "fixed")
-    NEGATIVES: tl.constexpr = has(HOW, "negatives")
     offs_i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = offs_i < N
     label_i = tl.load(x_labels_ptr + offs_i, mask=here, other=-1)  # [BLOCK_M]
@@ -81,7 +80,7 @@ def memory_sums_kernel(
     class_tiles = tl.cdiv(S, BLOCK_N)
     left_out = K * class_tiles  # from here on, the tiles of one class
     tiles = left_out
-    if NEGATIVES:
+    if has(HOW, "apart"):
         alone = (first == last) & (first >= 0) & (first < K)
         left_out = tl.where(alone, first * class_tiles, left_out)
         tiles -= tl.where(alone, class_tiles, 0)
@@ -176,7 +175,7 @@ def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_m
     diagonal, mined, seed = pairs
     mined = None if mined is None else mined.contiguous()
     block_d = launch_table.width(D)
-    words = how(rule.denominator, precision(x.dtype, fixed), fixed=fixed)
+    words = how(precision(x.dtype, fixed), apart=rule.apart, fixed=fixed)
 
     def start(row: Launch) -> None:
         blocks = cdiv(N, row.BLOCK_M)

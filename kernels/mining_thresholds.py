@@ -128,11 +128,15 @@ def mining_thresholds(
     contrast: Rows | None,
     diagonal: int | None,
     bank: BankRows | None,
+    positive_groups: str,
+    negative_groups: str,
     negatives: str,
     positives: str,
     fraction: float,
     keep: list[int],
 ) -> Tensor:
+    if (positive_groups, negative_groups) != ("any", "any"):
+        raise NotImplementedError("groups: not yet")
     N, D = anchors.x.shape
     mined = anchors.x.new_empty(4, N, dtype=torch.float32)
     x, anchor_labels = anchors.x.contiguous(), anchors.labels.contiguous()
@@ -140,7 +144,7 @@ def mining_thresholds(
     if contrast is not None:
         sets.append((contrast.x[None], contrast.labels[None], diagonal))  # of one class, as a bank
     if bank is not None:
-        sets.append((*bank, None))
+        sets.append((bank.x, bank.labels, None))
     kinds = KIND[negatives], KIND[positives]
     block_d = launch_table.width(D)
     words = how(precision(x.dtype, True), negatives=kinds[0] != NONE, positives=kinds[1] != NONE)

@@ -19,7 +19,7 @@ def rows(n: int | None, D: int, dtype: torch.dtype, labels: torch.dtype = torch.
 
 def statistics_of(n: int | None) -> Statistics:
     assert n is not None
-    return Statistics(*(torch.empty(n) for _ in range(3)), torch.empty(n, dtype=torch.int32))
+    return Statistics(*(torch.empty(n) for _ in range(4)))
 
 
 def mined_pairs(n: int, mined: bool) -> tuple[Tensor | None, Tensor | None]:
@@ -134,7 +134,7 @@ class Memory:
             found += record(architecture, "memory_positives", anchors, bank, rule, pairs, log_sum, self.wanted)
             if self.mined:
                 how = ("semi-hard", "semi-hard", 0.1, [1024, 2048])
-                found += record(architecture, "mining_thresholds", anchors, anchors, 0, bank, *how)
+                found += record(architecture, "mining_thresholds", anchors, anchors, 0, bank, "any", "any", *how)
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
         return found
