@@ -12,9 +12,7 @@ from torch import Tensor
 
 from fastpixcon.ops import define
 from fastpixcon.ops.info_nce import DIFFERENTIABLE
-from fastpixcon.reference.contrast_gradient import d_logits
-from fastpixcon.reference.contrast_sums import These
-from fastpixcon.reference.info_nce import masks_of, prepare
+from fastpixcon.reference.info_nce import d_logits, prepare, prepared_pairs
 from fastpixcon.testing import (
     CASES,
     GatherCase,
@@ -24,11 +22,12 @@ from fastpixcon.testing import (
     backward_arguments,
     float64,
 )
+from fastpixcon.testing.accuracy import leaves
 from fastpixcon.testing.rounding import spread_of_products, spread_of_total
 from fastpixcon.values import Statistics
 
 OUTPUTS = {
-    "info_nce": ("loss", "log_sum", "weight", "num_positives"),
+    "info_nce": ("loss", "log_sum", "weight", "mass"),
     "info_nce_backward": ("d_anchors", "d_contrast", "d_temperature"),
     "gather_normalize": ("rows", "inv_norm"),
     "gather_normalize_backward": ("d_embeddings",),
@@ -90,8 +89,9 @@ def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> 
     A row's gradient is |d_loss| * |c| / T times a difference of two averages; of a raw row over its norm. That of
     the temperature sums as many terms as there are logits. Half precision: a kernel may round dL/ds to the rows' type.
     """
-    anchors, _, contrast, *_ = float64(arguments)
-    sides = [anchors, anchors if contrast is None else contrast]
+    given = define.OPERATORS["info_nce"].values(float64(arguments))
+    anchors, contrast = given["anchors"], given["contrast"]
+    sides = [anchors.x, (anchors if contrast is None else contrast).x]
     norms = [x.norm(dim=1) if x.numel() else x.new_zeros(1) for x in sides]
     longest = [float(x.max()) if case.rows == "any" else 1.0 for x in norms]
     shortest = [float(x[x > 0].min()) if case.rows == "raw" and bool((x > 0).any()) else 1.0 for x in norms]
@@ -113,8 +113,7 @@ def info_nce_rounding(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -
     anchors, contrast, rule, rows = define.OPERATORS["info_nce"].values(given).values()
     a, a_inverse = prepare(anchors, rows)
     c, c_inverse = (a, a_inverse) if contrast is None else prepare(contrast, rows)
-    these = These(a @ c.T, *masks_of(anchors, contrast))
-    weights = d_logits(these, rule, Statistics(d_loss.double(), *found))
+    weights = d_logits(prepared_pairs(a, c, anchors, contrast, rule), rule, Statistics(d_loss.double(), *found))
     return rounding_scales(weights, contrast is None, a, c, (a_inverse, c_inverse), case.temperature)
 
 
@@ -340,13 +339,16 @@ GRADCHECK = [
 @pytest.mark.parametrize("rows", ["raw", "any"])
 @pytest.mark.parametrize("case", GRADCHECK, ids=str)
 def test_gradcheck_info_nce(case: InfoNCECase, rows: str) -> None:
-    anchors, y, contrast, z, temperature, *known, _ = case.arguments()
+    anchors, contrast = case.sets()
+    rule = case.rule()
     op = reference("info_nce")
-    inputs = [x.requires_grad_() for x in (anchors, temperature, *(() if contrast is None else (contrast,)))]
+    inputs = [anchors.x, rule.temperature, *(() if contrast is None else (contrast.x,))]
 
-    def loss(anchors: Tensor, temperature: Tensor, contrast: Tensor | None = None) -> Tensor:
-        return op(anchors, y, contrast, z, temperature, *known, rows)[0]
+    def loss(x: Tensor, temperature: Tensor, y: Tensor | None = None) -> Tensor:
+        others = None if contrast is None else contrast._replace(x=y)
+        return op(*leaves("info_nce", anchors._replace(x=x), others, rule._replace(temperature=temperature), rows))[0]
 
+    inputs = [x.requires_grad_() for x in inputs]
     assert torch.autograd.gradcheck(loss, inputs)
 
 
