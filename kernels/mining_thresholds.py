@@ -135,8 +135,6 @@ def mining_thresholds(
     fraction: float,
     keep: list[int],
 ) -> Tensor:
-    if (positive_groups, negative_groups) != ("any", "any"):
-        raise NotImplementedError("groups: not yet")
     N, D = anchors.x.shape
     mined = anchors.x.new_empty(4, N, dtype=torch.float32)
     x, anchor_labels = anchors.x.contiguous(), anchors.labels.contiguous()
