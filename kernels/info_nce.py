@@ -179,10 +179,11 @@ def prepare_both(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) ->
     return a, prepare(contrast, rows, contrast_by, contrast_by.values, rule)
 
 
-def group_words(rule: Rule) -> dict[str, bool]:
-    """What kernels are compiled for of its groups."""
-    words = {f"{rule.positive_groups}_positives": True, f"{rule.negative_groups}_negatives": True}
-    return {"x_grouped": True, "y_grouped": True, **words} if rule.grouped else {}
+def group_words(positives: str, negatives: str) -> dict[str, bool]:
+    """What kernels are compiled for of a rule's groups."""
+    if (positives, negatives) == ("any", "any"):
+        return {}
+    return {"x_grouped": True, "y_grouped": True, f"{positives}_positives": True, f"{negatives}_negatives": True}
 
 
 class Setting(NamedTuple):
@@ -199,7 +200,7 @@ class Setting(NamedTuple):
         return how(
             self.rule.denominator, precision(x.x.dtype, self.fixed), apart=self.rule.apart, fixed=self.fixed,
             numbered=diagonal or mined, diagonal=diagonal or x is y, x_moved=x.moved, y_moved=y.moved,
-            x_weighted=x.weighted, y_weighted=y.weighted, **group_words(self.rule), **more,
+            x_weighted=x.weighted, y_weighted=y.weighted, **self.groups(), **more,
         )  # fmt: skip
 
     def rows(self, x: Prepared, anchors: bool) -> tuple[Any, ...]:
@@ -207,6 +208,9 @@ class Setting(NamedTuple):
         diagonal, mined, _ = self.pairs
         numbered = diagonal is not None or mined is not None
         return x.x, x.facts, x.n, (diagonal or 0 if anchors else 0) if numbered else None
+
+    def groups(self) -> dict[str, bool]:
+        return group_words(self.rule.positive_groups, self.rule.negative_groups)
 
     def classes(self) -> tuple[Tensor | None, int | None]:
         weights = self.rule.class_weights

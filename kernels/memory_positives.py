@@ -144,6 +144,8 @@ def memory_positives(
     pull = log_sum.new_empty(anchors.x.shape if wants_pull else (0,))
     if N == 0:
         return loss, weight, mass, pull
+    if rule.positive_groups == "same":  # rows of a bank are of no group
+        return loss.zero_(), weight.zero_(), mass.zero_(), pull.zero_()
     x, y, labels = anchors.x.contiguous(), rows_in_line(bank.x), short_labels(anchors.labels)
     source = order(labels, rule.is_sorted).source
     diagonal, mined, seed = pairs
