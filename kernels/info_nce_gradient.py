@@ -187,6 +187,24 @@ def kept_of(s, x, e, same, terms, anchor, other, classes, HOW: tl.constexpr):
 
 
 @triton.jit
+def weights_of_pairs(i, y, offs_j, y_end, classes, MASKED: tl.constexpr, HOW: tl.constexpr):
+    """Factors of the pairs of a tile in sums of its rows, in sums of its columns; and of all pairs of a column in its
+    sum, [BLOCK_N]."""
+    if MASKED and not (has(HOW, "x_weighted") or has(HOW, "y_weighted") or classes[0] is not None):
+        return None, None, None
+    elif MASKED:
+        j = load_facts(y, offs_j, y_end, HOW)
+        return (
+            weight_in_sum(as_rows(i), as_columns(j), classes, HOW),
+            weight_in_sum(as_columns(j), as_rows(i), classes, HOW),
+            None,
+        )
+    else:
+        of_j, of_i, of_columns = plain_weights(i, load_plain(y, offs_j, y_end, classes, HOW), classes, HOW)
+        return as_column(of_j), as_row(of_i), of_columns
+
+
+@triton.jit
 def gradient_tile(
     block, i, terms_i, x, y, j0, y_end, scale, classes, mining, d_x, MASKED: tl.constexpr, D: tl.constexpr,
     HOW: tl.constexpr, TILE: tl.constexpr,
@@ -204,21 +222,14 @@ def gradient_tile(
     else:
         logit = rounded_product(s, scale)
     by_rows = terms_of_rows(terms_i)
+    seen_by_rows, seen_by_columns, of_columns = weights_of_pairs(i, y, offs_j, y_end, classes, MASKED, HOW)
     terms_j = load_terms(y, offs_j, offs_j < y_end, MASKED, HOW)
-    if MASKED:
-        by_columns = terms_of_columns(terms_j)
-        j = load_facts(y, offs_j, y_end, HOW)
-        seen_by_rows = weight_in_sum(as_rows(i), as_columns(j), classes, HOW)
-        seen_by_columns = weight_in_sum(as_columns(j), as_rows(i), classes, HOW)
-    else:
-        of_j, of_i, of_columns = plain_weights(i, load_plain(y, offs_j, y_end, classes, HOW), classes, HOW)
-        by_columns = terms_of_columns(weighed_terms(terms_j, of_columns, HOW))
-        seen_by_rows = as_column(of_j)
-        seen_by_columns = as_row(of_i)
+    by_columns = terms_of_columns(weighed_terms(terms_j, of_columns, HOW))
     h = s
     if mining[0] is None:
         h = push_of_both(logit, e, by_rows, by_columns, seen_by_rows, seen_by_columns, HOW)
     if MASKED:
+        j = load_facts(y, offs_j, y_end, HOW)
         same = i[0][:, None] == j[0][None, :]
         if mining[0] is not None:
             h = tl.zeros_like(s)
