@@ -209,6 +209,14 @@ class Setting(NamedTuple):
         numbered = diagonal is not None or mined is not None
         return x.x, x.facts, x.n, (diagonal or 0 if anchors else 0) if numbered else None
 
+    @property
+    def masked(self) -> bool:
+        """All tiles have masks."""
+        return self.pairs.mined is not None or self.rule.grouped
+
+    def weighs(self, x: Prepared, y: Prepared) -> bool:
+        return x.weighted or y.weighted or self.rule.class_weights is not None
+
     def groups(self) -> dict[str, bool]:
         return group_words(self.rule.positive_groups, self.rule.negative_groups)
 
@@ -245,7 +253,9 @@ def partial_sums(x: Prepared, y: Prepared, setting: Setting, x_anchors: bool = T
         result[:] = [sums]
 
     kernel = "sums_online" if not fixed else "sums" if triangle and rule.apart else "sums_any"
-    if pairs.mined is not None:
+    if setting.weighs(x, y):
+        kernel = "sums_ruled" if fixed else "sums_online_ruled"
+    if setting.masked:
         kernel = "sums_mined"
     launch_table.run(kernel, architecture(x.x), x.x.element_size(), launch_table.width(x.D), start)
     return result[0]
@@ -326,7 +336,9 @@ def gradient(
 
     both = x is not y and x_terms is not None and y_terms is not None
     kernel = "gradient" if fixed and pairs.diagonal is None and not both else "gradient_online"
-    if pairs.mined is not None:
+    if setting.weighs(x, y):
+        kernel = "gradient_ruled"
+    if setting.masked:
         kernel = "gradient_mined"
     launch_table.run(kernel, architecture(x.x), x.x.element_size(), block_d, start)
     if in_two_steps:
