@@ -247,7 +247,8 @@ def gradient_tile(
             h = tl.where(i[1][:, None] != j[1][None, :], h, 0.0)
         if i[3] is not None:
             h = tl.where(let_by_groups(same | True, same, as_row(i[3]), as_column(j[3]), HOW), h, 0.0)
-        if not has(HOW, "fixed"):  # rows left out are zeros, but e^0 may be infinitely more than Z
+        # rows left out are zeros, but e^0 may be infinitely more than Z, and their classes have no weights
+        if not has(HOW, "fixed") or classes[0] is not None:
             h = tl.where(take_part(as_rows(i), as_columns(j)), h, 0.0)
     return add_rows(h, rows, y[0], j0, y_end, MASKED, D, d_x, HOW, TILE)
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from fastpixcon.kernels.common import LN_2, has
-from fastpixcon.kernels.info_nce_blocks import left_out, load_keys
+from fastpixcon.kernels.info_nce_blocks import load_keys
 from fastpixcon.kernels.info_nce_pairs import load_weight
 
 
@@ -52,15 +52,14 @@ def weighed(x, weight):
 
 @triton.jit
 def class_weight(key, other_key, classes):
-    """W of anchors of these keys with contrast rows of those; NaN of a label that has none."""
+    """W of anchors of these keys with contrast rows of those; NaN of a label that has none, as of a row left out."""
     class_weights_ptr, K = classes
     if class_weights_ptr is None:
         return None
     else:
-        beyond = tl.where(left_out(key) | left_out(other_key), 0.0, float("nan"))
-        at = key.to(tl.int32) * K + other_key.to(tl.int32)
+        at = class_weights_ptr + (key.to(tl.int32) * K + other_key.to(tl.int32))
         known = (key < tl.cast(K, tl.uint32)) & (other_key < tl.cast(K, tl.uint32))
-        return tl.load(class_weights_ptr + at, mask=known, other=beyond)
+        return tl.load(at, mask=known, other=float("nan"))
 
 
 @triton.jit

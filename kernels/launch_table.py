@@ -175,7 +175,9 @@ def ruled(table: dict[int, dict[int, Launch]]) -> dict[int, dict[int, Launch]]:
 SUMS_RULED = ruled(SUMS_ANY)
 SUMS_ONLINE_RULED = ruled(SUMS_ONLINE)
 GRADIENT_RULED = ruled(GRADIENT_ONLINE)
-GRADIENT_RULED[80][128] = GRADIENT_RULED[80][256] = GRADIENT_RULED[90][256] = Launch(64, 64, 8, 2)
+GRADIENT_RULED[80] |= {128: Launch(64, 64, 8, 2), 256: Launch(64, 64, 8, 2)}
+# Two groups of four warps have 64 rows each: with fewer they repeat each other's products.
+GRADIENT_RULED[90] |= {128: Launch(128, 64, 8, 3), 256: Launch(128, 32, 8, 2)}
 # Of a memory bank: sums of e^s and of rows, in tiles of one class; mined ones have a hash in every pair. Rows have no
 # tiles with masks beside those without.
 MEMORY_SUMS = {
