@@ -95,8 +95,8 @@ class Prepared(NamedTuple):
     """Rows as the kernels want them."""
 
     x: Tensor  # [N, D_pad], D_pad a multiple of 16
-    # int32: labels [N], sorted, those left out last; [2.., N] with where each row came from, if moved, its group and its
-    # weights as a positive and as a negative, whose bits are those of float32, where the rule or the rows have them
+    # int32: labels [N], sorted, those left out last; [.., N] where they have more: where each row came from, if moved,
+    # its group, and its weights as a positive and as a negative, in the bits of float32
     facts: Tensor
     moved: bool  # from the order in which they came
     weighted: bool  # facts have weights, two rows of float32
@@ -247,8 +247,8 @@ def partial_sums(x: Prepared, y: Prepared, setting: Setting, x_anchors: bool = T
         sums = x.x.new_empty(1 if fixed else 2, slots, x.n, dtype=torch.float32)
         launch(
             info_nce_sums_kernel, (splits, groups) if triangle else (groups, splits), *setting.rows(x, x_anchors),
-            *setting.rows(y, not x_anchors), rule.temperature, *setting.classes(), *setting.mining(), sums, size_x, size_y,
-            groups, D=x.D, HOW=setting.words(x, y, triangle=triangle), **tile(row, launch_table.width(x.D)),
+            *setting.rows(y, not x_anchors), rule.temperature, *setting.classes(), *setting.mining(), sums, size_x,
+            size_y, groups, D=x.D, HOW=setting.words(x, y, triangle=triangle), **tile(row, launch_table.width(x.D)),
         )  # fmt: skip
         result[:] = [sums]
 
@@ -331,7 +331,8 @@ def gradient(
         launch(
             info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), *setting.rows(x, x_anchors), x_terms,
             *setting.rows(y, not x_anchors), y_terms, rule.temperature, *setting.classes(), *setting.mining(),
-            largest, d_rows, D_OUT=int(d_rows.shape[1]), D=x.D, HOW=setting.words(x, y, home=not in_two_steps), **tile(row, block_d),
+            largest, d_rows, D_OUT=int(d_rows.shape[1]), D=x.D, HOW=setting.words(x, y, home=not in_two_steps),
+            **tile(row, block_d),
         )  # fmt: skip
 
     both = x is not y and x_terms is not None and y_terms is not None

@@ -175,6 +175,8 @@ def ruled(table: dict[int, dict[int, Launch]]) -> dict[int, dict[int, Launch]]:
 SUMS_RULED = ruled(SUMS_ANY)
 SUMS_ONLINE_RULED = ruled(SUMS_ONLINE)
 GRADIENT_RULED = ruled(GRADIENT_ONLINE)
+SUMS_RULED[89][64] = Launch(128, 64, 8, 3)
+GRADIENT_RULED[89] |= {64: Launch(64, 64, 4, 3), 128: Launch(64, 64, 8, 2), 256: Launch(32, 32, 8, 2)}
 GRADIENT_RULED[80] |= {128: Launch(64, 64, 8, 2), 256: Launch(64, 64, 8, 2)}
 # Two groups of four warps have 64 rows each: with fewer they repeat each other's products.
 GRADIENT_RULED[90] |= {128: Launch(128, 64, 8, 3), 256: Launch(128, 32, 8, 2)}

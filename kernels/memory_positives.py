@@ -1,7 +1,6 @@
 """Sums over the positives in a memory bank, and what pulls an anchor: a sweep of the tiles of the classes of a block of
 anchors only, and a launch that adds up the splits. Anchors are visited in the order of their labels."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

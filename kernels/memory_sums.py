@@ -86,7 +86,8 @@ def bias_of_pairs(s, same, part, filled, mined, number, weight, HOW: tl.constexp
 @triton.jit
 def memory_sums_kernel(
     x_ptr, x_labels_ptr, bank_ptr, bank_labels_ptr, temperature_ptr, weights_ptr, anchor_classes, mined_ptr, seed_ptr,
-    sums_ptr, means_ptr, N, K, S, first_anchor, stride_k, stride_s, D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr,
+    sums_ptr, means_ptr, N, K, S, first_anchor, stride_k, stride_s, D: tl.constexpr, HOW: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
     """Program (block of anchors, split): sums [splits, N] of e^s, behind them, unless fixed, what they are relative to,
     and sums of e^s times rows, means [splits, N, D]. Programs that run side by side read the same tiles."""
@@ -228,7 +229,8 @@ def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_m
         means = log_sum.new_empty(splits, N, D) if wants_mean else None
         launch(
             memory_sums_kernel, (blocks, splits), x, labels, y, bank.labels.contiguous(), rule.temperature,
-            *weights, mined, seed, sums, means, N, K, S, diagonal or 0, y.stride(0), y.stride(1), D=D, HOW=words, **tile(row, block_d),
+            *weights, mined, seed, sums, means, N, K, S, diagonal or 0, y.stride(0), y.stride(1), D=D, HOW=words,
+            **tile(row, block_d),
         )  # fmt: skip
         block = max(1, 2048 // block_d) if wants_mean else 128
         launch(

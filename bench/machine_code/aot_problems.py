@@ -18,9 +18,7 @@ WEIGHTS, CLASS_WEIGHTS, GROUPS = "weights", "classes", "groups"
 CLASSES = 19
 
 
-def rows(
-    n: int | None, D: int, dtype: torch.dtype, labels: torch.dtype = torch.int32, pairs: str = ""
-) -> Rows | None:
+def rows(n: int | None, D: int, dtype: torch.dtype, labels: torch.dtype = torch.int32, pairs: str = "") -> Rows | None:
     if n is None:
         return None
     found = Rows(torch.empty(n, D, dtype=dtype), torch.empty(n, dtype=labels))
@@ -283,6 +281,14 @@ CONTRAST = [
     Contrast(256, M=8192, mutual=True),
     Contrast(256, torch.float32, mined=True),
 ]
+RULES = [
+    InfoNCE(256, pairs="weights classes"),
+    InfoNCE(256, pairs="groups", denominator="all"),
+    InfoNCE(128, pairs="weights", denominator="decoupled", fixed=False),
+    InfoNCE(64, M=65536, pairs="classes", is_sorted=False, labels=torch.int64),
+    Contrast(128, M=8192, mutual=True, pairs="weights"),
+    Memory(256, pairs="weights classes groups", mined=True),
+]
 OTHERS = [
     Gather(256, torch.bfloat16),
     Gather(19, torch.float32, channels_last=True),
@@ -312,7 +318,7 @@ def chosen() -> list[tuple[int, Problem]]:
     tables = (InfoNCE, Memory)
     table = [of(D) for of in tables for D in WIDTHS]
     tightest = [*TIGHTEST, Memory(256, torch.float32)]
-    rest = [*VARIANTS, *FLOAT32, *MEMORY, *CONTRAST, *OTHERS]
+    rest = [*VARIANTS, *FLOAT32, *MEMORY, *CONTRAST, *OTHERS, *RULES]
     if EVERYTHING:
         problems = dict.fromkeys([*table, *tightest, *rest, *cross_product()])
         return [(a, p) for p in problems for a in ARCHITECTURES]
