@@ -1,6 +1,5 @@
 """Sums over the positives in one contrast set of several, with log Z of all of them: the kernel of info_nce."""
 
-import torch
 from torch import Tensor
 
 from fastpixcon.kernels.contrast_sums import setting_of
@@ -16,10 +15,9 @@ def contrast_positives(
 
     def sums(x: Prepared, y: Prepared, total: Tensor | None, x_anchors: bool) -> tuple[Tensor, Tensor, Tensor]:
         N = 0 if total is None else x.n
-        loss, weight = (log_sum.new_empty(N) for _ in range(2))
-        count = log_sum.new_empty(N, dtype=torch.int32)
+        loss, weight, mass = (log_sum.new_empty(N) for _ in range(3))
         if N > 0 and total is not None:
-            positives(x, y, setting, x_anchors, None, (loss, total.contiguous(), weight, count))
-        return loss, weight, count
+            positives(x, y, setting, x_anchors, None, (loss, total.contiguous(), weight, mass))
+        return loss, weight, mass
 
     return *sums(a, c, log_sum, True), *sums(c, a, column_log_sum, False)

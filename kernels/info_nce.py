@@ -32,6 +32,7 @@ from fastpixcon.kernels.info_nce_gradient import (
 )
 from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel, info_nce_sums_kernel
 from fastpixcon.kernels.launch_table import Launch, tile
+from fastpixcon.kernels.memory_sums_blocks import short_labels
 from fastpixcon.values import ALL_PAIRS, Pairs, Rows, Rule, Statistics
 
 MOST_GROUPS = 127  # of rows; odd
@@ -94,8 +95,11 @@ class Prepared(NamedTuple):
     """Rows as the kernels want them."""
 
     x: Tensor  # [N, D_pad], D_pad a multiple of 16
-    facts: Tensor  # int32: labels [N], sorted, those left out last; if moved, also where each row came from, [2, N]
+    # int32: labels [N], sorted, those left out last; [.., N] where they have more: where each row came from, if moved,
+    # its group, and its weights as a positive and as a negative, in the bits of float32
+    facts: Tensor
     moved: bool  # from the order in which they came
+    weighted: bool  # facts have weights, two rows of float32
     inv_norm: Tensor | None  # [N] float32 of raw rows
 
     @property
@@ -122,12 +126,28 @@ def order(labels: Tensor, is_sorted: bool) -> Order:
     return Order(source, values if labels.dtype == torch.int64 else None)
 
 
-def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None) -> Prepared:
-    x, labels = these
+def more_facts(these: Rows, source: Tensor | None, grouped: bool) -> list[Tensor]:
+    """Groups and weights, int32 [.., N] in the order of the rows."""
+    found = [these.groups[None].to(torch.int32)] if grouped and these.groups is not None else []
+    v, u = these.positive_weights, these.negative_weights
+    if v is not None or u is not None:
+        weights = torch.stack([torch.ones_like(u) if v is None else v, torch.ones_like(v) if u is None else u])
+        found.append(torch.where(these.labels == -1, 0, weights.float()).view(torch.int32))
+    return found if source is None else [x.index_select(1, source) for x in found]
+
+
+def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None, rule: Rule) -> Prepared:
+    """Rows, with facts as far as the rule looks at them."""
+    if rule.grouped and these.groups is None:
+        raise ValueError("groups: got None, want [N] int32, which the rule looks at")
+    more = more_facts(these, by.source, rule.grouped)
+    weighted = these.positive_weights is not None or these.negative_weights is not None
+    x, labels = these.x, these.labels
     N, D = x.shape
     dense = x.is_contiguous() and D % 16 == 0 and x.storage_offset() % 16 == 0
     if by.source is None and dense and rows == "unit":
-        return Prepared(x, labels.contiguous(), False, None)
+        facts = labels.contiguous()
+        return Prepared(x, torch.cat([facts[None], *more]) if more else facts, False, weighted, None)
     D_pad = round_up(D, 16)
     out = x.new_empty(N, D_pad)
     facts = labels.new_empty(1 if by.source is None else 2, N, dtype=torch.int32)
@@ -139,20 +159,31 @@ def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None) -> Prepar
         inv_norm, N, 0 if classes is None else classes.shape[0], D, D_pad, x.stride(0), x.stride(1), BLOCK_N=block_n,
         BLOCK_D=block_d, num_warps=8,
     )  # fmt: skip
-    return Prepared(out, facts, by.source is not None, inv_norm)
+    facts = torch.cat([facts, *more]) if more else facts
+    return Prepared(out, facts, by.source is not None, weighted, inv_norm)
 
 
 def prepare_both(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Prepared, Prepared]:
     """Anchors and contrast set; one and the same for self contrast."""
+    if rule.class_weights is not None:  # they are looked up by label
+        anchors = anchors._replace(labels=short_labels(anchors.labels))
+        contrast = None if contrast is None else contrast._replace(labels=short_labels(contrast.labels))
     if contrast is None:
         own = order(anchors.labels, rule.is_sorted)
-        both = prepare(anchors, rows, own, own.values)
+        both = prepare(anchors, rows, own, own.values, rule)
         return both, both
     if anchors.labels.dtype != contrast.labels.dtype:
         anchors, contrast = (x._replace(labels=x.labels.long()) for x in (anchors, contrast))
     by, contrast_by = (order(x.labels, rule.is_sorted) for x in (anchors, contrast))
-    a = prepare(anchors, rows, by, contrast_by.values)
-    return a, prepare(contrast, rows, contrast_by, contrast_by.values)
+    a = prepare(anchors, rows, by, contrast_by.values, rule)
+    return a, prepare(contrast, rows, contrast_by, contrast_by.values, rule)
+
+
+def group_words(positives: str, negatives: str) -> dict[str, bool]:
+    """What kernels are compiled for of a rule's groups."""
+    if (positives, negatives) == ("any", "any"):
+        return {}
+    return {"x_grouped": True, "y_grouped": True, f"{positives}_positives": True, f"{negatives}_negatives": True}
 
 
 class Setting(NamedTuple):
@@ -167,8 +198,9 @@ class Setting(NamedTuple):
         row is not itself."""
         diagonal, mined = self.pairs.diagonal is not None, self.pairs.mined is not None
         return how(
-            self.rule.denominator, precision(x.x.dtype, self.fixed), fixed=self.fixed, numbered=diagonal or mined,
-            diagonal=diagonal or x is y, x_moved=x.moved, y_moved=y.moved, **more,
+            self.rule.denominator, precision(x.x.dtype, self.fixed), apart=self.rule.apart, fixed=self.fixed,
+            numbered=diagonal or mined, diagonal=diagonal or x is y, x_moved=x.moved, y_moved=y.moved,
+            x_weighted=x.weighted, y_weighted=y.weighted, **self.groups(), **more,
         )  # fmt: skip
 
     def rows(self, x: Prepared, anchors: bool) -> tuple[Any, ...]:
@@ -176,6 +208,21 @@ class Setting(NamedTuple):
         diagonal, mined, _ = self.pairs
         numbered = diagonal is not None or mined is not None
         return x.x, x.facts, x.n, (diagonal or 0 if anchors else 0) if numbered else None
+
+    @property
+    def masked(self) -> bool:
+        """All tiles have masks."""
+        return self.pairs.mined is not None or self.rule.grouped
+
+    def weighs(self, x: Prepared, y: Prepared) -> bool:
+        return x.weighted or y.weighted or self.rule.class_weights is not None
+
+    def groups(self) -> dict[str, bool]:
+        return group_words(self.rule.positive_groups, self.rule.negative_groups)
+
+    def classes(self) -> tuple[Tensor | None, int | None]:
+        weights = self.rule.class_weights
+        return (None, None) if weights is None else (weights.float().contiguous(), weights.shape[0])
 
     def mining(self) -> tuple[Tensor | None, Tensor | None]:
         return self.pairs.mined, None if self.pairs.mined is None else self.pairs.seed
@@ -200,13 +247,15 @@ def partial_sums(x: Prepared, y: Prepared, setting: Setting, x_anchors: bool = T
         sums = x.x.new_empty(1 if fixed else 2, slots, x.n, dtype=torch.float32)
         launch(
             info_nce_sums_kernel, (splits, groups) if triangle else (groups, splits), *setting.rows(x, x_anchors),
-            *setting.rows(y, not x_anchors), rule.temperature, *setting.mining(), sums, size_x, size_y, groups, D=x.D,
-            HOW=setting.words(x, y, triangle=triangle), **tile(row, launch_table.width(x.D)),
+            *setting.rows(y, not x_anchors), rule.temperature, *setting.classes(), *setting.mining(), sums, size_x,
+            size_y, groups, D=x.D, HOW=setting.words(x, y, triangle=triangle), **tile(row, launch_table.width(x.D)),
         )  # fmt: skip
         result[:] = [sums]
 
-    kernel = "sums_online" if not fixed else "sums" if triangle and rule.denominator == "negatives" else "sums_any"
-    if pairs.mined is not None:
+    kernel = "sums_online" if not fixed else "sums" if triangle and rule.apart else "sums_any"
+    if setting.weighs(x, y):
+        kernel = "sums_ruled" if fixed else "sums_online_ruled"
+    if setting.masked:
         kernel = "sums_mined"
     launch_table.run(kernel, architecture(x.x), x.x.element_size(), launch_table.width(x.D), start)
     return result[0]
@@ -217,7 +266,7 @@ def positives(
 ) -> None:
     """Means over positives, with log Z of partial sums; without these, sums over positives with log Z as it is.
 
-    Outputs: loss, log Z, weight, num_positives."""
+    Outputs: loss, log Z, weight, mass."""
     block_d = launch_table.width(x.D)
 
     def start(row: Launch) -> None:
@@ -232,13 +281,12 @@ def positives(
 
 def info_nce(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     N = anchors.x.shape[0]
-    loss, log_sum, weight = (anchors.x.new_empty(N, dtype=torch.float32) for _ in range(3))
-    num_positives = anchors.x.new_empty(N, dtype=torch.int32)
+    loss, log_sum, weight, mass = (anchors.x.new_empty(N, dtype=torch.float32) for _ in range(4))
     if N > 0:
         a, c = prepare_both(anchors, contrast, rule, rows)
         setting = Setting(rule, rule.fixed_shift and rows != "any")
-        positives(a, c, setting, True, partial_sums(a, c, setting), (loss, log_sum, weight, num_positives))
-    return loss, log_sum, weight, num_positives
+        positives(a, c, setting, True, partial_sums(a, c, setting), (loss, log_sum, weight, mass))
+    return loss, log_sum, weight, mass
 
 
 def gradient_terms(x: Prepared, of: Statistics | None, setting: Setting, largest: Tensor | None) -> Tensor | None:
@@ -282,13 +330,16 @@ def gradient(
     def start(row: Launch) -> None:
         launch(
             info_nce_gradient_kernel, (cdiv(x.n, row.BLOCK_M),), *setting.rows(x, x_anchors), x_terms,
-            *setting.rows(y, not x_anchors), y_terms, rule.temperature, *setting.mining(), largest, d_rows,
-            D_OUT=int(d_rows.shape[1]), D=x.D, HOW=setting.words(x, y, home=not in_two_steps), **tile(row, block_d),
+            *setting.rows(y, not x_anchors), y_terms, rule.temperature, *setting.classes(), *setting.mining(),
+            largest, d_rows, D_OUT=int(d_rows.shape[1]), D=x.D, HOW=setting.words(x, y, home=not in_two_steps),
+            **tile(row, block_d),
         )  # fmt: skip
 
     both = x is not y and x_terms is not None and y_terms is not None
     kernel = "gradient" if fixed and pairs.diagonal is None and not both else "gradient_online"
-    if pairs.mined is not None:
+    if setting.weighs(x, y):
+        kernel = "gradient_ruled"
+    if setting.masked:
         kernel = "gradient_mined"
     launch_table.run(kernel, architecture(x.x), x.x.element_size(), block_d, start)
     if in_two_steps:

@@ -27,36 +27,50 @@ from fastpixcon.kernels.info_nce_blocks import (
 )
 from fastpixcon.kernels.info_nce_pairs import (
     as_anchors,
+    as_column,
     as_columns,
+    as_row,
     as_rows,
     is_kept,
+    let_by_groups,
     load_facts,
+    load_weight,
     places_of,
     set_of_rows,
     take_part,
+    without_masks,
+)
+from fastpixcon.kernels.info_nce_weights import (
+    as_factor,
+    load_plain,
+    plain_weights,
+    times,
+    weighed,
+    weight_in_sum,
+    without,
 )
 
 
 @triton.jit
 def info_nce_terms_kernel(
-    d_loss_ptr, log_sum_ptr, weight_ptr, num_positives_ptr, facts_ptr, temperature_ptr, largest_ptr, terms_ptr, N,
+    d_loss_ptr, log_sum_ptr, weight_ptr, mass_ptr, facts_ptr, temperature_ptr, largest_ptr, terms_ptr, N,
     stride_d, HOW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (fixed) or of e^(s - log Z) in dL/ds, the
     pull of each positive, and 1 / Z (fixed) or log Z."""
     # Not in the kernels of tiles: that they might call what prints it makes ptxas serialise wgmma.
     tl.device_assert(is_temperature(tl.load(temperature_ptr)), "temperature: not a number > 0 from 2^-126 on")
-    rows = set_of_rows(None, facts_ptr, N, None, None, HOW, "x_moved")
+    rows = set_of_rows(None, facts_ptr, N, None, None, HOW, "x")
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = offs < N
     at = places_of(rows, offs)
     d_loss = tl.load(d_loss_ptr + at * stride_d, mask=here, other=0.0)
     log_sum = tl.load(log_sum_ptr + at, mask=here, other=float("-inf"))
-    count = tl.load(num_positives_ptr + at, mask=here, other=0)
+    mass = tl.load(mass_ptr + at, mask=here, other=0.0)
     if largest_ptr is not None:  # float16 has no exponents for means over many anchors
         largest = tl.load(largest_ptr)
         d_loss = tl.where(largest > 0, d_loss * (4096.0 / largest), 0.0)
-    counts = (count > 0) & (log_sum != float("-inf"))
+    counts = (mass > 0) & (log_sum != float("-inf"))
     weight = d_loss
     if has(HOW, "negatives"):
         weight *= tl.load(weight_ptr + at, mask=here, other=0.0)
@@ -67,13 +81,13 @@ def info_nce_terms_kernel(
     else:
         tl.store(terms_ptr + 2 * N + offs, tl.where(counts, log_sum, float("inf")), mask=here)
     tl.store(terms_ptr + offs, tl.where(counts, weight, 0.0), mask=here)
-    tl.store(terms_ptr + N + offs, tl.where(counts, d_loss / count.to(tl.float32), 0.0), mask=here)
+    tl.store(terms_ptr + N + offs, tl.where(counts, d_loss / mass, 0.0), mask=here)
 
 
 @triton.jit
 def load_terms(rows, offs, here, MASKED: tl.constexpr, HOW: tl.constexpr):
     """Weight, pull and 1 / Z or log Z of rows as anchors; zeros of what is not used. None if they are no anchors."""
-    _, _, _, n, _, terms_ptr = rows
+    n, terms_ptr = rows[3], rows[5]
     if terms_ptr is None:
         return None
     else:
@@ -105,19 +119,30 @@ def terms_of_columns(terms):
 
 
 @triton.jit
-def push_of(x, e, anchor, HOW: tl.constexpr):
-    """What a logit in Z is pushed by: weight * e^s / Z."""
-    weight, _, sum_term = anchor
-    if has(HOW, "fixed"):
-        return e * weight
+def weighed_terms(terms, factor, HOW: tl.constexpr):
+    """With a factor of all e^s in their sums."""
+    if terms is None or factor is None:
+        return terms
+    elif has(HOW, "fixed"):
+        return terms[0] * factor, terms[1], terms[2]
     else:
-        return weight * tl.exp2((x - sum_term) * LOG2_E)
+        return terms[0], terms[1], terms[2] - factor
 
 
 @triton.jit
-def pull_of(x, e, anchor, HOW: tl.constexpr):
-    """What a positive's logit is pulled by: pull * Z / (Z + e^s), or pull."""
-    _, pull, sum_term = anchor
+def push_of(x, e, anchor, factor, HOW: tl.constexpr):
+    """What a logit in Z is pushed by: weight * e^s / Z, with the factor of the pair."""
+    weight, _, sum_term = anchor
+    if has(HOW, "fixed"):
+        return e * times(weight, factor, HOW)
+    else:
+        return weight * tl.exp2((x - without(sum_term, factor)) * LOG2_E)
+
+
+@triton.jit
+def pull_of(x, e, anchor, weight, HOW: tl.constexpr):
+    """What a positive's logit is pulled by: pull * Z / (Z + e^s), or pull, times its weight."""
+    pull, sum_term = weighed(anchor[1], weight), anchor[2]
     if not has(HOW, "negatives"):
         return pull + tl.zeros_like(x)
     elif has(HOW, "fixed"):
@@ -127,46 +152,66 @@ def pull_of(x, e, anchor, HOW: tl.constexpr):
 
 
 @triton.jit
-def push_of_both(x, e, i, j, HOW: tl.constexpr):
-    """Of rows and columns as anchors, of those that are."""
+def push_of_both(x, e, i, j, by_rows, by_columns, HOW: tl.constexpr):
+    """Of rows and columns as anchors, of those that are, with the factors of the pairs in their sums."""
     if j is None:
-        return push_of(x, e, i, HOW)
+        return push_of(x, e, i, by_rows, HOW)
     elif i is None:
-        return push_of(x, e, j, HOW)
+        return push_of(x, e, j, by_columns, HOW)
     elif has(HOW, "fixed"):
-        return e * (i[0] + j[0])
+        return e * (times(i[0], by_rows, HOW) + times(j[0], by_columns, HOW))
     else:
-        return push_of(x, e, i, HOW) + push_of(x, e, j, HOW)
+        return push_of(x, e, i, by_rows, HOW) + push_of(x, e, j, by_columns, HOW)
 
 
 @triton.jit
-def pull_of_both(x, e, i, j, HOW: tl.constexpr):
+def pull_of_both(x, e, i, j, weight_i, weight_j, HOW: tl.constexpr):
+    """The weights are those of rows and columns as positives of each other."""
     pull = tl.zeros_like(x)
     if i is not None:
-        pull += pull_of(x, e, i, HOW)
+        pull += pull_of(x, e, i, weight_j, HOW)
     if j is not None:
-        pull += pull_of(x, e, j, HOW)
+        pull += pull_of(x, e, j, weight_i, HOW)
     return pull
 
 
 @triton.jit
-def kept_of(s, x, e, same, terms, anchor, other, HOW: tl.constexpr):
+def kept_of(s, x, e, same, terms, anchor, other, classes, HOW: tl.constexpr):
     """dL/ds of the pairs that mining lets anchors keep: what one keeps of its pairs, other anchors may not."""
-    if has(HOW, "negatives"):
-        h = tl.where(same, -pull_of(x, e, terms, HOW), push_of(x, e, terms, HOW))
+    factor = weight_in_sum(anchor, other, classes, HOW)
+    if has(HOW, "apart"):
+        h = tl.where(same, -pull_of(x, e, terms, other[4], HOW), push_of(x, e, terms, factor, HOW))
     else:
-        h = push_of(x, e, terms, HOW) - tl.where(same, pull_of(x, e, terms, HOW), 0.0)
+        h = push_of(x, e, terms, factor, HOW) - tl.where(same, pull_of(x, e, terms, other[4], HOW), 0.0)
     return tl.where(is_kept(s, same, anchor, other), h, 0.0)
 
 
 @triton.jit
+def weights_of_pairs(i, y, offs_j, y_end, classes, MASKED: tl.constexpr, HOW: tl.constexpr):
+    """Factors of the pairs of a tile in sums of its rows, in sums of its columns; and of all pairs of a column in its
+    sum, [BLOCK_N]."""
+    if MASKED and not (has(HOW, "x_weighted") or has(HOW, "y_weighted") or classes[0] is not None):
+        return None, None, None
+    elif MASKED:
+        j = load_facts(y, offs_j, y_end, HOW)
+        return (
+            weight_in_sum(as_rows(i), as_columns(j), classes, HOW),
+            weight_in_sum(as_columns(j), as_rows(i), classes, HOW),
+            None,
+        )
+    else:
+        of_j, of_i, of_columns = plain_weights(i, load_plain(y, offs_j, y_end, classes, HOW), classes, HOW)
+        return as_column(of_j), as_row(of_i), of_columns
+
+
+@triton.jit
 def gradient_tile(
-    block, i, terms_i, x, y, j0, y_end, scale, mining, d_x, MASKED: tl.constexpr, D: tl.constexpr, HOW: tl.constexpr,
-    TILE: tl.constexpr,
+    block, i, terms_i, x, y, j0, y_end, scale, classes, mining, d_x, MASKED: tl.constexpr, D: tl.constexpr,
+    HOW: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """d_x + H y with H = dL/ds of a tile: of the rows as anchors, of the columns as anchors, or of both.
 
-    i, terms_i: facts and terms of the rows."""
+    i, terms_i: facts of the rows, or what a tile without masks asks of them, and their terms."""
     BLOCK_N: tl.constexpr = size(TILE, "MASKED_N") if MASKED else size(TILE, "BLOCK_N")
     offs_j = j0 + tl.arange(0, BLOCK_N)
     s, rows = products(block, y[0], j0, y_end, MASKED, BLOCK_N, D, HOW, TILE)
@@ -177,10 +222,12 @@ def gradient_tile(
     else:
         logit = rounded_product(s, scale)
     by_rows = terms_of_rows(terms_i)
-    by_columns = terms_of_columns(load_terms(y, offs_j, offs_j < y_end, MASKED, HOW))
+    seen_by_rows, seen_by_columns, of_columns = weights_of_pairs(i, y, offs_j, y_end, classes, MASKED, HOW)
+    terms_j = load_terms(y, offs_j, offs_j < y_end, MASKED, HOW)
+    by_columns = terms_of_columns(weighed_terms(terms_j, of_columns, HOW))
     h = s
     if mining[0] is None:
-        h = push_of_both(logit, e, by_rows, by_columns, HOW)
+        h = push_of_both(logit, e, by_rows, by_columns, seen_by_rows, seen_by_columns, HOW)
     if MASKED:
         j = load_facts(y, offs_j, y_end, HOW)
         same = i[0][:, None] == j[0][None, :]
@@ -188,17 +235,20 @@ def gradient_tile(
             h = tl.zeros_like(s)
             if by_rows is not None:
                 anchor = as_anchors(i, x, block[1] + tl.arange(0, size(TILE, "BLOCK_M")), mining)
-                h += kept_of(s, logit, e, same, by_rows, as_rows(anchor), as_columns(j), HOW)
+                h += kept_of(s, logit, e, same, by_rows, as_rows(anchor), as_columns(j), classes, HOW)
             if by_columns is not None:
                 anchor = as_anchors(j, y, offs_j, mining)
-                h += kept_of(s, logit, e, same, by_columns, as_columns(anchor), as_rows(i), HOW)
-        elif has(HOW, "negatives"):
-            h = tl.where(same, -pull_of_both(logit, e, by_rows, by_columns, HOW), h)
+                h += kept_of(s, logit, e, same, by_columns, as_columns(anchor), as_rows(i), classes, HOW)
+        elif has(HOW, "apart"):
+            h = tl.where(same, -pull_of_both(logit, e, by_rows, by_columns, as_row(i[4]), as_column(j[4]), HOW), h)
         else:
-            h -= tl.where(same, pull_of_both(logit, e, by_rows, by_columns, HOW), 0.0)
+            h -= tl.where(same, pull_of_both(logit, e, by_rows, by_columns, as_row(i[4]), as_column(j[4]), HOW), 0.0)
         if has(HOW, "diagonal"):
             h = tl.where(i[1][:, None] != j[1][None, :], h, 0.0)
-        if not has(HOW, "fixed"):  # rows left out are zeros, but e^0 may be infinitely more than Z
+        if i[3] is not None:
+            h = tl.where(let_by_groups(same | True, same, as_row(i[3]), as_column(j[3]), HOW), h, 0.0)
+        # rows left out are zeros, but e^0 may be infinitely more than Z, and their classes have no weights
+        if not has(HOW, "fixed") or classes[0] is not None:
             h = tl.where(take_part(as_rows(i), as_columns(j)), h, 0.0)
     return add_rows(h, rows, y[0], j0, y_end, MASKED, D, d_x, HOW, TILE)
 
@@ -206,8 +256,8 @@ def gradient_tile(
 @triton.jit
 def info_nce_gradient_kernel(
     x_ptr, x_facts_ptr, N, x_first, x_terms_ptr, y_ptr, y_facts_ptr, M, y_first, y_terms_ptr, temperature_ptr,
-    mined_ptr, seed_ptr, largest_ptr, d_x_ptr, D_OUT: tl.constexpr, D: tl.constexpr, HOW: tl.constexpr,
-    TILE: tl.constexpr,
+    class_weights_ptr, K, mined_ptr, seed_ptr, largest_ptr, d_x_ptr, D_OUT: tl.constexpr, D: tl.constexpr,
+    HOW: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a block of rows of x [N, D], written once, as they lie or, "home", to where they came from: a sweep
     over all rows of y.
@@ -219,8 +269,9 @@ def info_nce_gradient_kernel(
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
     MASKED_N: tl.constexpr = size(TILE, "MASKED_N")
     BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
-    x = set_of_rows(x_ptr, x_facts_ptr, N, x_first, x_terms_ptr, HOW, "x_moved")
-    y = set_of_rows(y_ptr, y_facts_ptr, M, y_first, y_terms_ptr, HOW, "y_moved")
+    x = set_of_rows(x_ptr, x_facts_ptr, N, x_first, x_terms_ptr, HOW, "x")
+    y = set_of_rows(y_ptr, y_facts_ptr, M, y_first, y_terms_ptr, HOW, "y")
+    classes = (class_weights_ptr, K)
     mining = (mined_ptr, seed_ptr)
     i0 = tl.program_id(0) * BLOCK_M
     offs_i = i0 + tl.arange(0, BLOCK_M)
@@ -229,23 +280,22 @@ def info_nce_gradient_kernel(
     terms_i = load_terms(x, offs_i, here, False, HOW)
     scale = 1.0 / tl.load(temperature_ptr)
     first, last, whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
-    if mined_ptr is not None:  # masks everywhere
-        whole = whole & False
+    whole = without_masks(whole, first, last, mined_ptr, class_weights_ptr, HOW)
     plain_1, plain_at, plain = plan_plain(y_facts_ptr, M, first, last, whole, 0, BLOCK_N)
+    i = first, as_factor(load_weight(x, offs_i, N, 1), HOW)
     d_x = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for t in tl.range(0, plain, num_stages=size(TILE, "STAGES")):
         j0 = pick(t, 0, plain_1, plain_at) * BLOCK_N
-        d_x = gradient_tile(block, None, terms_i, x, y, j0, M, scale, mining, d_x, False, D, HOW, TILE)
+        d_x = gradient_tile(block, i, terms_i, x, y, j0, M, scale, classes, mining, d_x, False, D, HOW, TILE)
     i = load_facts(x, offs_i, N, HOW)
     terms_i = load_terms(x, offs_i, here, True, HOW)
     first, last, whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
-    if mined_ptr is not None:
-        whole = whole & False
+    whole = without_masks(whole, first, last, mined_ptr, class_weights_ptr, HOW)
     masked_at, masked_1, rest_at, masked, y_end = plan_masked(y_facts_ptr, M, first, last, whole, 0, BLOCK_N)
     for t in tl.range(0, masked * (BLOCK_N // MASKED_N), num_stages=1):
         at = pick(t // (BLOCK_N // MASKED_N), masked_at, masked_1, rest_at)
         j0 = at * BLOCK_N + t % (BLOCK_N // MASKED_N) * MASKED_N
-        d_x = gradient_tile(block, i, terms_i, x, y, j0, y_end, scale, mining, d_x, True, D, HOW, TILE)
+        d_x = gradient_tile(block, i, terms_i, x, y, j0, y_end, scale, classes, mining, d_x, True, D, HOW, TILE)
     if largest_ptr is not None:
         scale *= tl.load(largest_ptr) * (1.0 / 4096.0)
     d_x *= tl.where(left_out(i[0]), 0.0, scale)[:, None]

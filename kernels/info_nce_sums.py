@@ -27,13 +27,26 @@ from fastpixcon.kernels.info_nce_blocks import (
 )
 from fastpixcon.kernels.info_nce_pairs import (
     as_anchors,
+    as_column,
     as_columns,
+    as_row,
     as_rows,
     is_in_sum,
     is_positive,
     load_facts,
+    load_weight,
     places_of,
     set_of_rows,
+    without_masks,
+)
+from fastpixcon.kernels.info_nce_weights import (
+    as_factor,
+    load_plain,
+    plain_weights,
+    times,
+    weighed,
+    weight_in_sum,
+    without,
 )
 
 NOTHING = tl.constexpr(-3.0e38)  # the maximum of an empty sum: finite, so that differences to it are
@@ -57,14 +70,15 @@ def sum_exponentials(total, largest, AXIS: tl.constexpr):
 
 @triton.jit
 def sums_tile(
-    block, i, y, j0, y_end, scale, total, largest, columns_ptr, maxima, own_columns,
+    block, i, y, j0, y_end, scale, classes, total, largest, columns_ptr, maxima, own_columns,
     MASKED: tl.constexpr, D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Adds the exponentials of a tile [BLOCK_N columns of S, BLOCK_M rows of S], element by element, to total and
     largest; in a triangle also the sums of its columns to theirs. Lying on its side, a tile adds up a column within few
     threads, and the rows need no sums before the last tile.
 
-    i: facts of the rows. maxima: where they lie beyond the sums of the columns."""
+    i: facts of the rows, or what a tile without masks asks of them. maxima: where they lie beyond the sums of the
+    columns."""
     BLOCK_N: tl.constexpr = size(TILE, "MASKED_N") if MASKED else size(TILE, "BLOCK_N")
     FIXED: tl.constexpr = has(HOW, "fixed")
     offs_j = j0 + tl.arange(0, BLOCK_N)
@@ -75,20 +89,31 @@ def sums_tile(
         x = rounded_product(s, scale)
     if MASKED:
         j = load_facts(y, offs_j, y_end, HOW)
-        x = tl.where(is_in_sum(s, as_columns(i), as_rows(j), HOW), x, 0.0 if FIXED else NOTHING * 1.1)
-    if FIXED:
-        total += x
+        counts = is_in_sum(s, as_columns(i), as_rows(j), HOW)
+        by_rows = weight_in_sum(as_columns(i), as_rows(j), classes, HOW)
+        seen = tl.where(counts, times(x, by_rows, HOW), 0.0 if FIXED else NOTHING * 1.1)
     else:
-        total, largest = add_exponential(total, largest, x)
+        by_rows, by_columns, of_columns = plain_weights(i, load_plain(y, offs_j, y_end, classes, HOW), classes, HOW)
+        seen = times(x, as_row(by_rows), HOW)
+    if FIXED:
+        total += seen
+    else:
+        total, largest = add_exponential(total, largest, seen)
     if has(HOW, "triangle"):
+        if MASKED:
+            by_columns = weight_in_sum(as_rows(j), as_columns(i), classes, HOW)
+            x = tl.where(counts, times(x, by_columns, HOW), 0.0 if FIXED else NOTHING * 1.1)
+            of_columns = None
+        else:
+            x = times(x, as_column(by_columns), HOW)
         here = offs_j < y_end
         column = tl.load(columns_ptr + offs_j, mask=here, other=0.0)
         if FIXED:
-            column += tl.where(own_columns, tl.sum(x, axis=1), 0.0)
+            column += tl.where(own_columns, times(tl.sum(x, axis=1), of_columns, HOW), 0.0)
         else:
             before = tl.load(columns_ptr + maxima + offs_j, mask=here, other=NOTHING)
-            top = tl.maximum(before, tl.where(own_columns, tl.max(x, axis=1), NOTHING))
-            more = tl.sum(tl.exp2((x - top[:, None]) * LOG2_E), axis=1)
+            top = tl.maximum(before, tl.where(own_columns, times(tl.max(x, axis=1), of_columns, HOW), NOTHING))
+            more = tl.sum(tl.exp2((x - without(top, of_columns)[:, None]) * LOG2_E), axis=1)
             column = column * tl.exp2((before - top) * LOG2_E) + tl.where(own_columns, more, 0.0)
             tl.store(columns_ptr + maxima + offs_j, top, mask=here)
         tl.store(columns_ptr + offs_j, column, mask=here)
@@ -107,8 +132,8 @@ def begin_sums(BLOCK_N: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def info_nce_sums_kernel(
-    x_ptr, x_facts_ptr, N, x_first, y_ptr, y_facts_ptr, M, y_first, temperature_ptr, mined_ptr, seed_ptr, sums_ptr,
-    size_x, size_y, groups, D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr,
+    x_ptr, x_facts_ptr, N, x_first, y_ptr, y_facts_ptr, M, y_first, temperature_ptr, class_weights_ptr, K,
+    mined_ptr, seed_ptr, sums_ptr, size_x, size_y, groups, D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Partial sums of e^s, [slots, N], and behind them, unless fixed, what they are relative to.
 
@@ -122,8 +147,9 @@ def info_nce_sums_kernel(
     STAGES: tl.constexpr = size(TILE, "STAGES")
     TRIANGLE: tl.constexpr = has(HOW, "triangle")
     FIXED: tl.constexpr = has(HOW, "fixed")
-    x = set_of_rows(x_ptr, x_facts_ptr, N, x_first, None, HOW, "x_moved")
-    y = set_of_rows(y_ptr, y_facts_ptr, M, y_first, None, HOW, "y_moved")
+    x = set_of_rows(x_ptr, x_facts_ptr, N, x_first, None, HOW, "x")
+    y = set_of_rows(y_ptr, y_facts_ptr, M, y_first, None, HOW, "y")
+    classes = (class_weights_ptr, K)
     p = tl.program_id(0)
     c = tl.program_id(1)
     g = p
@@ -154,29 +180,29 @@ def info_nce_sums_kernel(
         offs_i = i0 + tl.arange(0, BLOCK_M)
         block = load_block(x_ptr, i0, i0 + taking_part(load_keys(x_facts_ptr, offs_i, N)), D, TILE)
         first, last, whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
-        if mined_ptr is not None:  # masks everywhere
-            whole = whole & False
+        whole = without_masks(whole, first, last, mined_ptr, class_weights_ptr, HOW)
         start = 0
         if TRIANGLE:
             start = tl.where(g == c, (i0 - row_start) // BLOCK_N, 0)
         plain_1, plain_at, plain = plan_plain(
             y_facts_ptr + column_start, column_end - column_start, first, last, whole, start, BLOCK_N
         )
+        i = first, as_factor(load_weight(x, offs_i, row_end, 1), HOW)
         total, largest = begin_sums(BLOCK_N, HOW, TILE)
         for t in tl.range(0, plain, num_stages=STAGES):
             j0 = column_start + pick(t, start, plain_1, plain_at) * BLOCK_N
             own = (g != c) | (j0 >= i0 + BLOCK_M)  # the square on the diagonal is all rows
             total, largest = sums_tile(
-                block, None, y, j0, column_end, scale, total, largest, columns_ptr, maxima, own, False, D, HOW, TILE
-            )
+                block, i, y, j0, column_end, scale, classes, total, largest, columns_ptr, maxima, own, False, D, HOW,
+                TILE,
+            )  # fmt: skip
         if FIXED:
             row_sum = tl.sum(total, axis=0)
         else:
             row_sum, row_max = sum_exponentials(total, largest, 0)
         i = as_anchors(load_facts(x, offs_i, N, HOW), x, offs_i, (mined_ptr, seed_ptr))
         first, last, whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
-        if mined_ptr is not None:  # masks everywhere
-            whole = whole & False
+        whole = without_masks(whole, first, last, mined_ptr, class_weights_ptr, HOW)
         masked_at, masked_1, rest_at, masked, columns = plan_masked(
             y_facts_ptr + column_start, column_end - column_start, first, last, whole, start, BLOCK_N
         )
@@ -187,8 +213,8 @@ def info_nce_sums_kernel(
             j0 = column_start + at * BLOCK_N + t % (BLOCK_N // MASKED_N) * MASKED_N
             own = (g != c) | (j0 >= i0 + BLOCK_M)
             total, largest = sums_tile(
-                block, i, y, j0, y_end, scale, total, largest, columns_ptr, maxima, own, True, D, HOW, TILE
-            )
+                block, i, y, j0, y_end, scale, classes, total, largest, columns_ptr, maxima, own, True, D, HOW, TILE,
+            )  # fmt: skip
         if FIXED:
             row_sum += tl.sum(total, axis=0)
         else:
@@ -244,7 +270,7 @@ def info_nce_log_sums_kernel(
 @triton.jit
 def info_nce_positives_kernel(
     x_ptr, x_facts_ptr, N, x_first, y_ptr, y_facts_ptr, M, y_first, temperature_ptr, mined_ptr, seed_ptr, sums_ptr,
-    slots, loss_ptr, log_sum_ptr, weight_ptr, num_positives_ptr, D: tl.constexpr, HOW: tl.constexpr,
+    slots, loss_ptr, log_sum_ptr, weight_ptr, mass_ptr, D: tl.constexpr, HOW: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
     """log Z of a block of rows from its partial sums, then the means over their positives: a sweep over the blocks of
@@ -253,8 +279,10 @@ def info_nce_positives_kernel(
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
     GIVEN: tl.constexpr = sums_ptr is None
     NEGATIVES: tl.constexpr = has(HOW, "negatives")
-    x = set_of_rows(x_ptr, x_facts_ptr, N, x_first, None, HOW, "x_moved")
-    y = set_of_rows(y_ptr, y_facts_ptr, M, y_first, None, HOW, "y_moved")
+    DECOUPLED: tl.constexpr = has(HOW, "decoupled")
+    WEIGHTED: tl.constexpr = has(HOW, "y_weighted")
+    x = set_of_rows(x_ptr, x_facts_ptr, N, x_first, None, HOW, "x")
+    y = set_of_rows(y_ptr, y_facts_ptr, M, y_first, None, HOW, "y")
     i0 = tl.program_id(0) * BLOCK_M
     offs_i = i0 + tl.arange(0, BLOCK_M)
     here = offs_i < N
@@ -272,30 +300,46 @@ def info_nce_positives_kernel(
     i = as_anchors(load_facts(x, offs_i, N, HOW), x, offs_i, (mined_ptr, seed_ptr))
     losses = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     weights = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    counts = tl.zeros([BLOCK_M, BLOCK_N], tl.int32)
+    masses = tl.zeros([BLOCK_M, BLOCK_N], tl.float32 if WEIGHTED else tl.int32)
     for t in tl.range(before, tl.minimum(begun, tl.cdiv(y_end, BLOCK_N)), num_stages=size(TILE, "STAGES")):
         offs_j = t * BLOCK_N + tl.arange(0, BLOCK_N)
         s, _ = products(block, y_ptr, t * BLOCK_N, y_end, True, BLOCK_N, D, HOW, TILE)
         logit = rounded_product(s, scale)
-        positive = is_positive(s, as_rows(i), as_columns(load_facts(y, offs_j, M, HOW)), HOW)
+        j = as_columns(load_facts(y, offs_j, M, HOW))
+        positive = is_positive(s, as_rows(i), j, HOW)
         if NEGATIVES:
             softplus, sigmoid = softplus_sigmoid(log_sum[:, None] - logit)
-            losses += tl.where(positive, softplus, 0.0)
-            weights += tl.where(positive, sigmoid, 0.0)
+            losses += tl.where(positive, weighed(softplus, j[4]), 0.0)
+            weights += tl.where(positive, weighed(sigmoid, j[4]), 0.0)
         elif GIVEN:
-            losses += tl.where(positive, log_sum[:, None] - logit, 0.0)
+            margin = log_sum[:, None] - logit
+            if DECOUPLED or WEIGHTED:
+                margin = tl.where((log_sum == float("-inf"))[:, None], logit * 0.0, margin)
+            losses += tl.where(positive, weighed(margin, j[4]), 0.0)
         else:
-            losses += tl.where(positive, logit, 0.0)
-        counts += positive.to(tl.int32)
-    count = tl.where(part, tl.sum(counts, axis=1), 0)
-    mean = 1.0 / tl.maximum(count, 1).to(tl.float32)
+            losses += tl.where(positive, weighed(logit, j[4]), 0.0)
+        if WEIGHTED:
+            masses += tl.where(positive, j[4], 0.0)
+        else:
+            masses += positive.to(tl.int32)
+    mass = tl.where(part, tl.sum(masses, axis=1), 0)
+    if WEIGHTED:
+        mean = 1.0 / tl.where(mass > 0, mass, 1.0)
+    else:
+        mean = 1.0 / tl.maximum(mass, 1).to(tl.float32)
     if GIVEN:
         mean = tl.full([BLOCK_M], 1.0, tl.float32)
     loss = tl.sum(losses, axis=1) * mean
     if not NEGATIVES and not GIVEN:
-        loss = log_sum - loss
-    loss = tl.where(count > 0, loss, 0.0)
-    weight = tl.where(count > 0, tl.sum(weights, axis=1) * mean, 0.0)
+        if DECOUPLED:
+            loss = tl.where(log_sum == float("-inf"), loss * 0.0, log_sum - loss)
+        else:
+            loss = log_sum - loss
+    counts = mass > 0
+    if GIVEN and WEIGHTED:  # a positive that is NaN and weighs nothing is NaN all the same
+        counts = part
+    loss = tl.where(counts, loss, 0.0)
+    weight = tl.where(counts, tl.sum(weights, axis=1) * mean, 0.0)
     to = offs_i
     if has(HOW, "x_moved"):
         to = tl.load(x_facts_ptr + N + offs_i, mask=here, other=0)
@@ -303,4 +347,4 @@ def info_nce_positives_kernel(
     if not GIVEN:
         tl.store(log_sum_ptr + to, log_sum, mask=here)
     tl.store(weight_ptr + to, weight, mask=here)
-    tl.store(num_positives_ptr + to, count, mask=here)
+    tl.store(mass_ptr + to, mass.to(tl.float32), mask=here)

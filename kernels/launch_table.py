@@ -162,6 +162,24 @@ GRADIENT_MINED = {
     90: NARROW | {256: Launch(64, 32, 8, 2, 0, 32)},
     100: NARROW | {256: Launch(128, 32, 8, 2, 0, 32), 512: Launch(64, 32, 8, 2, 0, 32)},
 }
+
+
+def ruled(table: dict[int, dict[int, Launch]]) -> dict[int, dict[int, Launch]]:
+    """Where weights take registers: more warps, narrower tiles with masks, in which each pair looks for its own."""
+    return {
+        family: {width: row._replace(num_warps=8, MASKED_N=16) for width, row in rows.items()}
+        for family, rows in table.items()
+    }
+
+
+SUMS_RULED = ruled(SUMS_ANY)
+SUMS_ONLINE_RULED = ruled(SUMS_ONLINE)
+GRADIENT_RULED = ruled(GRADIENT_ONLINE)
+SUMS_RULED[89][64] = Launch(128, 64, 8, 3)
+GRADIENT_RULED[89] |= {64: Launch(64, 64, 4, 3), 128: Launch(64, 64, 8, 2), 256: Launch(32, 32, 8, 2)}
+GRADIENT_RULED[80] |= {128: Launch(64, 64, 8, 2), 256: Launch(64, 64, 8, 2)}
+# Two groups of four warps have 64 rows each: with fewer they repeat each other's products.
+GRADIENT_RULED[90] |= {128: Launch(128, 64, 8, 3), 256: Launch(128, 32, 8, 2)}
 # Of a memory bank: sums of e^s and of rows, in tiles of one class; mined ones have a hash in every pair. Rows have no
 # tiles with masks beside those without.
 MEMORY_SUMS = {
@@ -201,6 +219,9 @@ HALF = {
     "positives": dict.fromkeys(SUMS, POSITIVES),
     "gradient": GRADIENT,
     "gradient_online": GRADIENT_ONLINE,
+    "sums_ruled": SUMS_RULED,
+    "sums_online_ruled": SUMS_ONLINE_RULED,
+    "gradient_ruled": GRADIENT_RULED,
     "sums_mined": dict.fromkeys(SUMS, SUMS_MINED),
     "gradient_mined": GRADIENT_MINED,
     "memory_sums": MEMORY_SUMS,
@@ -235,6 +256,9 @@ FLOAT32 = {
     "positives": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None))),
     "gradient": dict.fromkeys(SUMS, GRADIENT_FLOAT32) | {90: GRADIENT_FLOAT32_90},
     "gradient_online": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
+    "sums_ruled": ruled(SUMS_FLOAT32),
+    "sums_online_ruled": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 16))),
+    "gradient_ruled": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
     "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
     "gradient_mined": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
     "memory_sums": dict.fromkeys(SUMS, GRADIENT_FLOAT32),

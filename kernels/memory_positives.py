@@ -1,7 +1,6 @@
 """Sums over the positives in a memory bank, and what pulls an anchor: a sweep of the tiles of the classes of a block of
 anchors only, and a launch that adds up the splits. Anchors are visited in the order of their labels."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -84,7 +83,12 @@ def memory_positives_kernel(
             loss += tl.sum(tl.where(positive, softplus, 0.0), axis=1)
             weight += tl.sum(h, axis=1)
         else:
-            h = positive.to(tl.float32)
+            if has(HOW, "decoupled"):  # of an empty sum nothing, but of a positive that is NaN
+                empty = (log_sum == float("-inf"))[:, None]
+                margin = tl.where(empty, s * 0.0, margin)
+                h = (positive & (empty == 0)).to(tl.float32)
+            else:
+                h = positive.to(tl.float32)
             loss += tl.sum(tl.where(positive, margin, 0.0), axis=1)
         count += tl.sum(positive.to(tl.int32), axis=1)
         if pulls_ptr is not None:
@@ -100,7 +104,7 @@ def memory_positives_kernel(
 
 @triton.jit
 def memory_pulls_kernel(
-    sums_ptr, counts_ptr, pulls_ptr, source_ptr, loss_ptr, weight_ptr, count_ptr, pull_ptr, N, splits, D: tl.constexpr,
+    sums_ptr, counts_ptr, pulls_ptr, source_ptr, loss_ptr, weight_ptr, mass_ptr, pull_ptr, N, splits, D: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The sums of all splits, to where the anchors came from."""
@@ -125,7 +129,7 @@ def memory_pulls_kernel(
         to = tl.load(source_ptr + offs, mask=here, other=0)
     tl.store(loss_ptr + to, loss, mask=here)
     tl.store(weight_ptr + to, weight, mask=here)
-    tl.store(count_ptr + to, count, mask=here)
+    tl.store(mass_ptr + to, count.to(tl.float32), mask=here)
     if pulls_ptr is not None:
         tl.store(pull_ptr + to.to(tl.int64)[:, None] * D + offs_d[None, :], pull, mask=all_here)
 
@@ -135,11 +139,12 @@ def memory_positives(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     N, D = anchors.x.shape
     K, S, _ = bank.x.shape
-    loss, weight = log_sum.new_empty(N), log_sum.new_empty(N)
-    count = log_sum.new_empty(N, dtype=torch.int32)
+    loss, weight, mass = (log_sum.new_empty(N) for _ in range(3))
     pull = log_sum.new_empty(anchors.x.shape if wants_pull else (0,))
     if N == 0:
-        return loss, weight, count, pull
+        return loss, weight, mass, pull
+    if rule.positive_groups == "same":  # rows of a bank are of no group
+        return loss.zero_(), weight.zero_(), mass.zero_(), pull.zero_()
     x, y, labels = anchors.x.contiguous(), rows_in_line(bank.x), short_labels(anchors.labels)
     source = order(labels, rule.is_sorted).source
     diagonal, mined, seed = pairs
@@ -150,7 +155,7 @@ def memory_positives(
     def start(row: Launch) -> None:
         blocks = cdiv(N, row.BLOCK_M)
         splits = split(x, blocks, cdiv(S, row.BLOCK_N), 4 * D if wants_pull else 12)
-        sums, counts = loss.new_empty(2, splits, N), count.new_empty(splits, N)
+        sums, counts = loss.new_empty(2, splits, N), labels.new_empty(splits, N)
         pulls = loss.new_empty(splits, N, D) if wants_pull else None
         launch(
             memory_positives_kernel, (blocks, splits), x, labels, source, y, bank.labels.contiguous(), rule.temperature,
@@ -159,9 +164,9 @@ def memory_positives(
         )  # fmt: skip
         block = max(1, 2048 // block_d) if wants_pull else 128
         launch(
-            memory_pulls_kernel, (cdiv(N, block),), sums, counts, pulls, source, loss, weight, count, pull, N, splits,
+            memory_pulls_kernel, (cdiv(N, block),), sums, counts, pulls, source, loss, weight, mass, pull, N, splits,
             D=D, BLOCK=block, BLOCK_D=block_d if wants_pull else 1, num_warps=4,
         )  # fmt: skip
 
     launch_table.run("memory_positives", architecture(x), x.element_size(), block_d, start)
-    return loss, weight, count, pull
+    return loss, weight, mass, pull

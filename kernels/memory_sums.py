@@ -40,17 +40,44 @@ from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
 
 @triton.jit
-def bias_of_pairs(s, same, part, filled, mined, number, HOW: tl.constexpr):
-    """What is added to the logits of a tile of one class: 0 for pairs whose e^s is in Z of their anchor, else -inf. An
-    anchor is of that class or not: same [BLOCK_M]."""
-    row_bias = tl.where(part & ((has(HOW, "negatives") == 0) | (same == 0)), 0.0, float("-inf"))
+def negative_weights(weights, label, c, part):
+    """Of the rows of class c in the sums of anchors of these labels [BLOCK_M]; NaN of a label that has none."""
+    weights_ptr, anchor_classes, K = weights
+    if weights_ptr is None:
+        return None
+    elif anchor_classes is None:  # the same for all
+        return tl.load(weights_ptr + c + tl.zeros_like(label))
+    else:
+        known = part & (label >= 0) & (label < anchor_classes)
+        return tl.load(weights_ptr + tl.where(known, label, 0) * K + c, mask=known, other=float("nan"))
+
+
+@triton.jit
+def weight_bias(same, weight, HOW: tl.constexpr):
+    """0, or the logarithm of the weight of a negative, in the unit of the logits."""
+    if weight is None:
+        return 0.0
+    elif has(HOW, "fixed"):
+        return tl.where(same, 0.0, tl.log2(weight))
+    else:
+        return tl.where(same, 0.0, tl.log2(weight) * LN_2)
+
+
+@triton.jit
+def bias_of_pairs(s, same, part, filled, mined, number, weight, HOW: tl.constexpr):
+    """What is added to the logits of a tile of one class: 0, or the logarithm of a weight, for pairs whose e^s is in Z
+    of their anchor, else -inf. An anchor is of that class or not: same [BLOCK_M]."""
+    counts = part & ((has(HOW, "apart") == 0) | (same == 0))
+    if has(HOW, "positives_alone"):
+        counts = part & same
+    row_bias = tl.where(counts, weight_bias(same, weight, HOW), float("-inf"))
     bias = row_bias[:, None] + tl.where(filled, 0.0, float("-inf"))[None, :]
     if mined is not None:
         draw, least, most, negative_share, positive_share = mined
         share = tl.where(same, positive_share, negative_share)
         keep = is_drawn(draw[:, None], number[None, :], share[:, None])
         keep &= s >= tl.where(same, float("-inf"), least)[:, None]
-        if not has(HOW, "negatives"):
+        if not has(HOW, "apart"):
             keep &= s <= tl.where(same, most, float("inf"))[:, None]
         bias = tl.where(keep, bias, float("-inf"))
     return bias
@@ -58,8 +85,9 @@ def bias_of_pairs(s, same, part, filled, mined, number, HOW: tl.constexpr):
 
 @triton.jit
 def memory_sums_kernel(
-    x_ptr, x_labels_ptr, bank_ptr, bank_labels_ptr, temperature_ptr, mined_ptr, seed_ptr, sums_ptr, means_ptr, N, K, S,
-    first_anchor, stride_k, stride_s, D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr,
+    x_ptr, x_labels_ptr, bank_ptr, bank_labels_ptr, temperature_ptr, weights_ptr, anchor_classes, mined_ptr, seed_ptr,
+    sums_ptr, means_ptr, N, K, S, first_anchor, stride_k, stride_s, D: tl.constexpr, HOW: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
     """Program (block of anchors, split): sums [splits, N] of e^s, behind them, unless fixed, what they are relative to,
     and sums of e^s times rows, means [splits, N, D]. Programs that run side by side read the same tiles."""
@@ -67,7 +95,6 @@ def memory_sums_kernel(
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
     BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
     FIXED: tl.constexpr = has(HOW, "fixed")
-    NEGATIVES: tl.constexpr = has(HOW, "negatives")
     offs_i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = offs_i < N
     label_i = tl.load(x_labels_ptr + offs_i, mask=here, other=-1)  # [BLOCK_M]
@@ -81,7 +108,7 @@ def memory_sums_kernel(
     class_tiles = tl.cdiv(S, BLOCK_N)
     left_out = K * class_tiles  # from here on, the tiles of one class
     tiles = left_out
-    if NEGATIVES:
+    if has(HOW, "apart"):
         alone = (first == last) & (first >= 0) & (first < K)
         left_out = tl.where(alone, first * class_tiles, left_out)
         tiles -= tl.where(alone, class_tiles, 0)
@@ -97,7 +124,8 @@ def memory_sums_kernel(
         filled = tl.load(bank_labels_ptr + c.to(tl.int64) * S + offs_j, mask=offs_j < S, other=-1) != -1
         y = (bank_ptr + c.to(tl.int64) * stride_k, S, stride_s)
         s, rows = cosines(anchors, y, s0, D, HOW, TILE)
-        bias = bias_of_pairs(s, label_i == c, part, filled, mined, c * S + offs_j, HOW)
+        weight = negative_weights((weights_ptr, anchor_classes, K), label_i, c, part)
+        bias = bias_of_pairs(s, label_i == c, part, filled, mined, c * S + offs_j, weight, HOW)
         if FIXED:
             e = tl.exp2(s * (scale * LOG2_E) + bias)
         else:
@@ -164,19 +192,35 @@ def memory_means_kernel(
         tl.store(mean_ptr + at, mean, mask=all_here)
 
 
+def weights_of_classes(bank: BankRows, rule: Rule) -> tuple[Tensor | None, int | None]:
+    """Of the rows of each class as negatives: [K]; or [classes, K] of the anchors of as many classes, and how many."""
+    u, W, K = bank.negative_weights, rule.class_weights, bank.x.shape[0]
+    if W is None:
+        return (None, None) if u is None else (u.float().contiguous(), None)
+    if W.shape[0] < K:
+        raise ValueError(f"class_weights: got {list(W.shape)}, want at least [{K}, {K}] for a bank of {K} classes")
+    weights = W[:, :K].float() if u is None else W[:, :K].float() * u.float()
+    return weights.contiguous(), W.shape[0]
+
+
 def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_mean: bool) -> tuple[Tensor, Tensor]:
     N, D = anchors.x.shape
     K, S, _ = bank.x.shape
     log_sum = anchors.x.new_empty(N, dtype=torch.float32)
     mean = anchors.x.new_empty(anchors.x.shape if wants_mean else (0,), dtype=torch.float32)
+    no_positives = rule.apart or rule.positive_groups == "same"  # in the sum: rows of a bank are of no group
+    no_negatives = rule.negative_groups == "same"
     if N == 0:
         return log_sum, mean
+    if no_positives and no_negatives:
+        return log_sum.fill_(float("-inf")), mean.zero_()
     x, y, labels = anchors.x.contiguous(), rows_in_line(bank.x), short_labels(anchors.labels)
     fixed = rule.fixed_shift and x.dtype != torch.float16  # which has no exponents for e^s
     diagonal, mined, seed = pairs
     mined = None if mined is None else mined.contiguous()
+    weights = weights_of_classes(bank, rule)
     block_d = launch_table.width(D)
-    words = how(rule.denominator, precision(x.dtype, fixed), fixed=fixed)
+    words = how(precision(x.dtype, fixed), apart=no_positives, positives_alone=no_negatives, fixed=fixed)
 
     def start(row: Launch) -> None:
         blocks = cdiv(N, row.BLOCK_M)
@@ -184,8 +228,9 @@ def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_m
         sums = log_sum.new_empty(1 if fixed else 2, splits, N)
         means = log_sum.new_empty(splits, N, D) if wants_mean else None
         launch(
-            memory_sums_kernel, (blocks, splits), x, labels, y, bank.labels.contiguous(), rule.temperature, mined, seed,
-            sums, means, N, K, S, diagonal or 0, y.stride(0), y.stride(1), D=D, HOW=words, **tile(row, block_d),
+            memory_sums_kernel, (blocks, splits), x, labels, y, bank.labels.contiguous(), rule.temperature,
+            *weights, mined, seed, sums, means, N, K, S, diagonal or 0, y.stride(0), y.stride(1), D=D, HOW=words,
+            **tile(row, block_d),
         )  # fmt: skip
         block = max(1, 2048 // block_d) if wants_mean else 128
         launch(

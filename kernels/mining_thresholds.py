@@ -5,6 +5,8 @@ Bins are exact: a cosine times BINS / 2 is, and so is its floor. Positives are c
 take the bins from the top.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import architecture, cdiv, dot, has, how, launch, precision, size
+from fastpixcon.kernels.info_nce import group_words
+from fastpixcon.kernels.info_nce_pairs import let_by_groups
 from fastpixcon.kernels.launch_table import Launch, tile
 from fastpixcon.kernels.memory_sums_blocks import range_of_split, rows_in_line, split
 from fastpixcon.values import BankRows, Rows
@@ -24,8 +28,8 @@ KIND = {"none": NONE, "hardest": HARDEST, "semi-hard": SEMI_HARD, "random": RAND
 
 @triton.jit
 def mining_counts_kernel(
-    x_ptr, x_labels_ptr, y_ptr, y_labels_ptr, counts_ptr, first, end, K, S, diagonal, stride_k, stride_s,
-    D: tl.constexpr, HOW: tl.constexpr, BINS: tl.constexpr, TILE: tl.constexpr,
+    x_ptr, x_labels_ptr, x_groups_ptr, y_ptr, y_labels_ptr, y_groups_ptr, counts_ptr, first, end, K, S, diagonal,
+    stride_k, stride_s, D: tl.constexpr, HOW: tl.constexpr, BINS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Program (block of anchors, split) adds the pairs of the anchors first..end with y [K, S, D] to counts
     [2, end - first, BINS], of negatives and of positives.
@@ -75,6 +79,10 @@ def mining_counts_kernel(
             pair &= same
         if not has(HOW, "positives"):
             pair &= same == 0
+        if x_groups_ptr is not None:
+            group_i = tl.load(x_groups_ptr + offs_i, mask=offs_i < end, other=0)
+            group_j = tl.load(y_groups_ptr + c.to(tl.int64) * S + offs_j, mask=offs_j < S, other=0)
+            pair = let_by_groups(pair, same, group_i[:, None], group_j[None, :], HOW)
         at = counts_at + bin + tl.where(same, of_positives, 0)
         tl.atomic_add(at, tl.full([BLOCK_M, BLOCK_N], 1, tl.int32), mask=pair, sem="relaxed")
 
@@ -123,11 +131,23 @@ def mining_thresholds_kernel(
     tl.store(to + 3 * N, positive_share, mask=here)
 
 
+class Set(NamedTuple):
+    """Contrast rows as a bank of them."""
+
+    x: Tensor  # [K, S, D]
+    labels: Tensor  # [K, S]
+    groups: tuple[Tensor | None, Tensor | None]  # of the anchors [N], of the rows [K * S]
+    diagonal: int | None
+    words: dict[str, bool]
+
+
 def mining_thresholds(
     anchors: Rows,
     contrast: Rows | None,
     diagonal: int | None,
     bank: BankRows | None,
+    positive_groups: str,
+    negative_groups: str,
     negatives: str,
     positives: str,
     fraction: float,
@@ -136,27 +156,39 @@ def mining_thresholds(
     N, D = anchors.x.shape
     mined = anchors.x.new_empty(4, N, dtype=torch.float32)
     x, anchor_labels = anchors.x.contiguous(), anchors.labels.contiguous()
-    sets: list[tuple[Tensor, Tensor, int | None]] = []
-    if contrast is not None:
-        sets.append((contrast.x[None], contrast.labels[None], diagonal))  # of one class, as a bank
-    if bank is not None:
-        sets.append((*bank, None))
     kinds = KIND[negatives], KIND[positives]
     block_d = launch_table.width(D)
-    words = how(precision(x.dtype, True), negatives=kinds[0] != NONE, positives=kinds[1] != NONE)
+    wanted = {"negatives": kinds[0] != NONE, "positives": kinds[1] != NONE}
+    sets: list[Set] = []
+    if contrast is not None:
+        words = group_words(positive_groups, negative_groups)
+        groups = (None, None)
+        if words:
+            if anchors.groups is None or contrast.groups is None:
+                raise ValueError("groups: got None, want [N] int32, which the rule looks at")
+            groups = anchors.groups.contiguous(), contrast.groups.contiguous()
+        sets.append(Set(contrast.x[None], contrast.labels[None], groups, diagonal, words | wanted))  # of one class
+    if bank is not None:  # of no group
+        words = {
+            "negatives": wanted["negatives"] and negative_groups != "same",
+            "positives": wanted["positives"] and positive_groups != "same",
+        }
+        sets.append(Set(bank.x, bank.labels, (None, None), None, words))
+    sets = [each for each in sets if each.words["negatives"] or each.words["positives"]]
 
     def count(counts: Tensor, first: int, end: int) -> None:
         counts.zero_()
-        for rows, labels, itself in sets:
-            y = rows_in_line(rows)
+        for each in sets:
+            y = rows_in_line(each.x)
 
-            def start(row: Launch, y: Tensor = y, labels: Tensor = labels, itself: int | None = itself) -> None:
+            def start(row: Launch, y: Tensor = y, each: Set = each) -> None:
+                x_groups, y_groups = each.groups
                 blocks = cdiv(end - first, row.BLOCK_M)
                 splits = split(x, blocks, y.shape[0] * cdiv(y.shape[1], row.BLOCK_N), 0)
                 launch(
-                    mining_counts_kernel, (blocks, splits), x, anchor_labels, y, labels.contiguous(), counts, first,
-                    end, y.shape[0], y.shape[1], itself, y.stride(0), y.stride(1), D=D, HOW=words, BINS=BINS,
-                    **tile(row, block_d),
+                    mining_counts_kernel, (blocks, splits), x, anchor_labels, x_groups, y, each.labels.contiguous(),
+                    y_groups, counts, first, end, y.shape[0], y.shape[1], each.diagonal, y.stride(0), y.stride(1), D=D,
+                    HOW=how(precision(x.dtype, True), **each.words), BINS=BINS, **tile(row, block_d),
                 )  # fmt: skip
 
             launch_table.run("mining_counts", architecture(x), x.element_size(), block_d, start)

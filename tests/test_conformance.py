@@ -22,6 +22,7 @@ from fastpixcon.testing import (
     backward_arguments,
     float64,
 )
+from fastpixcon.testing.accuracy import leaves
 from fastpixcon.testing.rounding import spread_of_products, spread_of_total
 from fastpixcon.values import Statistics
 
@@ -339,13 +340,16 @@ GRADCHECK = [
 @pytest.mark.parametrize("rows", ["raw", "any"])
 @pytest.mark.parametrize("case", GRADCHECK, ids=str)
 def test_gradcheck_info_nce(case: InfoNCECase, rows: str) -> None:
-    anchors, y, contrast, z, temperature, *known, _ = case.arguments()
+    anchors, contrast = case.sets()
+    rule = case.rule()
     op = reference("info_nce")
-    inputs = [x.requires_grad_() for x in (anchors, temperature, *(() if contrast is None else (contrast,)))]
+    inputs = [anchors.x, rule.temperature, *(() if contrast is None else (contrast.x,))]
 
-    def loss(anchors: Tensor, temperature: Tensor, contrast: Tensor | None = None) -> Tensor:
-        return op(anchors, y, contrast, z, temperature, *known, rows)[0]
+    def loss(x: Tensor, temperature: Tensor, y: Tensor | None = None) -> Tensor:
+        others = None if contrast is None else contrast._replace(x=y)
+        return op(*leaves("info_nce", anchors._replace(x=x), others, rule._replace(temperature=temperature), rows))[0]
 
+    inputs = [x.requires_grad_() for x in inputs]
     assert torch.autograd.gradcheck(loss, inputs)
 
 

@@ -13,13 +13,29 @@ EVERYTHING = os.environ.get("FASTPIXCON_AOT") == "all"
 WIDTHS = (64, 128, 256, 512, 1024)
 
 
-def rows(n: int | None, D: int, dtype: torch.dtype, labels: torch.dtype = torch.int32) -> Rows | None:
-    return None if n is None else Rows(torch.empty(n, D, dtype=dtype), torch.empty(n, dtype=labels))
+# Of rules of pairs; several in one word: "weights classes".
+WEIGHTS, CLASS_WEIGHTS, GROUPS = "weights", "classes", "groups"
+CLASSES = 19
+
+
+def rows(n: int | None, D: int, dtype: torch.dtype, labels: torch.dtype = torch.int32, pairs: str = "") -> Rows | None:
+    if n is None:
+        return None
+    found = Rows(torch.empty(n, D, dtype=dtype), torch.empty(n, dtype=labels))
+    if WEIGHTS in pairs.split():
+        found = found._replace(positive_weights=torch.empty(n), negative_weights=torch.empty(n))
+    return found._replace(groups=torch.empty(n, dtype=torch.int32)) if GROUPS in pairs.split() else found
+
+
+def rule_of(denominator: str, fixed: bool, is_sorted: bool, pairs: str) -> Rule:
+    W = torch.empty(CLASSES, CLASSES) if CLASS_WEIGHTS in pairs.split() else None
+    groups = ("other", "same") if GROUPS in pairs.split() else ("any", "any")
+    return Rule(torch.empty(()), denominator, fixed, is_sorted, W, *groups)
 
 
 def statistics_of(n: int | None) -> Statistics:
     assert n is not None
-    return Statistics(*(torch.empty(n) for _ in range(3)), torch.empty(n, dtype=torch.int32))
+    return Statistics(*(torch.empty(n) for _ in range(4)))
 
 
 def mined_pairs(n: int, mined: bool) -> tuple[Tensor | None, Tensor | None]:
@@ -41,11 +57,12 @@ class InfoNCE:
     labels: torch.dtype = torch.int32
     d_temperature: bool = False  # whether its gradient is wanted
     tf32: bool = False  # as torch.backends.cuda.matmul.allow_tf32
+    pairs: str = ""  # words: what the rule asks of them
 
     def launches(self, architecture: int) -> list[Launch]:
         with torch.device("meta"):
-            sets = [rows(n, self.D, self.dtype, self.labels) for n in (self.N, self.M)]
-            rule = Rule(torch.empty(()), self.denominator, self.fixed, self.is_sorted)
+            sets = [rows(n, self.D, self.dtype, self.labels, self.pairs) for n in (self.N, self.M)]
+            rule = rule_of(self.denominator, self.fixed, self.is_sorted, self.pairs)
             statistics = statistics_of(self.N)
         mask = [True, self.M is not None, self.d_temperature]
         before = torch.backends.cuda.matmul.allow_tf32
@@ -61,7 +78,7 @@ class InfoNCE:
         words += [self.rows, "fixed" if self.fixed else "online"]
         words += ["d_temperature" if self.d_temperature else ""]
         words += ["" if self.is_sorted else "unsorted", "tf32" if self.tf32 else "", str(self.labels)[6:]]
-        words += [f"N{self.N}" if self.N != 65536 else ""]
+        words += [f"N{self.N}" if self.N != 65536 else "", *self.pairs.split()]
         return "-".join(word for word in words if word)
 
 
@@ -116,16 +133,18 @@ class Memory:
     is_sorted: bool = True
     mined: bool = False
     wanted: bool = True  # what the gradient needs
-    classes: int = 19
+    classes: int = CLASSES
     places: int = 10000
     tf32: bool = False
+    pairs: str = ""
 
     def launches(self, architecture: int) -> list[Launch]:
         K, S, N, D = self.classes, self.places, self.N, self.D
         with torch.device("meta"):
-            anchors = rows(N, D, self.dtype)
-            bank = BankRows(torch.empty(K, S, D, dtype=self.dtype), torch.empty(K, S, dtype=torch.int32))
-            rule, log_sum = Rule(torch.empty(()), self.denominator, self.fixed, self.is_sorted), torch.empty(N)
+            anchors = rows(N, D, self.dtype, pairs=self.pairs)
+            of_classes = torch.empty(K) if WEIGHTS in self.pairs.split() else None
+            bank = BankRows(torch.empty(K, S, D, dtype=self.dtype), torch.empty(K, S, dtype=torch.int32), of_classes)
+            rule, log_sum = rule_of(self.denominator, self.fixed, self.is_sorted, self.pairs), torch.empty(N)
             pairs = Pairs(0, *mined_pairs(N, self.mined))
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
@@ -134,7 +153,10 @@ class Memory:
             found += record(architecture, "memory_positives", anchors, bank, rule, pairs, log_sum, self.wanted)
             if self.mined:
                 how = ("semi-hard", "semi-hard", 0.1, [1024, 2048])
-                found += record(architecture, "mining_thresholds", anchors, anchors, 0, bank, *how)
+                found += record(
+                    architecture, "mining_thresholds", anchors, anchors, 0, bank, rule.positive_groups,
+                    rule.negative_groups, *how,
+                )  # fmt: skip
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
         return found
@@ -142,7 +164,7 @@ class Memory:
     def __str__(self) -> str:
         words = ["memory", f"D{self.D}", str(self.dtype)[6:], self.denominator, "fixed" if self.fixed else "online"]
         words += ["" if self.is_sorted else "unsorted", "mined" if self.mined else "", "tf32" if self.tf32 else ""]
-        words += ["" if self.wanted else "loss_only", f"N{self.N}" if self.N != 1024 else ""]
+        words += ["" if self.wanted else "loss_only", f"N{self.N}" if self.N != 1024 else "", *self.pairs.split()]
         return "-".join(word for word in words if word)
 
 
@@ -160,11 +182,12 @@ class Contrast:
     denominator: str = "negatives"
     fixed: bool = True
     is_sorted: bool = False
+    pairs: str = ""
 
     def launches(self, architecture: int) -> list[Launch]:
         with torch.device("meta"):
-            sets = [rows(n, self.D, self.dtype) for n in (self.N, self.M)]
-            rule = Rule(torch.empty(()), self.denominator, self.fixed, self.is_sorted)
+            sets = [rows(n, self.D, self.dtype, pairs=self.pairs) for n in (self.N, self.M)]
+            rule = rule_of(self.denominator, self.fixed, self.is_sorted, self.pairs)
             pairs = Pairs(self.diagonal, *mined_pairs(self.N, self.mined))
             statistics, columns = statistics_of(self.N), statistics_of(self.M) if self.mutual else None
         given = (*sets, rule, pairs)
@@ -178,6 +201,7 @@ class Contrast:
         words = ["contrast", "self" if self.M is None else "separate", f"D{self.D}", str(self.dtype)[6:]]
         words += [self.denominator, "fixed" if self.fixed else "online", "" if self.diagonal is None else "diagonal"]
         words += ["mutual" if self.mutual else "", "mined" if self.mined else "", "sorted" if self.is_sorted else ""]
+        words += self.pairs.split()
         return "-".join(word for word in words if word)
 
 
@@ -257,6 +281,14 @@ CONTRAST = [
     Contrast(256, M=8192, mutual=True),
     Contrast(256, torch.float32, mined=True),
 ]
+RULES = [
+    InfoNCE(256, pairs="weights classes"),
+    InfoNCE(256, pairs="groups", denominator="all"),
+    InfoNCE(128, pairs="weights", denominator="decoupled", fixed=False),
+    InfoNCE(64, M=65536, pairs="classes", is_sorted=False, labels=torch.int64),
+    Contrast(128, M=8192, mutual=True, pairs="weights"),
+    Memory(256, pairs="weights classes groups", mined=True),
+]
 OTHERS = [
     Gather(256, torch.bfloat16),
     Gather(19, torch.float32, channels_last=True),
@@ -286,7 +318,7 @@ def chosen() -> list[tuple[int, Problem]]:
     tables = (InfoNCE, Memory)
     table = [of(D) for of in tables for D in WIDTHS]
     tightest = [*TIGHTEST, Memory(256, torch.float32)]
-    rest = [*VARIANTS, *FLOAT32, *MEMORY, *CONTRAST, *OTHERS]
+    rest = [*VARIANTS, *FLOAT32, *MEMORY, *CONTRAST, *OTHERS, *RULES]
     if EVERYTHING:
         problems = dict.fromkeys([*table, *tightest, *rest, *cross_product()])
         return [(a, p) for p in problems for a in ARCHITECTURES]

@@ -155,6 +155,8 @@ def test_one_graph_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         aot_problems.Memory(64, mined=True),
         aot_problems.Memory(1024, torch.float32, mined=True),
         aot_problems.Contrast(64, M=256, diagonal=4, mined=True),
+        aot_problems.InfoNCE(64, rows="raw", is_sorted=False, M=4096, pairs="weights classes groups"),
+        aot_problems.Memory(64, mined=True, pairs="weights classes groups"),
         aot_problems.MemoryRows(64),
         aot_problems.Gather(64, torch.bfloat16),
         aot_problems.Select(torch.int64, torch.bfloat16),
@@ -178,6 +180,7 @@ def test_what_is_only_read_is_not_copied(problem: aot_problems.Problem) -> None:
         found = wrapping.identify_accessed_tensors(launch.kernel, given, {})
         written = {each.name for each in found.read_writes.writes}
         rows = {"x_ptr", "y_ptr", "embeddings_ptr", "predictions_ptr", "labels_ptr", "terms_ptr", "source_ptr"}
+        rows |= {"class_weights_ptr", "weights_ptr", "x_groups_ptr", "y_groups_ptr"}
         rows |= {"bank_ptr", "bank_labels_ptr"} if launch.name != "copy_kernel" else set()
         rows -= {"terms_ptr"} if launch.name == "info_nce_terms_kernel" else set()
         assert not written & rows, launch.name
