@@ -39,18 +39,25 @@ class Arguments {
     return {wanted[0], wanted[1], wanted[2]};
   }
 
-  // anchors and anchor_labels, contrast and contrast_labels.
-  template <class Set = Rows>
-  Set rows(const std::string& name) const {
-    return {tensor(name), tensor(labels_of(name))};
+  // anchors, anchor_labels and so on.
+  Rows rows(const std::string& name) const {
+    const std::string of = singular(name);
+    return {tensor(name), tensor(of + "_labels"), optional_tensor(of + "_positive_weights"),
+            optional_tensor(of + "_negative_weights"), optional_tensor(of + "_groups")};
   }
-  template <class Set = Rows>
-  std::optional<Set> optional_rows(const std::string& name) const {
-    if (at(name).isNone()) return std::nullopt;
-    TORCH_CHECK_VALUE(!at(labels_of(name)).isNone(), labels_of(name), ": got None, want the labels of ", name);
-    return rows<Set>(name);
+  BankRows bank() const { return {tensor("bank"), tensor("bank_labels"), optional_tensor("bank_negative_weights")}; }
+  std::optional<Rows> optional_rows(const std::string& name) const {
+    if (!is_there(name)) return std::nullopt;
+    return rows(name);
   }
-  Rule rule() const { return {tensor("temperature"), word("denominator"), flag("fixed_shift"), flag("is_sorted")}; }
+  std::optional<BankRows> optional_bank() const {
+    if (!is_there("bank")) return std::nullopt;
+    return bank();
+  }
+  Rule rule() const {
+    return {tensor("temperature"), word("denominator"), flag("fixed_shift"), flag("is_sorted"),
+            optional_tensor("class_weights"), word("positive_groups"), word("negative_groups")};
+  }
   Pairs pairs() const { return {optional_int("diagonal"), optional_tensor("mined"), optional_tensor("seed")}; }
   // Of the anchors, or with the prefix "column_" of the contrast rows.
   Statistics statistics(const std::string& prefix = "") const {
@@ -58,12 +65,18 @@ class Arguments {
       TORCH_CHECK_VALUE(!at(prefix + name).isNone(), prefix, name, ": got None, want it with ", prefix, "d_loss");
       return tensor(prefix + name);
     };
-    return {of("d_loss"), of("log_sum"), of("weight"), of("num_positives")};
+    return {of("d_loss"), of("log_sum"), of("weight"), of("mass")};
   }
 
  private:
-  static std::string labels_of(const std::string& name) {
-    return (name.back() == 's' ? name.substr(0, name.size() - 1) : name) + "_labels";
+  static std::string singular(const std::string& name) {
+    return name.back() == 's' ? name.substr(0, name.size() - 1) : name;
+  }
+  bool is_there(const std::string& rows) const {
+    if (at(rows).isNone()) return false;
+    const std::string labels = singular(rows) + "_labels";
+    TORCH_CHECK_VALUE(!at(labels).isNone(), labels, ": got None, want the labels of ", rows);
+    return true;
   }
 
   const c10::FunctionSchema& schema_;

@@ -72,7 +72,7 @@ inline void check_gather_normalize_backward(const at::Tensor& d_rows, const at::
 }
 
 inline void check_rows(const char* name, const Rows& rows) {
-  const auto& [x, labels] = rows;
+  const at::Tensor &x = rows.x, &labels = rows.labels;
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) > 0, name, ": got shape ", x.sizes(), ", want [rows, D > 0]");
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf,
                    name, ": got dtype ", x.scalar_type(), ", want float32, bfloat16 or float16");
@@ -81,6 +81,17 @@ inline void check_rows(const char* name, const Rows& rows) {
   TORCH_CHECK_TYPE(labels.scalar_type() == at::kInt || labels.scalar_type() == at::kLong, name, "' labels: got dtype ",
                    labels.scalar_type(), ", want int32 or int64");
   check_same_device("labels", labels, x);
+  const auto check_each = [&](const char* what, const std::optional<at::Tensor>& of, at::ScalarType dtype) {
+    if (!of.has_value()) return;
+    check_sizes(what, *of, {x.size(0)});
+    check_dtype(what, *of, dtype);
+    check_same_device(what, *of, x);
+  };
+  check_each("positive_weights", rows.positive_weights, at::kFloat);
+  check_each("negative_weights", rows.negative_weights, at::kFloat);
+  check_each("groups", rows.groups, at::kInt);
+  TORCH_CHECK_VALUE(rows.positive_weights.has_value() == rows.negative_weights.has_value(), name,
+                    "' weights: got those of positives or of negatives, want both or neither");
 }
 
 // Below, 1 / temperature is no finite float; above, temperature.
@@ -91,10 +102,23 @@ inline void check_temperature(double temperature) {
                     ", want a number > 0, from 2^-126 to ", kTemperatureMax);
 }
 
+inline void check_groups(const char* name, c10::string_view which) {
+  TORCH_CHECK_VALUE(which == "any" || which == "same" || which == "other", name, ": got ", which,
+                    ", want 'any', 'same' or 'other'");
+}
+
 inline void check_rule(const Rule& rule) {
   TORCH_CHECK_VALUE(rule.temperature.numel() == 1, "temperature: got shape ", rule.temperature.sizes(), ", want []");
-  TORCH_CHECK_VALUE(rule.denominator == "negatives" || rule.denominator == "all", "denominator: got ", rule.denominator,
-                    ", want 'negatives' or 'all'");
+  TORCH_CHECK_VALUE(
+      rule.denominator == "negatives" || rule.denominator == "all" || rule.denominator == "decoupled",
+      "denominator: got ", rule.denominator, ", want 'negatives', 'all' or 'decoupled'");
+  check_groups("positive_groups", rule.positive_groups);
+  check_groups("negative_groups", rule.negative_groups);
+  if (!rule.class_weights.has_value()) return;
+  const at::Tensor& W = *rule.class_weights;
+  check_dim("class_weights", W, 2);
+  check_sizes("class_weights", W, {W.size(0), W.size(0)});
+  check_dtype("class_weights", W, at::kFloat);
 }
 
 inline void check_sets(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule) {
@@ -126,7 +150,7 @@ inline void check_statistics(const at::Tensor& rows, const Statistics& of) {
   check_statistic("d_loss", of.d_loss, at::kFloat, N, rows);
   check_statistic("log_sum", of.log_sum, at::kFloat, N, rows);
   check_statistic("weight", of.weight, at::kFloat, N, rows);
-  check_statistic("num_positives", of.num_positives, at::kInt, N, rows);
+  check_statistic("mass", of.mass, at::kFloat, N, rows);
 }
 
 inline void check_pairs(const Pairs& pairs, const at::Tensor& anchors) {
@@ -165,7 +189,7 @@ inline void check_contrast_gradient(const ContrastGradient& call) {
 }
 
 inline void check_bank(const at::Tensor& anchors, const BankRows& of) {
-  const auto& [bank, bank_labels] = of;
+  const at::Tensor &bank = of.x, &bank_labels = of.labels;
   check_dim("bank", bank, 3);
   check_dtype("bank", bank, anchors.scalar_type());
   check_same_device("bank", bank, anchors);
@@ -176,6 +200,10 @@ inline void check_bank(const at::Tensor& anchors, const BankRows& of) {
   check_sizes("bank_labels", bank_labels, {bank.size(0), bank.size(1)});
   check_dtype("bank_labels", bank_labels, at::kInt);
   check_same_device("bank_labels", bank_labels, anchors);
+  if (!of.negative_weights.has_value()) return;
+  check_sizes("bank_negative_weights", *of.negative_weights, {bank.size(0)});
+  check_dtype("bank_negative_weights", *of.negative_weights, at::kFloat);
+  check_same_device("bank_negative_weights", *of.negative_weights, anchors);
 }
 
 inline void check_memory(const MemorySet& set) {
@@ -204,6 +232,8 @@ inline void check_mining_thresholds(const MiningThresholds& call) {
     check_sizes("contrast", contrast, {contrast.size(0), anchors.size(1)});
   }
   if (call.bank.has_value()) check_bank(anchors, *call.bank);
+  check_groups("positive_groups", call.positive_groups);
+  check_groups("negative_groups", call.negative_groups);
   for (c10::string_view kind : {call.negatives, call.positives})
     TORCH_CHECK_VALUE(kind == "none" || kind == "hardest" || kind == "semi-hard" || kind == "random",
                       "negatives, positives: got ", kind, ", want 'none', 'hardest', 'semi-hard' or 'random'");

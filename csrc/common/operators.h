@@ -73,7 +73,7 @@ struct MemorySet {
   Pairs pairs;
 
   explicit MemorySet(const Arguments& of)
-      : anchors(of.rows("anchors")), bank(of.rows<BankRows>("bank")), rule(of.rule()), pairs(of.pairs()) {}
+      : anchors(of.rows("anchors")), bank(of.bank()), rule(of.rule()), pairs(of.pairs()) {}
 };
 
 struct MemorySums {
@@ -97,7 +97,7 @@ struct MiningThresholds {
   std::optional<Rows> contrast;
   std::optional<int64_t> diagonal;
   std::optional<BankRows> bank;
-  c10::string_view negatives, positives;
+  c10::string_view positive_groups, negative_groups, negatives, positives;
   double fraction;
   std::vector<int64_t> keep;  // positives, negatives
 
@@ -105,7 +105,9 @@ struct MiningThresholds {
       : anchors(of.rows("anchors")),
         contrast(of.optional_rows("contrast")),
         diagonal(of.optional_int("diagonal")),
-        bank(of.optional_rows<BankRows>("bank")),
+        bank(of.optional_bank()),
+        positive_groups(of.word("positive_groups")),
+        negative_groups(of.word("negative_groups")),
         negatives(of.word("negatives")),
         positives(of.word("positives")),
         fraction(of.at("fraction").toDouble()),

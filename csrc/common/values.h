@@ -11,6 +11,9 @@ namespace fastpixcon {
 struct Rows {
   at::Tensor x;       // [N, D]
   at::Tensor labels;  // [N] int32 or int64, -1 leaves a row out
+  // Of each as a contrast row, [N] float >= 0, both or neither; none: ones.
+  std::optional<at::Tensor> positive_weights, negative_weights;
+  std::optional<at::Tensor> groups;  // [N] int32
 
   int64_t count() const { return x.size(0); }
 };
@@ -19,16 +22,21 @@ struct Rows {
 struct BankRows {
   at::Tensor x;       // [K, S, D]
   at::Tensor labels;  // [K, S] int32, -1 where empty
+  std::optional<at::Tensor> negative_weights;  // [K] float >= 0 of the rows of a class as negatives; none: ones
 };
 
 // What is made of the pairs, and what the caller knows of them.
 struct Rule {
   at::Tensor temperature;        // []
-  c10::string_view denominator;  // "negatives" or "all"
+  c10::string_view denominator;  // "negatives", "all" or "decoupled"
   bool fixed_shift;              // temperature >= 0.025
   bool is_sorted;                // all labels ascend, with -1 last
+  std::optional<at::Tensor> class_weights;  // [K, K] float >= 0, of negatives; labels are below K. None: ones
+  // Which of their positives, of their negatives anchors have: "any", of the "same" group or of an "other" one.
+  c10::string_view positive_groups = "any", negative_groups = "any";
 
   bool negatives() const { return denominator == "negatives"; }
+  bool apart() const { return denominator != "all"; }  // positives are not in Z
 };
 
 // Which pairs there are, of those that their labels make.
@@ -42,7 +50,7 @@ struct Pairs {
 
 // Of anchors, over all contrast sets: what the backward needs.
 struct Statistics {
-  at::Tensor d_loss, log_sum, weight, num_positives;  // [N]
+  at::Tensor d_loss, log_sum, weight, mass;  // [N]
 };
 
 }  // namespace fastpixcon

@@ -19,7 +19,7 @@ template <typename Shape, Precision kPrecision>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
     contrast_rows(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const int32_t* itself,
                   const float* temperature, const float* log_sums, const float* largest,
-                  const __grid_constant__ SweepResults out, int D, int ring, int task_, bool negatives) {
+                  const __grid_constant__ SweepResults out, int D, int ring, int task_, int denominator) {
   constexpr int kRows = Shape::kRows, kColumns = Shape::kColumns, kThreads = Shape::kThreads, kStages = Shape::kStages;
   constexpr int kM = kRows / 16 / Shape::kLogitM, kN = kColumns / 8 / Shape::kLogitN;  // of the logits, a warp
   constexpr int kGM = kRows / 16 / Shape::kGradientM;                                  // of the products
@@ -29,6 +29,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   constexpr float kLift = kPrecision == Precision::kHalf ? 12.0f : 0.0f;
   extern __shared__ __align__(128) char shared[];
   const Task task = static_cast<Task>(task_);
+  const bool apart = static_cast<Denominator>(denominator) != Denominator::kAll;  // positives are not in the sum
+  const bool negatives = static_cast<Denominator>(denominator) == Denominator::kNegatives;
   const bool is_gradient = kMines && task == Task::kGradient;
   const bool x_mined = kMines && x.mining != nullptr, y_mined = kMines && y.mining != nullptr;
   const int32_t *const x_labels = x.labels, *const y_labels = y.labels;
@@ -98,8 +100,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     const char* const columns = stages + tile % kStages * stage_bytes;
     const int32_t* const labels = stage_labels + tile % kStages * kColumns;
     const TileLabels keys(labels, kColumns, M - j0);
-    const bool apart = keys.last < rows.first || rows.last < keys.first;
-    if (keys.empty() || (task == Task::kPositives && apart)) continue;
+    const bool no_positives = keys.last < rows.first || rows.last < keys.first;
+    if (keys.empty() || (task == Task::kPositives && no_positives)) continue;
     if (has_logits) {
       float s[kM][kN][4] = {};
       for (int panel = 0; panel < panels; ++panel)
@@ -152,26 +154,27 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                 if (task == Task::kPositives) {
                   if (!same || !has) continue;
                   ++third[m][i];
-                  values[e] = 1;
                   if (negatives) {
                     float softplus;
                     softplus_sigmoid(shifts[m][i] - logit, softplus, values[e]);
                     first[m][i] += softplus;
                     second[m][i] += values[e];
-                  } else {
-                    first[m][i] += shifts[m][i] - logit;
+                  } else {  // of an empty sum nothing, but of a positive that is NaN
+                    const bool empty = shifts[m][i] == -INFINITY;
+                    values[e] = empty ? 0 : 1;
+                    first[m][i] += empty ? logit * 0.0f : shifts[m][i] - logit;
                   }
                 } else if (is_gradient) {
                   const auto side = [&](const float* terms, int64_t count, int64_t at) {
                     const float log_z = terms[2 * count + at];
                     const float pull = !same ? 0 : terms[count + at] * (negatives ? sigmoid(log_z - logit) : 1.0f);
-                    const float push = same && negatives ? 0 : terms[at] * exp2_fast((logit - log_z) * kLog2E);
+                    const float push = same && apart ? 0 : terms[at] * exp2_fast((logit - log_z) * kLog2E);
                     return push - pull;
                   };
                   if (x.terms != nullptr && has) values[e] += side(x.terms, N, i0 + row);
                   if (y.terms != nullptr && Kept::load(y.mining, M, j).has(product, same, number))
                     values[e] += side(y.terms, M, j);
-                } else if (has && !(negatives && same)) {
+                } else if (has && !(apart && same)) {
                   values[e] = add(m, i, logit);
                 }
               }
@@ -179,7 +182,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
             }
           }
       };
-      const bool all_count = rows.whole && keys.whole && (apart || (!negatives && itself == nullptr));
+      const bool all_count = rows.whole && keys.whole && (no_positives || (!apart && itself == nullptr));
       if (all_count && !x_mined && !y_mined && task != Task::kPositives) {
         fill_h(std::false_type{});
       } else {
@@ -250,7 +253,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const int64_t at = static_cast<int64_t>(blockIdx.y) * N + i0 + tid;
   out.totals[at] = task == Task::kOnline ? online.total : total;
   if (out.seconds != nullptr) out.seconds[at] = task == Task::kOnline ? online.largest : weight;
-  if (out.counts != nullptr) out.counts[at] = count;
+  if (out.masses != nullptr) out.masses[at] = static_cast<float>(count);
 }
 
 template <typename Shape, Precision kPrecision>

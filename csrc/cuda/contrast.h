@@ -14,18 +14,17 @@ namespace fastpixcon {
 enum class Task : int {
   kSums,       // totals: of e^s, or of e^(s - log_sums) if there are; products: of these with the columns
   kOnline,     // totals relative to seconds, a running maximum
-  kPositives,  // totals, seconds, counts: loss, weight and number of the positives; products: of what pulls with them
+  kPositives,  // totals, seconds, masses: loss, weight and number of the positives; products: of what pulls with them
   kGradient,   // products: of dL/ds with the columns, over the temperature, of pairs that mining keeps
 };
 
 // What it leaves, [gridDim.y, N] in sorted order; null: not wanted.
 struct SweepResults {
-  float *totals, *seconds;
-  int32_t* counts;
+  float *totals, *seconds, *masses;
   float* products;  // [gridDim.y, N, D] at the places where the rows came from; of kGradient [.., N, D_pad], sorted
 
   static constexpr auto kFields =
-      std::tuple{&SweepResults::totals, &SweepResults::seconds, &SweepResults::counts, &SweepResults::products};
+      std::tuple{&SweepResults::totals, &SweepResults::seconds, &SweepResults::masses, &SweepResults::products};
 };
 
 // A block of anchors x [N] against the columns y [M], whose row_bytes are a multiple of 16, and of which labels of -1
@@ -34,7 +33,7 @@ struct SweepResults {
 // null. Terms are not fixed; of anchors that have a loss.
 using ContrastKernel = void (*)(RowSet x, RowSet y, const int32_t* itself, const float* temperature,
                                 const float* log_sums, const float* largest, SweepResults out, int D, int ring,
-                                int task, bool negatives);
+                                int task, int denominator);
 struct ContrastLaunch {
   ContrastKernel kernel;  // null: rows too wide
   int rows, columns;      // of a tile
@@ -55,11 +54,11 @@ using LogSumsKernel = void (*)(const float* sums, const float* maxima, const int
                                const float* products, float* log_sum, float* mean, int N, int D, int slots);
 LogSumsKernel log_sums_kernel();
 
-// From partial losses, weights and counts [slots, N] those [N] at the places where the rows came from; and, if there
+// From partial losses, weights and masses [slots, N] those [N] at the places where the rows came from; and, if there
 // are products [slots, N, D], their sum.
-using PositiveSumsKernel = void (*)(const float* losses, const float* weights, const int32_t* counts,
+using PositiveSumsKernel = void (*)(const float* losses, const float* weights, const float* masses,
                                     const int64_t* source, const float* products, float* loss, float* weight,
-                                    int32_t* count, float* pull, int N, int D, int slots);
+                                    float* mass, float* pull, int N, int D, int slots);
 PositiveSumsKernel positive_sums_kernel();
 
 // mining [5, N] in sorted order: mined [4, N] and the key of the anchor, whose number is its place and `first`.

@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(kContrastThreads)
 }
 
 __global__ void __launch_bounds__(kContrastThreads)
-    positive_sums(const float* losses, const float* weights, const int32_t* counts, const int64_t* source,
-                  const float* products, float* loss, float* weight, int32_t* count, float* pull, int N, int D,
+    positive_sums(const float* losses, const float* weights, const float* masses, const int64_t* source,
+                  const float* products, float* loss, float* weight, float* mass, float* pull, int N, int D,
                   int slots) {
   const int n = blockIdx.x * kRowsOfBlock + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (n >= N) return;
@@ -55,9 +55,7 @@ __global__ void __launch_bounds__(kContrastThreads)
   if (lane == 0) {
     loss[to] = product_sum(losses, slots, N, n);
     weight[to] = product_sum(weights, slots, N, n);
-    int32_t sum = 0;
-    for (int slot = 0; slot < slots; ++slot) sum += counts[static_cast<int64_t>(slot) * N + n];
-    count[to] = sum;
+    mass[to] = product_sum(masses, slots, N, n);
   }
   for (int d = lane; pull != nullptr && d < D; d += kWarp)
     pull[to * D + d] = product_sum(products, slots, static_cast<int64_t>(N) * D, to * D + d);

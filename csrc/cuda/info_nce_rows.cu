@@ -57,15 +57,15 @@ __global__ void __launch_bounds__(kRowwiseThreads)
 }
 
 __global__ void __launch_bounds__(kRowwiseThreads)
-    info_nce_terms(const float* d_losses, const float* log_sums, const float* weights, const int32_t* num_positives,
+    info_nce_terms(const float* d_losses, const float* log_sums, const float* weights, const float* masses,
                    const int64_t* source, const float* largest, float* terms, int N, int64_t stride_d, bool negatives,
                    bool fixed) {
   const int n = blockIdx.x * kRowwiseThreads + threadIdx.x;
   if (n >= N) return;
   const int64_t from = source == nullptr ? n : source[n];
   const float log_sum = log_sums[from];
-  const int32_t count = num_positives[from];
-  const bool counts = count > 0 && log_sum != -INFINITY;
+  const float mass = masses[from];
+  const bool counts = mass > 0 && log_sum != -INFINITY;
   float d_loss = d_losses[from * stride_d];
   if (largest != nullptr) {  // float16 has no exponents for means over many anchors
     d_loss = *largest > 0 ? d_loss * (kLargestScaled / *largest) : 0;
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   float weight = negatives ? d_loss * weights[from] : d_loss;
   if (fixed) weight *= inv_sum;
   terms[n] = counts ? weight : 0;
-  terms[static_cast<int64_t>(N) + n] = counts ? d_loss / static_cast<float>(count) : 0;
+  terms[static_cast<int64_t>(N) + n] = counts ? d_loss / mass : 0;
   terms[2 * static_cast<int64_t>(N) + n] = fixed ? inv_sum : counts ? log_sum : INFINITY;
 }
 

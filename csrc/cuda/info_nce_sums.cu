@@ -36,7 +36,7 @@ template <int kRows, Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
     info_nce_sums(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                   const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes, int size_x,
-                  int size_y, int groups, bool self, bool negatives, bool resident) {
+                  int size_y, int groups, bool self, bool apart, bool resident) {
   using Tiles = Sweep<kRows>;
   constexpr int kColumns = Tiles::kColumns, kM = Tiles::kM, kN = Tiles::kN;
   using Sum = PartialSum<kFixed>;
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
                       const bool other = row_keys[m][i] != column_key;
                       const bool not_itself = !self | (i0 + sweep.row(m, i) != column);
                       const bool keep = (row_keys[m][i] != kLeftOut) & (column_key != kLeftOut) &
-                                        ((negatives & other) | (!negatives & not_itself));
+                                        ((apart & other) | (!apart & not_itself));
                       value = keep ? value : kFixed ? 0.0f : kNoLogit;
                     }
                     row_sums[m][i].add(value);

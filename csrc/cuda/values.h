@@ -8,6 +8,9 @@
 
 namespace fastpixcon {
 
+// What is in the sum Z of an anchor, and the loss of a positive: log Z - s, or log(1 + Z e^-s) for kNegatives.
+enum class Denominator : int { kAll, kNegatives, kDecoupled };
+
 // Rows as one side of a product: sorted by label, those left out (label -1) last, dense and padded with zeros to whole
 // panels of 128 bytes. What lies in a bank, see ContrastKernel, is dense.
 struct RowSet {

@@ -50,6 +50,9 @@ Tensor mining_thresholds(const MiningThresholds& call) {
   const std::vector<int64_t>& keep = call.keep;
   const c10::DeviceGuard guard(anchors.device());
   check_count("anchors", anchors.size(0));
+  for (c10::string_view groups : {call.positive_groups, call.negative_groups})
+    TORCH_CHECK_VALUE(groups == "any", "positive_groups, negative_groups: the CUDA kernels do not take them yet, want ",
+                      "backend='reference'");
   TORCH_CHECK_VALUE(anchors.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.sizes(), ", want [rows, 1 to ",
                     kGradientMaxWidth, "]");
   const int64_t N = anchors.size(0);
@@ -71,7 +74,7 @@ Tensor mining_thresholds(const MiningThresholds& call) {
   Tensor mined = at::empty({4, N}, options.dtype(at::kFloat));
   for (int64_t first = 0; first < N; first += kMostAnchors) {
     const int64_t n = std::min(kMostAnchors, N - first);
-    const Rows chunk{anchors.narrow(0, first, n), labels.narrow(0, first, n)};
+    const Rows chunk{anchors.narrow(0, first, n), labels.narrow(0, first, n), {}, {}, {}};
     const Tensor counts = at::zeros({2, n, kMiningBins}, options.dtype(at::kInt));
     const auto add = [&](const Prepared& rows, const Columns& columns, const std::optional<Tensor>& itself) {
       if (of_negatives != MiningKind::kNone) count(rows, columns, itself, false, counts);

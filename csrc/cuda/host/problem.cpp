@@ -28,11 +28,13 @@ GradientLaunch gradient_launch(const Problem& p) {
 
 Problem::Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows)
     : self(!contrast.has_value()),
-      negatives(rule.negatives()),
       fixed(rule.fixed_shift && rows != "any"),
+      denominator(denominator_of(rule)),
       temperature(rule.temperature),
       limits(device_limits(anchors.x)) {
   check_count("anchors", anchors.count());
+  check_unruled(anchors, rule);
+  if (contrast.has_value()) check_unruled(*contrast, rule);
   check_dtype("temperature", temperature, at::kFloat);
   check_same_device("temperature", temperature, anchors.x);
   TORCH_CHECK_VALUE(anchors.x.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.x.sizes(),
@@ -77,7 +79,7 @@ Sums partial_sums(const Problem& p) {
   Sums out{at::empty({slots, N}, options), p.fixed ? std::nullopt : std::optional(at::empty({slots, N}, options))};
   launch(info_nce_sums_kernel(p.precision, p.fixed, rows), grid, dim3(2 * rows), p.shared(rows), p.a.x, p.a.labels,
          p.c.x, p.c.labels, p.temperature, out.sums, out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self,
-         p.negatives, p.resident(rows));
+         p.apart(), p.resident(rows));
   return out;
 }
 
@@ -93,7 +95,7 @@ Tensor terms_of(const Prepared& rows, const Statistics& of, const std::optional<
   const int64_t n = rows.n();
   const Tensor terms = at::empty({3, n}, of.log_sum.options().memory_format(at::MemoryFormat::Contiguous));
   launch(info_nce_terms_kernel(), dim3(ceil_div<int64_t>(n, kRowwiseThreads)), dim3(kRowwiseThreads), 0, of.d_loss,
-         of.log_sum.contiguous(), of.weight.contiguous(), of.num_positives.contiguous(), rows.source, largest, terms, n,
+         of.log_sum.contiguous(), of.weight.contiguous(), of.mass.contiguous(), rows.source, largest, terms, n,
          of.d_loss.stride(0), negatives, fixed);
   return terms;
 }
@@ -110,7 +112,7 @@ Tensor gradient(const Problem& p, const Prepared& x, const Prepared& y, const Si
   Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;
   launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, sides.x_terms, y.x, y.labels,
          sides.y_terms, x.source, p.temperature, sides.largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self,
-         p.negatives, partial, itself);
+         static_cast<int>(p.denominator), partial, itself);
   if (partial) project(d_rows, x, d_x, along);
   return d_x;
 }

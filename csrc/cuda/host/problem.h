@@ -8,7 +8,8 @@ namespace fastpixcon {
 
 // One loss.
 struct Problem {
-  bool self, negatives, fixed;
+  bool self, fixed;
+  Denominator denominator;
   at::Tensor temperature;
   Prepared a, c;  // anchors, contrast set
   Precision precision;
@@ -16,6 +17,8 @@ struct Problem {
 
   Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows);
 
+  bool negatives() const { return denominator == Denominator::kNegatives; }
+  bool apart() const { return denominator != Denominator::kAll; }  // positives are not in the sum
   // Whether a block keeps its rows in shared memory while columns go by.
   bool resident(int rows) const;
   int shared(int rows) const;

@@ -27,6 +27,21 @@ bool is_in_pieces(const Tensor& x, int64_t bytes) {
 
 }  // namespace
 
+Denominator denominator_of(const Rule& rule) {
+  return !rule.apart() ? Denominator::kAll : rule.negatives() ? Denominator::kNegatives : Denominator::kDecoupled;
+}
+
+void check_unruled(const Rows& rows, const Rule& rule) {
+  const auto refuse = [](const char* name, bool given) {
+    TORCH_CHECK_VALUE(!given, name, ": the CUDA kernels do not take them yet, want backend='reference'");
+  };
+  refuse("positive_weights", rows.positive_weights.has_value());
+  refuse("negative_weights", rows.negative_weights.has_value());
+  refuse("class_weights", rule.class_weights.has_value());
+  refuse("positive_groups", rule.positive_groups != "any");
+  refuse("negative_groups", rule.negative_groups != "any");
+}
+
 Order order(const Tensor& labels, bool is_sorted) {
   const bool wide = labels.scalar_type() == at::kLong;
   if (is_sorted && !wide) return {};
@@ -39,7 +54,7 @@ Order order(const Tensor& labels, bool is_sorted) {
 }
 
 Prepared prepare(const Rows& in, c10::string_view how, const Order& by, const std::optional<Tensor>& classes) {
-  const auto& [x, labels] = in;
+  const Tensor &x = in.x, &labels = in.labels;
   const int64_t n = x.size(0), D = x.size(1), element = static_cast<int64_t>(x.element_size());
   const bool raw = how == "raw";
   if (!by.source.has_value() && how == "unit" && is_in_pieces(x, kPanel))

@@ -10,10 +10,16 @@
 
 #include "common/values.h"
 #include "cuda/precision.h"
+#include "cuda/values.h"
 
 namespace fastpixcon {
 
 constexpr int64_t kMostPartialRows = 32768;  // of gradients in parts
+
+Denominator denominator_of(const Rule& rule);
+
+// Weights and groups, which the kernels do not take yet.
+void check_unruled(const Rows& rows, const Rule& rule);
 
 struct Prepared {
   at::Tensor x;                        // [n, D_pad], sorted

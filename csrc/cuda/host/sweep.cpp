@@ -14,7 +14,7 @@ namespace {
 // What a launch leaves, of a few parts of the columns.
 struct Swept {
   Tensor totals;                          // [splits, N]
-  std::optional<Tensor> seconds, counts;  // the same
+  std::optional<Tensor> seconds, masses;  // the same
   std::optional<Tensor> products;         // [splits, N, D]
   int64_t splits() const { return totals.size(0); }
 };
@@ -42,14 +42,14 @@ Swept run(const Sweep& s, Task task, const std::optional<Tensor>& log_sums,
   const bool is_gradient = task == Task::kGradient;
   Swept out{at::empty({is_gradient ? 0 : splits, N}, floats(s))};
   if (task == Task::kOnline || task == Task::kPositives) out.seconds = at::empty({splits, N}, floats(s));
-  if (task == Task::kPositives) out.counts = at::empty({splits, N}, floats(s).dtype(at::kInt));
+  if (task == Task::kPositives) out.masses = at::empty({splits, N}, floats(s));
   if (is_gradient) out.products = at::empty({splits, N, s.anchors.x.size(1)}, floats(s));
   if (products_of_one.has_value())
     out.products = splits == 1 ? *products_of_one : at::empty({splits, N, s.D}, floats(s));
   launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, s.anchors.row_set(s.mining, s.terms),
          s.columns.row_set(s.column_mining, s.column_terms), s.itself, s.temperature, log_sums, largest,
-         std::tuple(out.totals, out.seconds, out.counts, out.products), s.D, s.columns.ring, static_cast<int>(task),
-         s.negatives);
+         std::tuple(out.totals, out.seconds, out.masses, out.products), s.D, s.columns.ring, static_cast<int>(task),
+         static_cast<int>(s.denominator));
   return out;
 }
 
@@ -67,7 +67,8 @@ Columns columns_of_bank(const BankRows& bank) {
 Prepared anchors_of_bank(const Rows& anchors, int64_t classes, bool is_sorted) {
   // Of classes that the bank has not, all are alike.
   const bool wide = anchors.labels.scalar_type() == at::kLong;
-  const Rows rows{anchors.x, wide ? at::clamp(anchors.labels, -2, classes).to(at::kInt) : anchors.labels};
+  Rows rows = anchors;
+  if (wide) rows.labels = at::clamp(anchors.labels, -2, classes).to(at::kInt);
   return prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt);
 }
 
@@ -92,14 +93,13 @@ std::tuple<Tensor, Tensor> sums_of(const Sweep& s, bool fixed, bool wants_mean) 
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> positives_of(const Sweep& s, const Tensor& log_sum, bool wants_pull) {
   const int64_t N = s.anchors.n();
-  Tensor loss = at::empty({N}, floats(s)), weight = at::empty({N}, floats(s));
-  Tensor count = at::empty({N}, floats(s).dtype(at::kInt));
+  Tensor loss = at::empty({N}, floats(s)), weight = at::empty({N}, floats(s)), mass = at::empty({N}, floats(s));
   std::optional<Tensor> pull;
   if (wants_pull) pull = at::empty({N, s.D}, floats(s));
   const Swept swept = run(s, Task::kPositives, log_sum.contiguous(), pull, std::nullopt);
-  launch(positive_sums_kernel(), warps(N), dim3(kContrastThreads), 0, swept.totals, swept.seconds, swept.counts,
-         s.anchors.source, swept.products, loss, weight, count, pull, N, s.D, swept.splits());
-  return {loss, weight, count, wants_pull ? *pull : at::empty({0}, floats(s))};
+  launch(positive_sums_kernel(), warps(N), dim3(kContrastThreads), 0, swept.totals, swept.seconds, swept.masses,
+         s.anchors.source, swept.products, loss, weight, mass, pull, N, s.D, swept.splits());
+  return {loss, weight, mass, wants_pull ? *pull : at::empty({0}, floats(s))};
 }
 
 Tensor gradient_of(const Sweep& s, const std::optional<Tensor>& largest) {

@@ -39,7 +39,7 @@ struct Sweep {
   Columns columns;
   int64_t D;
   at::Tensor temperature;
-  bool negatives;
+  Denominator denominator;
   std::optional<at::Tensor> mining = {}, itself = {};
   std::optional<at::Tensor> column_mining = {}, terms = {}, column_terms = {};
 };
@@ -47,7 +47,7 @@ struct Sweep {
 // log sum [N], mean [N, D] or [0].
 std::tuple<at::Tensor, at::Tensor> sums_of(const Sweep& sweep, bool fixed, bool wants_mean);
 
-// loss, weight, count [N], pull [N, D] or [0].
+// loss, weight, mass [N], pull [N, D] or [0].
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> positives_of(const Sweep& sweep, const at::Tensor& log_sum,
                                                                         bool wants_pull);
 
