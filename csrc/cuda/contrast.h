@@ -16,6 +16,7 @@ enum class Task : int {
   kOnline,     // totals relative to seconds, a running maximum
   kPositives,  // totals, seconds, masses: loss, weight and number of the positives; products: of what pulls with them
   kGradient,   // products: of dL/ds with the columns, over the temperature, of pairs that mining keeps
+  kFixedGradient,  // the same of terms with a fixed shift; ruled
 };
 
 // What it leaves, [gridDim.y, N] in sorted order; null: not wanted.
@@ -33,7 +34,7 @@ struct SweepResults {
 // null. Terms are not fixed; of anchors that have a loss.
 using ContrastKernel = void (*)(RowSet x, RowSet y, const int32_t* itself, const float* temperature,
                                 const float* log_sums, const float* largest, SweepResults out, int D, int ring,
-                                int task, int denominator);
+                                int task, int denominator, PairRules rules);
 struct ContrastLaunch {
   ContrastKernel kernel;  // null: rows too wide
   int rows, columns;      // of a tile
@@ -44,6 +45,9 @@ struct ContrastLaunch {
 ContrastLaunch contrast_bfloat16(int row_bytes, int shared, bool mined);
 ContrastLaunch contrast_float16(int row_bytes, int shared, bool mined);
 ContrastLaunch contrast_float32(Precision precision, int row_bytes);
+// Under a rule of pairs.
+ContrastLaunch contrast_ruled_half(Precision precision, int row_bytes);
+ContrastLaunch contrast_ruled_float32(Precision precision, int row_bytes);
 
 constexpr int kContrastThreads = 256;  // of the kernels below; those with D take a warp a row, others a thread
 
@@ -55,10 +59,10 @@ using LogSumsKernel = void (*)(const float* sums, const float* maxima, const int
 LogSumsKernel log_sums_kernel();
 
 // From partial losses, weights and masses [slots, N] those [N] at the places where the rows came from; and, if there
-// are products [slots, N, D], their sum.
+// are products [slots, N, D], their sum. means: losses and weights over the mass, if there is one.
 using PositiveSumsKernel = void (*)(const float* losses, const float* weights, const float* masses,
                                     const int64_t* source, const float* products, float* loss, float* weight,
-                                    float* mass, float* pull, int N, int D, int slots);
+                                    float* mass, float* pull, int N, int D, int slots, bool means);
 PositiveSumsKernel positive_sums_kernel();
 
 // mining [5, N] in sorted order: mined [4, N] and the key of the anchor, whose number is its place and `first`.

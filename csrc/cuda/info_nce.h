@@ -6,6 +6,7 @@
 
 #include "cuda/dtype.h"
 #include "cuda/precision.h"
+#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -20,9 +21,12 @@ PrepareRowsKernel prepare_rows_kernel(Dtype dtype);
 // sums and maxima [slots, N], without positives if apart; rows in groups of size_x, columns in groups of size_y.
 using InfoNCESumsKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                                    const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes,
-                                   int size_x, int size_y, int groups, bool self, bool apart, bool resident);
+                                   int size_x, int size_y, int groups, bool self, bool apart, bool resident,
+                                   PairRules rules);
 // For blocks of 64 rows or, of 16-bit numbers, of 128; of 2 threads a row.
+// Ruled: of 64.
 InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows);
+InfoNCESumsKernel info_nce_sums_ruled(Precision precision, bool fixed);
 
 // Results [N], at the places where the rows came from.
 using InfoNCEPositivesKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
@@ -63,6 +67,13 @@ constexpr int kGradientMaxWidth = 512;
 GradientLaunch info_nce_gradient_bfloat16(bool fixed, int row_bytes, int shared);
 GradientLaunch info_nce_gradient_float16(bool fixed, int row_bytes, int shared);
 GradientLaunch info_nce_gradient_float32(Precision precision, int row_bytes);
+
+// weights [4, N] in sorted order, see PairRules, from v and u where the rows come from (null: ones), of a bank of rings
+// of so many rows from u of its classes; sorted_groups [N] from groups, or both null. classes: labels are below, or 0.
+using RowRulesKernel = void (*)(const float* v, const float* u, const int32_t* groups, const int64_t* source,
+                                const int32_t* labels, float* weights, int32_t* sorted_groups, int N, int ring,
+                                int classes);
+RowRulesKernel row_rules_kernel();
 
 // From the partial gradients those of the rows as they came, [N, D], of raw rows through their normalisation
 // (inv_norm); and of every row the product with its gradient, whose sum is the temperature's (along).

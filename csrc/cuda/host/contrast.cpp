@@ -29,7 +29,7 @@ using Diagonal = std::optional<int64_t>;
 
 // Rows as anchors against others, of which row i + diagonal is row i itself.
 Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D, const Diagonal& diagonal) {
-  Sweep sweep{x, y, D, p.temperature, p.denominator};
+  Sweep sweep = sweep_of(p, x, y, D);
   if (diagonal.has_value()) sweep.itself = itself_of(x, y, *diagonal);
   return sweep;
 }

@@ -36,6 +36,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
   Tensor mass = at::empty({N}, options);
   if (N == 0) return {loss, log_sum, weight, mass};
   const Sums sums = partial_sums(p);
+  if (p.ruling.exists) {
+    log_sum = log_of(sums.sums, sums.maxima, p.a, p.temperature);
+    Sweep sweep = sweep_of(p, p.a, p.c, x.size(1));
+    if (p.self) sweep.itself = itself_of(p.a, p.c, 0);
+    std::tie(loss, weight, mass, std::ignore) = positives_of(sweep, log_sum, false, true);
+    return {loss, log_sum, weight, mass};
+  }
   launch(info_nce_positives_kernel(p.precision, p.fixed), dim3(ceil_div<int64_t>(N, kPositivesRows)),
          dim3(2 * kPositivesRows), p.shared(kPositivesRows), p.a.x, p.a.labels, p.c.x, p.c.labels, p.a.source,
          p.temperature, sums.sums, sums.maxima, loss, log_sum, weight, mass, N, p.c.n(), sums.sums.size(0),

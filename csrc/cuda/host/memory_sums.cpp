@@ -19,15 +19,14 @@ using at::Tensor;
 Sweep memory_sweep(const MemorySet& set) {
   const int64_t D = set.bank.x.size(2);
   check_count("anchors", set.anchors.count());
-  check_unruled(set.anchors, set.rule);
-  TORCH_CHECK_VALUE(!set.bank.negative_weights.has_value(),
-                    "bank_negative_weights: the CUDA kernels do not take them yet, want backend='reference'");
   check_dtype("temperature", set.rule.temperature, at::kFloat);
   check_same_device("temperature", set.rule.temperature, set.anchors.x);
   TORCH_CHECK_VALUE(D <= kGradientMaxWidth, "anchors: got shape ", set.anchors.x.sizes(), ", want [rows, 1 to ",
                     kGradientMaxWidth, "]");
-  Sweep sweep{anchors_of_bank(set.anchors, set.bank.x.size(0), set.rule.is_sorted), columns_of_bank(set.bank), D,
-              set.rule.temperature, denominator_of(set.rule)};
+  const Ruling ruling(set.rule, set.bank.negative_weights.has_value());
+  Sweep sweep{anchors_of_bank(set.anchors, set.bank.x.size(0), ruling, set.rule.is_sorted),
+              columns_of_bank(set.bank, ruling), D, set.rule.temperature, denominator_of(set.rule)};
+  sweep.ruling = ruling;
   sweep.mining = mining_of(set.pairs, sweep.anchors, kBankStream);
   return sweep;
 }

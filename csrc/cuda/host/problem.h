@@ -3,6 +3,8 @@
 
 #include "cuda/host/launch.h"
 #include "cuda/host/rows.h"
+#include "cuda/host/rules.h"
+#include "cuda/host/sweep.h"
 
 namespace fastpixcon {
 
@@ -11,6 +13,7 @@ struct Problem {
   bool self, fixed;
   Denominator denominator;
   at::Tensor temperature;
+  Ruling ruling;
   Prepared a, c;  // anchors, contrast set
   Precision precision;
   DeviceLimits limits;
@@ -31,6 +34,9 @@ struct Sums {
 };
 
 Sums partial_sums(const Problem& p);
+
+// Rows as anchors against others.
+Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D);
 
 // What the rows and the columns of a gradient are as anchors, [3, n] each; none: they are none.
 struct Sides {
