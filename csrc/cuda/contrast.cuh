@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const bool apart = static_cast<Denominator>(denominator) != Denominator::kAll;  // positives are not in the sum
   const bool negatives = static_cast<Denominator>(denominator) == Denominator::kNegatives;
   const bool is_fixed_gradient = kRuled && task == Task::kFixedGradient;
-  const bool is_gradient = is_fixed_gradient || (kMines && task == Task::kGradient);
+  const bool is_gradient = is_fixed_gradient || ((kMines || kRuled) && task == Task::kGradient);
   const bool x_mined = kMines && x.mining != nullptr, y_mined = kMines && y.mining != nullptr;
   const int32_t *const x_labels = x.labels, *const y_labels = y.labels;
   const int N = x.n, M = y.n, row_bytes = x.row_bytes;
@@ -162,6 +162,18 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
         constexpr bool kFixed = decltype(fixed)::value;
         const ClassWeights<!kFixed> class_weights(rules);
         const float x_w = class_weights.of(rows.first, keys.first), y_w = class_weights.of(keys.first, rows.first);
+        // Of the columns as contrast rows; and, with W, as anchors.
+        float of_columns[kN][2], column_weights[kN][2], column_log_z[kN][2];
+#pragma unroll
+        for (int n = 0; n < kN; ++n)
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const float* const of = column_terms + 8 * (logit_n + n) + 2 * l.t + e;
+            const bool anchor = y.terms != nullptr;
+            of_columns[n][e] = product_of_weights<!kFixed>(of[kColumns], x_w);
+            column_weights[n][e] = anchor ? of[2 * kColumns] * (kFixed ? y_w : 1.0f) : 0;
+            column_log_z[n][e] = !kFixed && anchor ? of[3 * kColumns] - y_w : INFINITY;
+          }
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -170,24 +182,20 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
             const int64_t at = i0 + row, size = N;
             const float of_row = RowWeights<!kFixed>::load(x_weights, size, at).negative;
             const float weight = x.terms != nullptr ? x.terms[at] : 0;
-            const float log_z = x.terms != nullptr ? x.terms[2 * size + at] : INFINITY;
+            const float log_z = !kFixed && x.terms != nullptr ? x.terms[2 * size + at] : INFINITY;
 #pragma unroll
             for (int n = 0; n < kN; ++n) {
               float values[2];
 #pragma unroll
               for (int e = 0; e < 2; ++e) {
-                const float* const of = column_terms + 8 * (logit_n + n) + 2 * l.t + e;
-                const float of_column = product_of_weights<!kFixed>(of[kColumns], x_w);
-                const float column_weight = y.terms != nullptr ? of[2 * kColumns] : 0;
                 const float product = s[m][n][2 * i + e];
                 if constexpr (kFixed) {
-                  values[e] =
-                      exp2_fast(product * (scale * kLog2E)) * fmaf(weight, of_column, column_weight * y_w * of_row);
+                  const float of_both = fmaf(weight, of_columns[n][e], column_weights[n][e] * of_row);
+                  values[e] = exp2_fast(product * (scale * kLog2E)) * of_both;
                 } else {
                   const float logit = __fmul_rn(product, scale);
-                  const float column_log_z = y.terms != nullptr ? of[3 * kColumns] - y_w : INFINITY;
-                  values[e] =
-                      push_of(logit + of_column, weight, log_z) + push_of(logit + of_row, column_weight, column_log_z);
+                  values[e] = push_of(logit + of_columns[n][e], weight, log_z) +
+                              push_of(logit + of_row, column_weights[n][e], column_log_z[n][e]);
                 }
               }
               store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);

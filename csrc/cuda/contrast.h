@@ -46,7 +46,7 @@ ContrastLaunch contrast_bfloat16(int row_bytes, int shared, bool mined);
 ContrastLaunch contrast_float16(int row_bytes, int shared, bool mined);
 ContrastLaunch contrast_float32(Precision precision, int row_bytes);
 // Under a rule of pairs.
-ContrastLaunch contrast_ruled_half(Precision precision, int row_bytes);
+ContrastLaunch contrast_ruled_half(Precision precision, int row_bytes, int shared, bool mined);
 ContrastLaunch contrast_ruled_float32(Precision precision, int row_bytes);
 
 constexpr int kContrastThreads = 256;  // of the kernels below; those with D take a warp a row, others a thread

@@ -26,7 +26,7 @@ ContrastLaunch launch_of(const Sweep& s) {
   const int row_bytes = static_cast<int>(s.anchors.row_bytes()), shared = device_limits(s.anchors.x).shared;
   const bool mined = s.mining.has_value() || s.column_mining.has_value();
   if (s.ruling.exists)
-    return is_half(precision) ? contrast_ruled_half(precision, row_bytes)
+    return is_half(precision) ? contrast_ruled_half(precision, row_bytes, shared, mined)
                               : contrast_ruled_float32(s.exact ? Precision::kFloat : precision, row_bytes);
   switch (precision) {
     case Precision::kBFloat16: return contrast_bfloat16(row_bytes, shared, mined);
