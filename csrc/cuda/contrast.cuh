@@ -100,6 +100,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
       shifts[m][i] = log_sums != nullptr && row < x_end ? log_sums[x.source == nullptr ? row : x.source[row]] : 0;
       // Of an empty sum, all of whose pairs weigh nothing.
       if (kRuled && task == Task::kSums && shifts[m][i] == -INFINITY) shifts[m][i] = INFINITY;
+      // positive_sums leaves nothing of such an anchor's positives; 0 times an infinity would be NaN.
+      if (kRuled && task == Task::kPositives && !negatives && shifts[m][i] == -INFINITY) shifts[m][i] = 0;
       first[m][i] = 0, second[m][i] = task == Task::kOnline ? kNothing : 0, third[m][i] = 0;
     }
 
@@ -254,10 +256,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                     values[e] *= v;
                     first[m][i] += v * softplus;
                     second[m][i] += values[e];
-                  } else {  // of an empty sum nothing, but of a positive that is NaN
-                    const bool empty = shifts[m][i] == -INFINITY;
-                    values[e] = empty ? 0 : v;
-                    first[m][i] += v * (empty ? logit * 0.0f : shifts[m][i] - logit);
+                  } else {
+                    values[e] = v;
+                    first[m][i] += v * (shifts[m][i] - logit);
                   }
                 } else if (is_gradient) {
                   const bool of_y = y.terms != nullptr &&

@@ -104,9 +104,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> positives_of(const Sweep& s, const Te
   Tensor loss = at::empty({N}, floats(s)), weight = at::empty({N}, floats(s)), mass = at::empty({N}, floats(s));
   std::optional<Tensor> pull;
   if (wants_pull) pull = at::empty({N, s.D}, floats(s));
-  const Swept swept = run(s, Task::kPositives, log_sum.contiguous(), pull, std::nullopt);
+  const Tensor log_z = log_sum.contiguous();
+  const bool may_be_void = s.denominator != Denominator::kNegatives;
+  const Swept swept = run(s, Task::kPositives, log_z, pull, std::nullopt);
   launch(positive_sums_kernel(), warps(N), dim3(kContrastThreads), 0, swept.totals, swept.seconds, swept.masses,
-         s.anchors.source, swept.products, loss, weight, mass, pull, N, s.D, swept.splits(), means);
+         s.anchors.source, swept.products, loss, weight, mass, pull, N, s.D, swept.splits(), means,
+         may_be_void ? std::optional(log_z) : std::nullopt);
   return {loss, weight, mass, wants_pull ? *pull : at::empty({0}, floats(s))};
 }
 
