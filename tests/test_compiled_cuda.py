@@ -77,6 +77,13 @@ def variants() -> list[Variant]:
     found += [Variant(MemoryCase(140, 64, 70, dtype=half[i], denominator=name)) for i, name in enumerate(DENOMINATORS)]
     found += [Variant(MiningCase(70, 200, S=20, dtype=dtype), shared=SMALL) for dtype in (*half, single)]
     found += [Variant(MiningCase(70, 100, S=20), shared=shared, tf32=True) for shared in (SMALL, LARGE)]
+    ruled: dict[str, Any] = {"rule_of_pairs": "everything"}
+    found += [Variant(InfoNCECase(100, D, M=M, **ruled), tf32=True) for D, M in ((100, None), (200, 90), (400, None))]
+    found += [Variant(InfoNCECase(40, D, rows="any", **ruled)) for D in (100, 200, 400)]
+    found += [Variant(InfoNCECase(60, D, dtype=dtype, rows="any", **ruled)) for dtype in half for D in (200, 400)]
+    found += [Variant(InfoNCECase(60, D, M=70, dtype=dtype, **ruled)) for dtype in (*half, single) for D in (200, 400)]
+    found += [Variant(MiningCase(70, 100, S=20, dtype=dtype, **ruled)) for dtype in (*half, single)]
+    found += [Variant(MiningCase(70, 100, S=20, **ruled), tf32=True)]
     layouts = ("contiguous", "channels_last", "strided")
     found += [
         Variant(SelectCase(predictions=dtype, layout=layout)) for dtype in (*half, torch.float64) for layout in layouts
@@ -193,8 +200,16 @@ def test_an_index_beyond_the_map_is_an_assertion_on_the_device() -> None:
 @pytest.mark.parametrize("value", [0.0, -0.1, float("nan"), float("inf"), 1e-40])
 def test_a_temperature_that_is_not_positive_is_an_assertion_on_the_device(value: float) -> None:
     arguments = InfoNCECase(20, 16).arguments()
-    arguments[4].fill_(value)
+    arguments[define.OPERATORS["info_nce"].place("temperature")].fill_(value)
     with launching(Emulator()), pytest.raises(ptxemu.DeviceAssertError, match="temperature: not a number > 0"):
+        define.OVERLOADS["native", "info_nce"](*arguments)
+
+
+def test_a_label_beyond_the_class_weights_is_an_assertion_on_the_device() -> None:
+    arguments = InfoNCECase(20, 16, rule_of_pairs="class weights").arguments()
+    W = arguments[define.OPERATORS["info_nce"].place("class_weights")]
+    arguments[1][3] = len(W)
+    with launching(Emulator()), pytest.raises(ptxemu.DeviceAssertError, match="labels: not below the size"):
         define.OVERLOADS["native", "info_nce"](*arguments)
 
 

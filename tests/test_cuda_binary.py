@@ -88,10 +88,10 @@ def sweep(x: torch.Tensor, labels: torch.Tensor, fixed: bool, mined: torch.Tenso
     log_sum, _ = native("memory_sums", rows, bank, rule, pairs, True)
     native("memory_positives", rows, bank, rule, pairs, log_sum, True)
     log_sum, _ = native("contrast_sums", rows, rows, rule, pairs, False)
-    loss, weight, count, *_ = native("contrast_positives", rows, rows, rule, pairs, log_sum, None)
-    statistics = Statistics(loss, log_sum, weight, count)
+    loss, weight, mass, *_ = native("contrast_positives", rows, rows, rule, pairs, log_sum, None)
+    statistics = Statistics(loss, log_sum, weight, mass)
     native("contrast_gradient", statistics, None, rows, rows, rule, pairs, [True, True, True])
-    native("mining_thresholds", rows, rows, 0, bank, "hardest", "hardest", 0.1, [5, 5])
+    native("mining_thresholds", rows, rows, 0, bank, "any", "any", "hardest", "hardest", 0.1, [5, 5])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

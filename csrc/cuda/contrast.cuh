@@ -11,32 +11,60 @@
 #include "cuda/pairs.cuh"
 #include "cuda/partial_sum.cuh"
 #include "cuda/product.cuh"
+#include "cuda/rules.cuh"
 #include "cuda/sorted_labels.cuh"
 
 namespace fastpixcon {
 
-template <typename Shape, Precision kPrecision>
+__device__ inline float push_of(float s, float weight, float log_z) { return weight * exp2_fast((s - log_z) * kLog2E); }
+
+// What an anchor brings along, see InfoNCETermsKernel.
+struct AnchorTerms {
+  float weight, strength, sum;
+
+  __device__ static AnchorTerms load(const float* terms, int64_t n, int64_t i) {
+    return {terms[i], terms[n + i], terms[2 * n + i]};
+  }
+  __device__ float push(float s) const { return push_of(s, weight, sum); }
+  __device__ float pull(float s, bool negatives) const { return strength * (negatives ? sigmoid(sum - s) : 1.0f); }
+  // Of e^s, sum being 1 / Z.
+  __device__ float fixed_pull(float e, bool negatives) const {
+    return negatives ? __fdividef(strength, fmaf(e, sum, 1.0f)) : strength;
+  }
+};
+
+template <typename Shape, Precision kPrecision, bool kRuled>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
     contrast_rows(const __grid_constant__ RowSet x, const __grid_constant__ RowSet y, const int32_t* itself,
                   const float* temperature, const float* log_sums, const float* largest,
-                  const __grid_constant__ SweepResults out, int D, int ring, int task_, bool negatives) {
+                  const __grid_constant__ SweepResults out, int D, int ring, int task_, int denominator,
+                  const __grid_constant__ PairRules rules) {
   constexpr int kRows = Shape::kRows, kColumns = Shape::kColumns, kThreads = Shape::kThreads, kStages = Shape::kStages;
   constexpr int kM = kRows / 16 / Shape::kLogitM, kN = kColumns / 8 / Shape::kLogitN;  // of the logits, a warp
   constexpr int kGM = kRows / 16 / Shape::kGradientM;                                  // of the products
   constexpr int kElement = element_size(kPrecision), kHBytes = kColumns * kElement;
+  // Numbers a column: its label; ruled, its weight as a negative, what it is as an anchor, weight and sum.
+  constexpr int kColumnTerms = kRuled ? Shape::kTerms : 1;
   constexpr bool kMines = kRows < 128;  // larger tiles leave no registers for it
   // Of float16, whose numbers would vanish, weights relative to the sum are larger by 2^12.
   constexpr float kLift = kPrecision == Precision::kHalf ? 12.0f : 0.0f;
   extern __shared__ __align__(128) char shared[];
   const Task task = static_cast<Task>(task_);
-  const bool is_gradient = kMines && task == Task::kGradient;
+  const bool apart = static_cast<Denominator>(denominator) != Denominator::kAll;  // positives are not in the sum
+  const bool negatives = static_cast<Denominator>(denominator) == Denominator::kNegatives;
+  const bool is_fixed_gradient = kRuled && task == Task::kFixedGradient;
+  const bool is_gradient = is_fixed_gradient || ((kMines || kRuled) && task == Task::kGradient);
   const bool x_mined = kMines && x.mining != nullptr, y_mined = kMines && y.mining != nullptr;
   const int32_t *const x_labels = x.labels, *const y_labels = y.labels;
   const int N = x.n, M = y.n, row_bytes = x.row_bytes;
+  const float *const x_weights = rules.x_weights, *const y_weights = rules.y_weights;
+  const GroupRule in_groups(rules);
+  const ClassWeights<false> class_factors(rules);
+  const ClassWeights<true> class_logarithms(rules);
   const int panels = row_bytes / kPanel, stage_bytes = Shape::stage_bytes(row_bytes);
   char* const stages = shared + kRows * row_bytes;
   char* const h = stages + kStages * stage_bytes;
-  int32_t* const stage_labels = reinterpret_cast<int32_t*>(h + kRows * kHBytes);  // [stage][kColumns]
+  int32_t* const stage_labels = reinterpret_cast<int32_t*>(h + kRows * kHBytes);  // [stage][kColumnTerms][kColumns]
 
   const Lane l;
   const int tid = threadIdx.x, warp = tid / 32;
@@ -63,13 +91,17 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 
   // Of the rows of a thread: log Z, or 0; and what totals, seconds and counts are made of.
   float shifts[kM][2], first[kM][2], second[kM][2];
-  int32_t third[kM][2];
+  std::conditional_t<kRuled, float, int32_t> third[kM][2];
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = i0 + logit_m + 16 * m + 8 * i + l.g;
       shifts[m][i] = log_sums != nullptr && row < x_end ? log_sums[x.source == nullptr ? row : x.source[row]] : 0;
+      // Of an empty sum, all of whose pairs weigh nothing.
+      if (kRuled && task == Task::kSums && shifts[m][i] == -INFINITY) shifts[m][i] = INFINITY;
+      // positive_sums leaves nothing of such an anchor's positives; 0 times an infinity would be NaN.
+      if (kRuled && task == Task::kPositives && !negatives && shifts[m][i] == -INFINITY) shifts[m][i] = 0;
       first[m][i] = 0, second[m][i] = task == Task::kOnline ? kNothing : 0, third[m][i] = 0;
     }
 
@@ -80,7 +112,16 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                                     panels, j0, M);
       if (tid < kColumns) {
         const bool here = j0 + tid < M;
-        copy_async_4(stage_labels + stage * kColumns + tid, y_labels + (here ? j0 + tid : 0), here);
+        copy_async_4(stage_labels + stage * kColumnTerms * kColumns + tid, y_labels + (here ? j0 + tid : 0), here);
+        if constexpr (kRuled) {
+          int32_t* const to = stage_labels + stage * kColumnTerms * kColumns + tid;
+          const int64_t j = here ? j0 + tid : 0, size = M;
+          copy_async_4(to + kColumns, y_weights + (is_fixed_gradient ? 1 : 3) * size + j, here);
+          if (y.terms != nullptr) {
+            copy_async_4(to + 2 * kColumns, y.terms + j, here);
+            copy_async_4(to + 3 * kColumns, y.terms + 2 * size + j, here);
+          }
+        }
       }
     }
     copy_async_commit();
@@ -96,10 +137,10 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     load(tile + kStages - 1);
     const int j0 = tile * kColumns;
     const char* const columns = stages + tile % kStages * stage_bytes;
-    const int32_t* const labels = stage_labels + tile % kStages * kColumns;
+    const int32_t* const labels = stage_labels + tile % kStages * kColumnTerms * kColumns;
     const TileLabels keys(labels, kColumns, M - j0);
-    const bool apart = keys.last < rows.first || rows.last < keys.first;
-    if (keys.empty() || (task == Task::kPositives && apart)) continue;
+    const bool no_positives = keys.last < rows.first || rows.last < keys.first;
+    if (keys.empty() || (task == Task::kPositives && no_positives)) continue;
     if (has_logits) {
       float s[kM][kN][4] = {};
       for (int panel = 0; panel < panels; ++panel)
@@ -117,7 +158,62 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
         first[m][i] += e;
         return e;
       };
+      const float* const column_terms = reinterpret_cast<const float*>(labels);
+      // Of a tile without masks, whose rows are of one class, and its columns.
+      const auto fill_gradient = [&](auto fixed) {
+        constexpr bool kFixed = decltype(fixed)::value;
+        const ClassWeights<!kFixed> class_weights(rules);
+        const float x_w = class_weights.of(rows.first, keys.first), y_w = class_weights.of(keys.first, rows.first);
+        // Of the columns as contrast rows; and, with W, as anchors.
+        float of_columns[kN][2], column_weights[kN][2], column_log_z[kN][2];
+#pragma unroll
+        for (int n = 0; n < kN; ++n)
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const float* const of = column_terms + 8 * (logit_n + n) + 2 * l.t + e;
+            const bool anchor = y.terms != nullptr;
+            of_columns[n][e] = product_of_weights<!kFixed>(of[kColumns], x_w);
+            column_weights[n][e] = anchor ? of[2 * kColumns] * (kFixed ? y_w : 1.0f) : 0;
+            column_log_z[n][e] = !kFixed && anchor ? of[3 * kColumns] - y_w : INFINITY;
+          }
+#pragma unroll
+        for (int m = 0; m < kM; ++m)
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const int row = logit_m + 16 * m + 8 * i + l.g;
+            const int64_t at = i0 + row, size = N;
+            const float of_row = RowWeights<!kFixed>::load(x_weights, size, at).negative;
+            const float weight = x.terms != nullptr ? x.terms[at] : 0;
+            const float log_z = !kFixed && x.terms != nullptr ? x.terms[2 * size + at] : INFINITY;
+#pragma unroll
+            for (int n = 0; n < kN; ++n) {
+              float values[2];
+#pragma unroll
+              for (int e = 0; e < 2; ++e) {
+                const float product = s[m][n][2 * i + e];
+                if constexpr (kFixed) {
+                  const float of_both = fmaf(weight, of_columns[n][e], column_weights[n][e] * of_row);
+                  values[e] = exp2_fast(product * (scale * kLog2E)) * of_both;
+                } else {
+                  const float logit = __fmul_rn(product, scale);
+                  values[e] = push_of(logit + of_columns[n][e], weight, log_z) +
+                              push_of(logit + of_row, column_weights[n][e], column_log_z[n][e]);
+                }
+              }
+              store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);
+            }
+          }
+      };
       const auto fill_h = [&](auto masked) {
+        float column_logarithms[kN][2];
+        if constexpr (kRuled && !decltype(masked)::value) {
+          const float w = class_logarithms.of(rows.first, keys.first);
+#pragma unroll
+          for (int n = 0; n < kN; ++n)
+#pragma unroll
+            for (int e = 0; e < 2; ++e)
+              column_logarithms[n][e] = column_terms[kColumns + 8 * (logit_n + n) + 2 * l.t + e] + w;
+        }
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -140,7 +236,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
               for (int e = 0; e < 2; ++e) {
                 const float product = s[m][n][2 * i + e], logit = __fmul_rn(product, scale);
                 if (!masked) {
-                  values[e] = add(m, i, logit);
+                  values[e] = add(m, i, kRuled ? logit + column_logarithms[n][e] : logit);
                   continue;
                 }
                 values[e] = 0;
@@ -148,42 +244,77 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                 const bool there = row_here && j < M && labels[column] != -1 && own_column != j;
                 if (!there) continue;
                 const bool same = labels[column] == row_label;
+                if (kRuled && !in_groups.has(same, i0 + row, j)) continue;
                 const bool has = !x_mined || kept.has(product, same, number_of(y.source, j));
                 if (task == Task::kPositives) {
                   if (!same || !has) continue;
-                  ++third[m][i];
-                  values[e] = 1;
+                  const float v = kRuled ? y_weights[j] : 1.0f;
+                  third[m][i] += kRuled ? v : 1;
                   if (negatives) {
                     float softplus;
                     softplus_sigmoid(shifts[m][i] - logit, softplus, values[e]);
-                    first[m][i] += softplus;
+                    values[e] *= v;
+                    first[m][i] += v * softplus;
                     second[m][i] += values[e];
                   } else {
-                    first[m][i] += shifts[m][i] - logit;
+                    values[e] = v;
+                    first[m][i] += v * (shifts[m][i] - logit);
                   }
                 } else if (is_gradient) {
-                  const auto side = [&](const float* terms, int64_t count, int64_t at) {
-                    const float log_z = terms[2 * count + at];
-                    const float pull = !same ? 0 : terms[count + at] * (negatives ? sigmoid(log_z - logit) : 1.0f);
-                    const float push = same && negatives ? 0 : terms[at] * exp2_fast((logit - log_z) * kLog2E);
-                    return push - pull;
-                  };
-                  if (x.terms != nullptr && has) values[e] += side(x.terms, N, i0 + row);
-                  if (y.terms != nullptr && Kept::load(y.mining, M, j).has(product, same, number))
-                    values[e] += side(y.terms, M, j);
-                } else if (has && !(negatives && same)) {
-                  values[e] = add(m, i, logit);
+                  const bool of_y = y.terms != nullptr &&
+                                    ((kRuled && !y_mined) || Kept::load(y.mining, M, j).has(product, same, number));
+                  const bool in_sum = !(same && apart);
+                  if constexpr (kRuled) {
+                    const auto side = [&](const float* terms, int64_t size, int64_t at, const float* weights,
+                                          int64_t others, int64_t other, int32_t anchor, int32_t own) {
+                      const AnchorTerms of = AnchorTerms::load(terms, size, at);
+                      const float v = same ? weights[other] : 0.0f;
+                      if (is_fixed_gradient) {
+                        const float e = exp2_fast(product * (scale * kLog2E));
+                        const auto each = RowWeights<false>::load(weights, others, other);
+                        return (in_sum ? of.weight * each.in_sum(same, class_factors, anchor, own) * e : 0) -
+                               (same ? v * of.fixed_pull(e, negatives) : 0);
+                      }
+                      const auto each = RowWeights<true>::load(weights, others, other);
+                      return (in_sum ? of.push(logit + each.in_sum(same, class_logarithms, anchor, own)) : 0) -
+                             (same ? v * of.pull(logit, negatives) : 0);
+                    };
+                    if (x.terms != nullptr && has)
+                      values[e] += side(x.terms, N, i0 + row, y_weights, M, j, row_label, labels[column]);
+                    if (of_y) values[e] += side(y.terms, M, j, x_weights, N, i0 + row, labels[column], row_label);
+                  } else {
+                    const auto side = [&](const float* terms, int64_t size, int64_t at) {
+                      const AnchorTerms of = AnchorTerms::load(terms, size, at);
+                      const float pull = !same ? 0 : of.pull(logit, negatives);
+                      const float push = !in_sum ? 0 : of.push(logit);
+                      return push - pull;
+                    };
+                    if (x.terms != nullptr && has) values[e] += side(x.terms, N, i0 + row);
+                    if (of_y) values[e] += side(y.terms, M, j);
+                  }
+                } else if (has && !(apart && same)) {
+                  float weighted = logit;
+                  if constexpr (kRuled)
+                    weighted += RowWeights<true>::load(y_weights, M, j)
+                                    .in_sum(same, class_logarithms, row_label, labels[column]);
+                  values[e] = add(m, i, weighted);
                 }
               }
               if (out.products != nullptr) store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);
             }
           }
       };
-      const bool all_count = rows.whole && keys.whole && (apart || (!negatives && itself == nullptr));
-      if (all_count && !x_mined && !y_mined && task != Task::kPositives) {
-        fill_h(std::false_type{});
-      } else {
+      const bool all_count = rows.whole && keys.whole && (no_positives || (!kRuled && !apart && itself == nullptr));
+      const bool of_one_weight = class_factors.table == nullptr || (rows.single() && keys.first == keys.last);
+      const bool weighs_plainly = !kRuled || (in_groups.any() && of_one_weight);
+      if (!(all_count && !x_mined && !y_mined && task != Task::kPositives && weighs_plainly)) {
         fill_h(std::true_type{});
+      } else if (kRuled && is_fixed_gradient) {
+        if constexpr (kRuled) fill_gradient(std::true_type{});
+      } else if (kRuled && is_gradient) {
+        if constexpr (kRuled) fill_gradient(std::false_type{});
+      } else {
+        fill_h(std::false_type{});
       }
     }
     if (out.products == nullptr) continue;
@@ -234,28 +365,29 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
       }
       if (!has_logits || l.t != 0) continue;
       float* const to = parts + warp % Shape::kLogitN * 3 * kRows + logit_m + 16 * m + 8 * i + l.g;
-      to[0] = first[m][i], to[kRows] = second[m][i], to[2 * kRows] = __int_as_float(third[m][i]);
+      to[0] = first[m][i], to[kRows] = second[m][i],
+      to[2 * kRows] = kRuled ? static_cast<float>(third[m][i]) : __int_as_float(third[m][i]);
     }
   __syncthreads();
   if (tid >= kRows || i0 + tid >= N) return;
   PartialSum<false> online = PartialSum<false>::empty();
   float total = 0, weight = 0;
-  int32_t count = 0;
+  std::conditional_t<kRuled, float, int32_t> mass = 0;
 #pragma unroll
   for (int part = 0; part < Shape::kLogitN; ++part) {
     const float* const from = parts + part * 3 * kRows + tid;
     online.add(PartialSum<false>{from[0], from[kRows]});
-    total += from[0], weight += from[kRows], count += __float_as_int(from[2 * kRows]);
+    total += from[0], weight += from[kRows], mass += kRuled ? from[2 * kRows] : __float_as_int(from[2 * kRows]);
   }
   const int64_t at = static_cast<int64_t>(blockIdx.y) * N + i0 + tid;
   out.totals[at] = task == Task::kOnline ? online.total : total;
   if (out.seconds != nullptr) out.seconds[at] = task == Task::kOnline ? online.largest : weight;
-  if (out.counts != nullptr) out.counts[at] = count;
+  if (out.masses != nullptr) out.masses[at] = static_cast<float>(mass);
 }
 
-template <typename Shape, Precision kPrecision>
+template <typename Shape, Precision kPrecision, bool kRuled = false>
 ContrastLaunch contrast_launch(int row_bytes) {
-  return {&contrast_rows<Shape, kPrecision>, Shape::kRows, Shape::kColumns, Shape::kThreads,
+  return {&contrast_rows<Shape, kPrecision, kRuled>, Shape::kRows, Shape::kColumns, Shape::kThreads,
           Shape::shared_bytes(row_bytes, element_size(kPrecision))};
 }
 

@@ -14,18 +14,18 @@ namespace fastpixcon {
 enum class Task : int {
   kSums,       // totals: of e^s, or of e^(s - log_sums) if there are; products: of these with the columns
   kOnline,     // totals relative to seconds, a running maximum
-  kPositives,  // totals, seconds, counts: loss, weight and number of the positives; products: of what pulls with them
+  kPositives,  // totals, seconds, masses: loss, weight and number of the positives; products: of what pulls with them
   kGradient,   // products: of dL/ds with the columns, over the temperature, of pairs that mining keeps
+  kFixedGradient,  // the same of terms with a fixed shift; ruled
 };
 
 // What it leaves, [gridDim.y, N] in sorted order; null: not wanted.
 struct SweepResults {
-  float *totals, *seconds;
-  int32_t* counts;
+  float *totals, *seconds, *masses;
   float* products;  // [gridDim.y, N, D] at the places where the rows came from; of kGradient [.., N, D_pad], sorted
 
   static constexpr auto kFields =
-      std::tuple{&SweepResults::totals, &SweepResults::seconds, &SweepResults::counts, &SweepResults::products};
+      std::tuple{&SweepResults::totals, &SweepResults::seconds, &SweepResults::masses, &SweepResults::products};
 };
 
 // A block of anchors x [N] against the columns y [M], whose row_bytes are a multiple of 16, and of which labels of -1
@@ -34,7 +34,7 @@ struct SweepResults {
 // null. Terms are not fixed; of anchors that have a loss.
 using ContrastKernel = void (*)(RowSet x, RowSet y, const int32_t* itself, const float* temperature,
                                 const float* log_sums, const float* largest, SweepResults out, int D, int ring,
-                                int task, bool negatives);
+                                int task, int denominator, PairRules rules);
 struct ContrastLaunch {
   ContrastKernel kernel;  // null: rows too wide
   int rows, columns;      // of a tile
@@ -45,6 +45,9 @@ struct ContrastLaunch {
 ContrastLaunch contrast_bfloat16(int row_bytes, int shared, bool mined);
 ContrastLaunch contrast_float16(int row_bytes, int shared, bool mined);
 ContrastLaunch contrast_float32(Precision precision, int row_bytes);
+// Under a rule of pairs.
+ContrastLaunch contrast_ruled_half(Precision precision, int row_bytes, int shared, bool mined);
+ContrastLaunch contrast_ruled_float32(Precision precision, int row_bytes);
 
 constexpr int kContrastThreads = 256;  // of the kernels below; those with D take a warp a row, others a thread
 
@@ -55,11 +58,13 @@ using LogSumsKernel = void (*)(const float* sums, const float* maxima, const int
                                const float* products, float* log_sum, float* mean, int N, int D, int slots);
 LogSumsKernel log_sums_kernel();
 
-// From partial losses, weights and counts [slots, N] those [N] at the places where the rows came from; and, if there
-// are products [slots, N, D], their sum.
-using PositiveSumsKernel = void (*)(const float* losses, const float* weights, const int32_t* counts,
+// From partial losses, weights and masses [slots, N] those [N] at the places where the rows came from; and, if there
+// are products [slots, N, D], their sum. means: losses and weights over the mass, if there is one. log_sums [N]: where
+// -inf, losses and products are multiplied by 0; or null.
+using PositiveSumsKernel = void (*)(const float* losses, const float* weights, const float* masses,
                                     const int64_t* source, const float* products, float* loss, float* weight,
-                                    int32_t* count, float* pull, int N, int D, int slots);
+                                    float* mass, float* pull, int N, int D, int slots, bool means,
+                                    const float* log_sums);
 PositiveSumsKernel positive_sums_kernel();
 
 // mining [5, N] in sorted order: mined [4, N] and the key of the anchor, whose number is its place and `first`.

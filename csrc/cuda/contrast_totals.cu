@@ -46,21 +46,23 @@ __global__ void __launch_bounds__(kContrastThreads)
 }
 
 __global__ void __launch_bounds__(kContrastThreads)
-    positive_sums(const float* losses, const float* weights, const int32_t* counts, const int64_t* source,
-                  const float* products, float* loss, float* weight, int32_t* count, float* pull, int N, int D,
-                  int slots) {
+    positive_sums(const float* losses, const float* weights, const float* masses, const int64_t* source,
+                  const float* products, float* loss, float* weight, float* mass, float* pull, int N, int D, int slots,
+                  bool means, const float* log_sums) {
   const int n = blockIdx.x * kRowsOfBlock + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (n >= N) return;
   const int64_t to = place_of(source, n);
+  const bool is_void = log_sums != nullptr && log_sums[to] == -INFINITY;
+  const auto unless_void = [&](float x) { return !is_void ? x : isinf(x) ? 0.0f : x * 0.0f; };  // what is NaN remains
   if (lane == 0) {
-    loss[to] = product_sum(losses, slots, N, n);
-    weight[to] = product_sum(weights, slots, N, n);
-    int32_t sum = 0;
-    for (int slot = 0; slot < slots; ++slot) sum += counts[static_cast<int64_t>(slot) * N + n];
-    count[to] = sum;
+    const float of_all = product_sum(masses, slots, N, n);
+    const float share = !means ? 1 : of_all > 0 ? 1 / of_all : 0;
+    loss[to] = share == 0 ? 0 : unless_void(product_sum(losses, slots, N, n) * share);
+    weight[to] = share == 0 ? 0 : product_sum(weights, slots, N, n) * share;
+    mass[to] = of_all;
   }
   for (int d = lane; pull != nullptr && d < D; d += kWarp)
-    pull[to * D + d] = product_sum(products, slots, static_cast<int64_t>(N) * D, to * D + d);
+    pull[to * D + d] = unless_void(product_sum(products, slots, static_cast<int64_t>(N) * D, to * D + d));
 }
 
 __global__ void __launch_bounds__(kContrastThreads)

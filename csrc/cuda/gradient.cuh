@@ -13,6 +13,7 @@
 #include "cuda/math.cuh"
 #include "cuda/product.cuh"
 #include "cuda/sorted_labels.cuh"
+#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -38,7 +39,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     info_nce_gradient(const void* x_, const int32_t* x_labels, const float* x_terms, const void* y_,
                       const int32_t* y_labels, const float* y_terms, const int64_t* source, const float* temperature,
                       const float* largest, void* d_x, int N, int M, int D, int row_bytes, int tiles_per_split,
-                      bool self, bool negatives, bool partial, const int32_t* itself) {
+                      bool self, int denominator, bool partial, const int32_t* itself) {
   constexpr int kRows = Shape::kRows, kColumns = Shape::kColumns, kThreads = Shape::kThreads, kStages = Shape::kStages;
   constexpr int kM = kRows / 16 / Shape::kLogitM, kN = kColumns / 8 / Shape::kLogitN;  // of the logits, a warp
   constexpr int kGM = kRows / 16 / Shape::kGradientM;                                  // of the gradient
@@ -49,6 +50,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   char* const h = stages + kStages * stage_bytes;
   float* const column_terms = reinterpret_cast<float*>(h + kRows * kHBytes);  // [stage][label, weight, pull, sum][..]
 
+  const bool apart = static_cast<Denominator>(denominator) != Denominator::kAll;
+  const bool negatives = static_cast<Denominator>(denominator) == Denominator::kNegatives;
   const char *const x = static_cast<const char*>(x_), *const y = static_cast<const char*>(y_);
   const Lane l;
   const int tid = threadIdx.x, warp = tid / 32;
@@ -153,7 +156,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                     if (y_terms != nullptr)
                       pulled += pull<kFixed>(logit, terms[2 * kColumns + column],
                                              kFixed ? terms[3 * kColumns + column] : column_sums[n][e], negatives);
-                    values[e] = negatives ? -pulled : values[e] - pulled;
+                    values[e] = apart ? -pulled : values[e] - pulled;
                     const bool is_own =
                         self ? i0 + row == j0 + column : itself != nullptr && itself[i0 + row] == j0 + column;
                     if (is_own) values[e] = 0;

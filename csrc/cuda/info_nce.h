@@ -6,6 +6,7 @@
 
 #include "cuda/dtype.h"
 #include "cuda/precision.h"
+#include "cuda/values.h"
 
 namespace fastpixcon {
 
@@ -17,19 +18,22 @@ using PrepareRowsKernel = void (*)(const void* x, const int32_t* labels, const i
                                    int n_classes, int D, int D_pad, int64_t stride_n, int64_t stride_d);
 PrepareRowsKernel prepare_rows_kernel(Dtype dtype);
 
-// sums and maxima [slots, N]; rows in groups of size_x, columns in groups of size_y.
+// sums and maxima [slots, N], without positives if apart; rows in groups of size_x, columns in groups of size_y.
 using InfoNCESumsKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                                    const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes,
-                                   int size_x, int size_y, int groups, bool self, bool negatives, bool resident);
+                                   int size_x, int size_y, int groups, bool self, bool apart, bool resident,
+                                   PairRules rules);
 // For blocks of 64 rows or, of 16-bit numbers, of 128; of 2 threads a row.
+// Ruled: of 64.
 InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows);
+InfoNCESumsKernel info_nce_sums_ruled(Precision precision, bool fixed);
 
 // Results [N], at the places where the rows came from.
 using InfoNCEPositivesKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                                         const int64_t* source, const float* temperature, const float* sums,
-                                        const float* maxima, float* loss, float* log_sum, float* weight,
-                                        int32_t* num_positives, int N, int M, int slots, int row_bytes, bool self,
-                                        bool negatives, bool resident);
+                                        const float* maxima, float* loss, float* log_sum, float* weight, float* mass,
+                                        int N, int M, int slots, int row_bytes, bool self, bool negatives,
+                                        bool resident);
 InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed);
 
 // Columns of a tile of both of them, rows of a block of the latter, which has 2 threads a row; and the shared memory of
@@ -39,9 +43,9 @@ int sweep_shared_bytes(int rows, int row_bytes, bool resident);
 
 // Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (fixed) or of e^(s - log Z) in dL/ds, the pull
 // of each positive, and 1 / Z (fixed) or log Z. d_loss is float32; largest: of |d_loss|, which is then scaled to 4096.
-using InfoNCETermsKernel = void (*)(const float* d_loss, const float* log_sum, const float* weight,
-                                    const int32_t* num_positives, const int64_t* source, const float* largest,
-                                    float* terms, int N, int64_t stride_d, bool negatives, bool fixed);
+using InfoNCETermsKernel = void (*)(const float* d_loss, const float* log_sum, const float* weight, const float* mass,
+                                    const int64_t* source, const float* largest, float* terms, int N, int64_t stride_d,
+                                    bool negatives, bool fixed);
 InfoNCETermsKernel info_nce_terms_kernel();
 
 // d_x: the gradient of the rows of x, at the places where they came from [N, D]; or, partial, of a split of the columns
@@ -50,7 +54,7 @@ InfoNCETermsKernel info_nce_terms_kernel();
 using InfoNCEGradientKernel = void (*)(const void* x, const int32_t* x_labels, const float* x_terms, const void* y,
                                        const int32_t* y_labels, const float* y_terms, const int64_t* source,
                                        const float* temperature, const float* largest, void* d_x, int N, int M, int D,
-                                       int row_bytes, int tiles_per_split, bool self, bool negatives, bool partial,
+                                       int row_bytes, int tiles_per_split, bool self, int denominator, bool partial,
                                        const int32_t* itself);
 struct GradientLaunch {
   InfoNCEGradientKernel kernel;  // null: rows too wide
@@ -63,6 +67,13 @@ constexpr int kGradientMaxWidth = 512;
 GradientLaunch info_nce_gradient_bfloat16(bool fixed, int row_bytes, int shared);
 GradientLaunch info_nce_gradient_float16(bool fixed, int row_bytes, int shared);
 GradientLaunch info_nce_gradient_float32(Precision precision, int row_bytes);
+
+// weights [4, N] in sorted order, see PairRules, from v and u where the rows come from (null: ones), of a bank of rings
+// of so many rows from u of its classes; sorted_groups [N] from groups, or both null. classes: labels are below, or 0.
+using RowRulesKernel = void (*)(const float* v, const float* u, const int32_t* groups, const int64_t* source,
+                                const int32_t* labels, float* weights, int32_t* sorted_groups, int N, int ring,
+                                int classes);
+RowRulesKernel row_rules_kernel();
 
 // From the partial gradients those of the rows as they came, [N, D], of raw rows through their normalisation
 // (inv_norm); and of every row the product with its gradient, whose sum is the temperature's (along).

@@ -19,8 +19,8 @@ template <Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(Tiles::kThreads, 2)
     info_nce_positives(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                        const int64_t* source, const float* temperature, const float* sums, const float* maxima,
-                       float* loss, float* log_sum, float* weight, int32_t* num_positives, int N, int M, int slots,
-                       int row_bytes, bool self, bool negatives, bool resident) {
+                       float* loss, float* log_sum, float* weight, float* mass, int N, int M, int slots, int row_bytes,
+                       bool self, bool negatives, bool resident) {
   constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, kM = Tiles::kM;
   extern __shared__ __align__(128) char shared[];
   __shared__ float log_sums[kRows];
@@ -92,12 +92,13 @@ __global__ void __launch_bounds__(Tiles::kThreads, 2)
   if (tid >= kRows || i0 + tid >= N) return;
   const int64_t to = source == nullptr ? i0 + tid : source[i0 + tid];
   const int32_t count = counts[0][tid] + counts[1][tid];
-  const float mean = 1.0f / static_cast<float>(max(count, 1));
+  const float mean = 1.0f / static_cast<float>(max(count, 1)), log_z = log_sums[tid];
   const float average = (losses[0][tid] + losses[1][tid]) * mean;
-  loss[to] = count == 0 ? 0.0f : negatives ? average : log_sums[tid] - average;
-  log_sum[to] = log_sums[tid];
+  // Of an empty sum nothing, but of a positive that is NaN.
+  loss[to] = count == 0 ? 0.0f : negatives ? average : log_z == -INFINITY ? average * 0.0f : log_z - average;
+  log_sum[to] = log_z;
   weight[to] = count == 0 ? 0.0f : (weights[0][tid] + weights[1][tid]) * mean;
-  num_positives[to] = count;
+  mass[to] = static_cast<float>(count);
 }
 
 InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed) {

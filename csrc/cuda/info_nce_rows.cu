@@ -1,6 +1,7 @@
 // What info_nce does with rows one by one, a warp a row: before the products of the forward, and around those of the
 // backward.
 #include "cuda/convert.cuh"
+#include "cuda/device_check.cuh"
 #include "cuda/info_nce.h"
 #include "cuda/math.cuh"
 #include "cuda/normalize.cuh"
@@ -57,15 +58,15 @@ __global__ void __launch_bounds__(kRowwiseThreads)
 }
 
 __global__ void __launch_bounds__(kRowwiseThreads)
-    info_nce_terms(const float* d_losses, const float* log_sums, const float* weights, const int32_t* num_positives,
+    info_nce_terms(const float* d_losses, const float* log_sums, const float* weights, const float* masses,
                    const int64_t* source, const float* largest, float* terms, int N, int64_t stride_d, bool negatives,
                    bool fixed) {
   const int n = blockIdx.x * kRowwiseThreads + threadIdx.x;
   if (n >= N) return;
   const int64_t from = source == nullptr ? n : source[n];
   const float log_sum = log_sums[from];
-  const int32_t count = num_positives[from];
-  const bool counts = count > 0 && log_sum != -INFINITY;
+  const float mass = masses[from];
+  const bool counts = mass > 0 && log_sum != -INFINITY;
   float d_loss = d_losses[from * stride_d];
   if (largest != nullptr) {  // float16 has no exponents for means over many anchors
     d_loss = *largest > 0 ? d_loss * (kLargestScaled / *largest) : 0;
@@ -74,8 +75,23 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   float weight = negatives ? d_loss * weights[from] : d_loss;
   if (fixed) weight *= inv_sum;
   terms[n] = counts ? weight : 0;
-  terms[static_cast<int64_t>(N) + n] = counts ? d_loss / static_cast<float>(count) : 0;
+  terms[static_cast<int64_t>(N) + n] = counts ? d_loss / mass : 0;
   terms[2 * static_cast<int64_t>(N) + n] = fixed ? inv_sum : counts ? log_sum : INFINITY;
+}
+
+__global__ void __launch_bounds__(kRowwiseThreads)
+    row_rules(const float* v, const float* u, const int32_t* groups, const int64_t* source, const int32_t* labels,
+              float* weights, int32_t* sorted_groups, int N, int ring, int classes) {
+  const int n = blockIdx.x * kRowwiseThreads + threadIdx.x;
+  if (n >= N) return;
+  const int64_t from = ring > 0 ? n / ring : source == nullptr ? n : source[n], size = N;
+  const uint32_t key = key_of(labels[n]);
+  FASTPIXCON_DEVICE_CHECK(classes == 0 || key == kLeftOut || key < static_cast<uint32_t>(classes),
+                          "labels: not below the size of class_weights");
+  const float positive = v == nullptr ? 1 : v[from], negative = u == nullptr ? 1 : u[from];
+  weights[n] = positive, weights[size + n] = negative;
+  weights[2 * size + n] = logf(positive), weights[3 * size + n] = logf(negative);
+  if (groups != nullptr) sorted_groups[n] = groups[from];
 }
 
 template <typename scalar_t, typename out_t>
@@ -118,6 +134,8 @@ PrepareRowsKernel prepare_rows_kernel(Dtype dtype) {
     default: return &prepare_rows<float>;
   }
 }
+
+RowRulesKernel row_rules_kernel() { return &row_rules; }
 
 InfoNCETermsKernel info_nce_terms_kernel() { return &info_nce_terms; }
 

@@ -1,159 +1,11 @@
-// Partial sums of e^s, [slots, N]. Self contrast: of an odd number of groups of rows, the pairs c - p, c with
-// 0 <= p <= groups / 2 are all pairs once; block (p, c) computes their tiles once, and adds up the rows of group c - p
-// into slot p, the columns, which are rows of group c, into slot groups / 2 + 1 + p. So no two blocks write to one
-// place, and blocks that run side by side read the same columns.
-#include <type_traits>
-
-#include "cuda/info_nce.h"
-#include "cuda/partial_sum.cuh"
-#include "cuda/sorted_labels.cuh"
-#include "cuda/sweep.cuh"
+// Of pairs that all weigh the same.
+#include "cuda/info_nce_sums.cuh"
 
 namespace fastpixcon {
 
-// A lane gives away half of 2 kHalf sums, to the lane that differs in `bit`, and adds what it gets to the other half.
-template <int kHalf, typename Sum, int kCount>
-__device__ void halve(Sum (&v)[kCount], int bit) {
-  const bool upper = (threadIdx.x & bit) != 0;
-#pragma unroll
-  for (int i = 0; i < kHalf; ++i) {
-    const Sum low = v[i], high = v[i + kHalf];  // values, or the choice would be of addresses
-    Sum given = low;
-    if (!upper) given = high;
-    v[i] = low;
-    if (upper) v[i] = high;
-    v[i].add(given.from_lane(bit));
-  }
-}
-
-// Stored at once, which costs no bank conflicts.
-template <typename Sum>
-struct alignas(2 * sizeof(Sum)) Pair {
-  Sum first, second;
-};
-
-template <int kRows, Precision kPrecision, bool kFixed>
-__global__ void __launch_bounds__(2 * kRows, 128 / kRows)
-    info_nce_sums(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
-                  const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes, int size_x,
-                  int size_y, int groups, bool self, bool negatives, bool resident) {
-  using Tiles = Sweep<kRows>;
-  constexpr int kColumns = Tiles::kColumns, kM = Tiles::kM, kN = Tiles::kN;
-  using Sum = PartialSum<kFixed>;
-  extern __shared__ __align__(128) char shared[];
-  __shared__ __align__(16) Sum parts[kRows / 32][kColumns];  // of the columns, by the rows of a warp; then of the rows
-  const Tiles sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
-  const int p = blockIdx.x, c = blockIdx.y, tid = threadIdx.x;
-  const int group = self ? (c - p + groups) % groups : p;
-  const int64_t row_slot = static_cast<int64_t>(self ? p : c) * N;
-  const int64_t column_slot = static_cast<int64_t>(gridDim.x + p) * N;
-  const int column_start = min(c * size_y, M), column_end = min(column_start + size_y, M);
-  const int column_valid = column_start + count_less(y_labels + column_start, column_end - column_start, kLeftOut);
-  const int row_start = group * size_x, row_end = min(row_start + size_x, N);
-  const int row_valid = row_start + count_less(x_labels + row_start, max(row_end - row_start, 0), kLeftOut);
-  const float scale = 1.0f / *temperature;
-
-  // The sum of every column is begun here, visited or not; each is of one thread.
-  for (int j = column_start + tid; self && tid < kColumns && j < column_end; j += kColumns)
-    Sum::empty().store(sums, maxima, column_slot + j);
-
-  for (int i0 = row_start; i0 < row_end; i0 += kRows) {
-    const Block rows(x_labels, i0, kRows, N, row_valid);
-    // Of the group with itself, the square on the diagonal is all rows.
-    const int begin = self && group == c ? (i0 - row_start) / kColumns : 0;
-    const int end = i0 < row_valid ? (column_valid - column_start + kColumns - 1) / kColumns : begin;
-    Sum row_sums[kM][2], before = Sum::empty();
-#pragma unroll
-    for (int m = 0; m < kM; ++m) row_sums[m][0] = row_sums[m][1] = Sum::empty();
-    Block columns = rows;
-
-    sweep.template run<kPrecision>(
-        i0, min(i0 + kRows, row_valid), column_start, column_valid, begin, end,
-        [&](int tile) {
-          const int j0 = column_start + tile * kColumns;
-          columns = Block(y_labels, j0, kColumns, column_valid, column_valid);
-          if (self && tid < kColumns && j0 + tid < column_end) before = Sum::load(sums, maxima, column_slot + j0 + tid);
-        },
-        [&](int tile, const float (&s)[kM][kN][4]) {
-          const int j0 = column_start + tile * kColumns;
-          Sum column_sums[2 * kN];
-#pragma unroll
-          for (int i = 0; i < 2 * kN; ++i) column_sums[i] = Sum::empty();
-          const auto add_up = [&](auto masked) {
-            uint32_t row_keys[kM][2];
-#pragma unroll
-            for (int m = 0; m < kM; ++m)
-#pragma unroll
-              for (int i = 0; i < 2; ++i) {
-                const int row = i0 + sweep.row(m, i);
-                row_keys[m][i] = decltype(masked)::value && row < row_valid ? key_of(x_labels[row]) : kLeftOut;
-              }
-#pragma unroll
-            for (int n = 0; n < kN; ++n)
-#pragma unroll
-              for (int e = 0; e < 2; ++e) {
-                const int column = j0 + sweep.column(n, e);
-                uint32_t column_key = kLeftOut;
-                if (decltype(masked)::value && column < column_valid) column_key = key_of(y_labels[column]);
-#pragma unroll
-                for (int m = 0; m < kM; ++m)
-#pragma unroll
-                  for (int i = 0; i < 2; ++i) {
-                    float value = s[m][n][2 * i + e];
-                    value = kFixed ? exp2_fast(value * (scale * kLog2E)) : __fmul_rn(value, scale);
-                    if (decltype(masked)::value) {
-                      const bool other = row_keys[m][i] != column_key;
-                      const bool not_itself = !self | (i0 + sweep.row(m, i) != column);
-                      const bool keep = (row_keys[m][i] != kLeftOut) & (column_key != kLeftOut) &
-                                        ((negatives & other) | (!negatives & not_itself));
-                      value = keep ? value : kFixed ? 0.0f : kNoLogit;
-                    }
-                    row_sums[m][i].add(value);
-                    column_sums[2 * n + e].add(value);
-                  }
-              }
-          };
-          if (rows.all_negatives(columns)) {
-            add_up(std::false_type{});
-          } else {
-            add_up(std::true_type{});
-          }
-          if (!self || (group == c && tile == begin)) return;
-          // Over g: of columns 8 n + 2t + e in place 2 n + e, lane l keeps columns 2 l and 2 l + 1.
-          halve<8>(column_sums, 16);
-          halve<4>(column_sums, 8);
-          halve<2>(column_sums, 4);
-          const int at = sweep.first_column + 2 * (tid % 32);
-          *reinterpret_cast<Pair<Sum>*>(&parts[sweep.first_row / 32][at]) = {column_sums[0], column_sums[1]};
-          __syncthreads();
-          if (tid < kColumns && j0 + tid < column_end) {
-#pragma unroll
-            for (int i = 0; i < kRows / 32; ++i) before.add(parts[i][tid]);
-            before.store(sums, maxima, column_slot + j0 + tid);
-          }
-        });
-
-    __syncthreads();  // the columns have been read
-#pragma unroll
-    for (int m = 0; m < kM; ++m)
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        row_sums[m][i].add(row_sums[m][i].from_lane(1));
-        row_sums[m][i].add(row_sums[m][i].from_lane(2));
-        if (tid % 4 == 0) parts[sweep.first_column / 64][sweep.row(m, i)] = row_sums[m][i];
-      }
-    __syncthreads();
-    if (tid < kRows && i0 + tid < row_end) {
-      Sum sum = parts[0][tid];
-      sum.add(parts[1][tid]);
-      sum.store(sums, maxima, row_slot + i0 + tid);
-    }
-  }
-}
-
 template <int kRows, Precision kPrecision>
 InfoNCESumsKernel half_kernel(bool fixed) {
-  return fixed ? &info_nce_sums<kRows, kPrecision, true> : &info_nce_sums<kRows, kPrecision, false>;
+  return fixed ? &info_nce_sums<kRows, kPrecision, true, false> : &info_nce_sums<kRows, kPrecision, false, false>;
 }
 
 InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows) {
@@ -162,9 +14,9 @@ InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows
       return rows == 128 ? half_kernel<128, Precision::kBFloat16>(fixed) : half_kernel<64, Precision::kBFloat16>(fixed);
     case Precision::kHalf:
       return rows == 128 ? half_kernel<128, Precision::kHalf>(fixed) : half_kernel<64, Precision::kHalf>(fixed);
-    case Precision::kTf32: return &info_nce_sums<64, Precision::kTf32, true>;
-    case Precision::kTf32x4: return &info_nce_sums<64, Precision::kTf32x4, true>;
-    default: return &info_nce_sums<64, Precision::kFloat, false>;
+    case Precision::kTf32: return &info_nce_sums<64, Precision::kTf32, true, false>;
+    case Precision::kTf32x4: return &info_nce_sums<64, Precision::kTf32x4, true, false>;
+    default: return &info_nce_sums<64, Precision::kFloat, false, false>;
   }
 }
 

@@ -3,6 +3,7 @@
 // same.
 #include "cuda/mining_thresholds.h"
 #include "cuda/pairs.cuh"
+#include "cuda/rules.cuh"
 #include "cuda/sorted_labels.cuh"
 #include "cuda/tile.cuh"
 #include "cuda/warp.cuh"
@@ -30,11 +31,11 @@ __device__ int bin_of(float cosine) {
 
 }  // namespace
 
-template <int kRows, Precision kPrecision>
+template <int kRows, Precision kPrecision, bool kGrouped>
 __global__ void __launch_bounds__(CountShape<kRows>::kThreads, 1)
     count_cosines(const void* x_, const int32_t* x_labels, const int64_t* x_source, const void* y_,
                   const int32_t* y_labels, const int32_t* itself, int32_t* counts, int N, int M, int row_bytes,
-                  int y_bytes, int ring, bool positives) {
+                  int y_bytes, int ring, bool positives, const int32_t* x_groups, const int32_t* y_groups, int which) {
   using Shape = CountShape<kRows>;
   constexpr int kColumns = Shape::kColumns, kThreads = Shape::kThreads, kM = Shape::kM, kN = Shape::kN;
   constexpr int kWords = Shape::kWords, kHalf = Shape::kHalf;
@@ -122,6 +123,11 @@ __global__ void __launch_bounds__(CountShape<kRows>::kThreads, 1)
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             if (labels[m][i] == -1 || own[m][i] == j || (labels[m][i] == label) != positives) continue;
+            if constexpr (kGrouped) {
+              const int row = i0 + first_row + 16 * m + 8 * i + l.g;
+              const bool same_group = x_groups != nullptr && y_groups != nullptr && x_groups[row] == y_groups[j];
+              if (!lets(which, same_group)) continue;
+            }
             const int bin = bin_of(s[m][n][2 * i + e]), row = first_row + 16 * m + 8 * i + l.g;
             atomicAdd(bins + row * kWords + bin % kHalf, bin < kHalf ? 1u : 0x10000u);
           }
@@ -195,27 +201,28 @@ __global__ void __launch_bounds__(kThresholdThreads)
 
 namespace {
 
-template <int kRows, Precision kPrecision>
+template <int kRows, Precision kPrecision, bool kGrouped>
 MiningLaunch launch_of() {
   using Shape = CountShape<kRows>;
-  return {&count_cosines<kRows, kPrecision>, kRows, Shape::kColumns, Shape::kThreads, Shape::kShared};
+  return {&count_cosines<kRows, kPrecision, kGrouped>, kRows, Shape::kColumns, Shape::kThreads, Shape::kShared};
 }
 
-template <int kRows>
+template <int kRows, bool kGrouped>
 MiningLaunch launch_of(Precision precision) {
   switch (precision) {
-    case Precision::kBFloat16: return launch_of<kRows, Precision::kBFloat16>();
-    case Precision::kHalf: return launch_of<kRows, Precision::kHalf>();
-    case Precision::kTf32: return launch_of<kRows, Precision::kTf32>();
-    default: return launch_of<kRows, Precision::kTf32x4>();
+    case Precision::kBFloat16: return launch_of<kRows, Precision::kBFloat16, kGrouped>();
+    case Precision::kHalf: return launch_of<kRows, Precision::kHalf, kGrouped>();
+    case Precision::kTf32: return launch_of<kRows, Precision::kTf32, kGrouped>();
+    default: return launch_of<kRows, Precision::kTf32x4, kGrouped>();
   }
 }
 
 }  // namespace
 
-MiningLaunch mining_counts(Precision precision, int shared) {
-  const MiningLaunch large = launch_of<64>(precision);
-  return large.shared <= shared ? large : launch_of<32>(precision);
+MiningLaunch mining_counts(Precision precision, int shared, bool grouped) {
+  if (grouped) return launch_of<32, true>(precision);
+  const MiningLaunch large = launch_of<64, false>(precision);
+  return large.shared <= shared ? large : launch_of<32, false>(precision);
 }
 
 MiningThresholdsKernel mining_thresholds_kernel() { return &mining_thresholds; }

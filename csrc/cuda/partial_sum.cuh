@@ -20,6 +20,7 @@ struct PartialSum<true> {
   __device__ static PartialSum load(const float* totals, const float*, int64_t i) { return {totals[i]}; }
   __device__ void store(float* totals, float*, int64_t i) const { totals[i] = total; }
   __device__ void add(float e) { total += e; }
+  __device__ void add(float e, float factor) { total = fmaf(e, factor, total); }
   __device__ void add(const PartialSum& other) { total += other.total; }
   __device__ PartialSum from_lane(int bits) const { return {__shfl_xor_sync(kAllLanes, total, bits)}; }
   __device__ float log() const { return log2f(total) * kLn2; }
@@ -40,6 +41,7 @@ struct PartialSum<false> {
     total = beyond > 0 ? fmaf(total, e, 1.0f) : total + e;
     largest = fmaxf(largest, x);
   }
+  __device__ void add(float x, float logarithm) { add(x + logarithm); }
   __device__ void add(const PartialSum& other) {
     const float top = fmaxf(largest, other.largest);
     total = total * exp2_fast((largest - top) * kLog2E) + other.total * exp2_fast((other.largest - top) * kLog2E);

@@ -40,6 +40,8 @@ struct Block {
   __device__ Block(const int32_t* labels, int begin, int size, int n, int valid)
       : first(key_of(labels[begin])), last(key_of(labels[min(begin + size, n) - 1])), whole(begin + size <= valid) {}
 
+  __device__ bool single() const { return first == last; }  // class
+
   // No row of one has the class of a row of the other, and none is left out.
   __device__ bool all_negatives(const Block& other) const {
     return whole && other.whole && (last < other.first || other.last < first);

@@ -8,6 +8,9 @@
 
 namespace fastpixcon {
 
+// What is in the sum Z of an anchor, and the loss of a positive: log Z - s, or log(1 + Z e^-s) for kNegatives.
+enum class Denominator : int { kAll, kNegatives, kDecoupled };
+
 // Rows as one side of a product: sorted by label, those left out (label -1) last, dense and padded with zeros to whole
 // panels of 128 bytes. What lies in a bank, see ContrastKernel, is dense.
 struct RowSet {
@@ -20,6 +23,23 @@ struct RowSet {
 
   static constexpr auto kFields = std::tuple{&RowSet::features, &RowSet::labels, &RowSet::source,   &RowSet::mining,
                                              &RowSet::terms,    &RowSet::n,      &RowSet::row_bytes};
+};
+
+// Which pairs the groups of their rows let be.
+enum class Groups : int { kAny, kSame, kOther };
+
+// What pairs of rows x and y weigh, and which groups they are of: of kernels that are compiled for it (ruled).
+struct PairRules {
+  const float *x_weights,
+      *y_weights;  // [4, n] of each as a contrast row: as a positive, as a negative; their logarithms
+  const int32_t *x_groups, *y_groups;  // [n]; null: of none
+  const float* class_weights;          // [2, classes, classes] of an anchor's and a negative's; logarithms. Null: ones
+  int classes;
+  int positive_groups, negative_groups;  // see Groups
+
+  static constexpr auto kFields = std::tuple{
+      &PairRules::x_weights,     &PairRules::y_weights, &PairRules::x_groups,        &PairRules::y_groups,
+      &PairRules::class_weights, &PairRules::classes,   &PairRules::positive_groups, &PairRules::negative_groups};
 };
 
 // Labels, or predicted classes, of pixels.

@@ -29,7 +29,7 @@ using Diagonal = std::optional<int64_t>;
 
 // Rows as anchors against others, of which row i + diagonal is row i itself.
 Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D, const Diagonal& diagonal) {
-  Sweep sweep{x, y, D, p.temperature, p.negatives};
+  Sweep sweep = sweep_of(p, x, y, D);
   if (diagonal.has_value()) sweep.itself = itself_of(x, y, *diagonal);
   return sweep;
 }
@@ -53,7 +53,7 @@ std::tuple<Tensor, Tensor> contrast_sums(const ContrastSums& call) {
   const Problem p = problem_of(set);
   const auto sums = [&](const Problem& of, const Diagonal& itself) {
     // An anchor is of its own class: among negatives it is not.
-    const bool needs_sweep = set.pairs.mined.has_value() || (!of.self && !of.negatives && itself.has_value());
+    const bool needs_sweep = set.pairs.mined.has_value() || (!of.self && !of.apart() && itself.has_value());
     if (!needs_sweep) {
       if (of.a.n() == 0) return at::empty({0}, of.a.x.options().dtype(at::kFloat));
       const Sums partial = partial_sums(of);
@@ -76,15 +76,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(co
   const Diagonal diagonal = p.self ? Diagonal(0) : set.pairs.diagonal;
   Sweep rows = sweep_of(p, p.a, p.c, D, diagonal);
   rows.mining = mining_of(set.pairs, p.a, kBatchStream);
-  const auto [loss, weight, count, no_pull] = positives_of(rows, call.log_sum, false);
+  const auto [loss, weight, mass, no_pull] = positives_of(rows, call.log_sum, false);
   if (!call.mutual()) {
     const auto nothing = [](const Tensor& like) { return at::empty({0}, like.options()); };
-    return {loss, weight, count, nothing(loss), nothing(weight), nothing(count)};
+    return {loss, weight, mass, nothing(loss), nothing(weight), nothing(mass)};
   }
   const Sweep columns = sweep_of(p, p.c, p.a, D, reversed(diagonal));
-  const auto [column_loss, column_weight, column_count, no_column_pull] =
+  const auto [column_loss, column_weight, column_mass, no_column_pull] =
       positives_of(columns, *call.column_log_sum, false);
-  return {loss, weight, count, column_loss, column_weight, column_count};
+  return {loss, weight, mass, column_loss, column_weight, column_mass};
 }
 
 std::tuple<Tensor, Tensor, Tensor> contrast_gradient(const ContrastGradient& call) {
@@ -111,9 +111,9 @@ std::tuple<Tensor, Tensor, Tensor> contrast_gradient(const ContrastGradient& cal
     if (columns.has_value()) sides.largest = at::maximum(*sides.largest, at::amax(at::abs(columns->d_loss)));
   }
   const bool fixed = p.fixed && !set.pairs.mined.has_value();
-  sides.x_terms = terms_of(p.a, statistics, sides.largest, p.negatives, fixed);
+  sides.x_terms = terms_of(p.a, statistics, sides.largest, p.negatives(), fixed);
   if (p.self) sides.y_terms = sides.x_terms;
-  if (columns.has_value()) sides.y_terms = terms_of(p.c, *columns, sides.largest, p.negatives, fixed);
+  if (columns.has_value()) sides.y_terms = terms_of(p.c, *columns, sides.largest, p.negatives(), fixed);
   const std::optional<Tensor> mining = mining_of(set.pairs, p.a, kBatchStream);
 
   // Along [n]: of every row the product with its gradient.

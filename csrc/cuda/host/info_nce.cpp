@@ -33,14 +33,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
   const int64_t N = x.size(0);
   const auto options = x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
   Tensor loss = at::empty({N}, options), log_sum = at::empty({N}, options), weight = at::empty({N}, options);
-  Tensor num_positives = at::empty({N}, options.dtype(at::kInt));
-  if (N == 0) return {loss, log_sum, weight, num_positives};
+  Tensor mass = at::empty({N}, options);
+  if (N == 0) return {loss, log_sum, weight, mass};
   const Sums sums = partial_sums(p);
+  if (p.ruling.exists) {
+    log_sum = log_of(sums.sums, sums.maxima, p.a, p.temperature);
+    Sweep sweep = sweep_of(p, p.a, p.c, x.size(1));
+    if (p.self) sweep.itself = itself_of(p.a, p.c, 0);
+    std::tie(loss, weight, mass, std::ignore) = positives_of(sweep, log_sum, false, true);
+    return {loss, log_sum, weight, mass};
+  }
   launch(info_nce_positives_kernel(p.precision, p.fixed), dim3(ceil_div<int64_t>(N, kPositivesRows)),
          dim3(2 * kPositivesRows), p.shared(kPositivesRows), p.a.x, p.a.labels, p.c.x, p.c.labels, p.a.source,
-         p.temperature, sums.sums, sums.maxima, loss, log_sum, weight, num_positives, N, p.c.n(), sums.sums.size(0),
-         p.row_bytes(), p.self, p.negatives, p.resident(kPositivesRows));
-  return {loss, log_sum, weight, num_positives};
+         p.temperature, sums.sums, sums.maxima, loss, log_sum, weight, mass, N, p.c.n(), sums.sums.size(0),
+         p.row_bytes(), p.self, p.negatives(), p.resident(kPositivesRows));
+  return {loss, log_sum, weight, mass};
 }
 
 std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call) {
@@ -63,7 +70,7 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call
   }
   Sides sides;
   if (x.scalar_type() == at::kHalf) sides.largest = at::amax(at::abs(statistics.d_loss));
-  sides.x_terms = terms_of(p.a, statistics, sides.largest, p.negatives, p.fixed);
+  sides.x_terms = terms_of(p.a, statistics, sides.largest, p.negatives(), p.fixed);
   if (p.self) sides.y_terms = sides.x_terms;
   if (wanted[0] || wanted[2]) {
     std::optional<Tensor> along;

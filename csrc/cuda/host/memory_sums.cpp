@@ -23,8 +23,10 @@ Sweep memory_sweep(const MemorySet& set) {
   check_same_device("temperature", set.rule.temperature, set.anchors.x);
   TORCH_CHECK_VALUE(D <= kGradientMaxWidth, "anchors: got shape ", set.anchors.x.sizes(), ", want [rows, 1 to ",
                     kGradientMaxWidth, "]");
-  Sweep sweep{anchors_of_bank(set.anchors, set.bank.x.size(0), set.rule.is_sorted), columns_of_bank(set.bank), D,
-              set.rule.temperature, set.rule.negatives()};
+  const Ruling ruling(set.rule, set.bank.negative_weights.has_value());
+  Sweep sweep{anchors_of_bank(set.anchors, set.bank.x.size(0), ruling, set.rule.is_sorted),
+              columns_of_bank(set.bank, ruling), D, set.rule.temperature, denominator_of(set.rule)};
+  sweep.ruling = ruling;
   sweep.mining = mining_of(set.pairs, sweep.anchors, kBankStream);
   return sweep;
 }

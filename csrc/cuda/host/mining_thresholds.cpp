@@ -32,16 +32,16 @@ MiningKind kind_of(c10::string_view kind) {
 
 // Adds the cosines of a chunk of anchors with a contrast set to counts [2, n, kMiningBins].
 void count(const Prepared& anchors, const Columns& columns, const std::optional<Tensor>& itself, bool positives,
-           const Tensor& counts) {
+           const Ruling& ruling, const Tensor& counts) {
   const DeviceLimits limits = device_limits(anchors.x);
-  const MiningLaunch how = mining_counts(tensor_precision(anchors.x), limits.shared);
+  const MiningLaunch how = mining_counts(tensor_precision(anchors.x), limits.shared, ruling.grouped());
   const int64_t n = anchors.n(), M = columns.x.size(0), blocks = ceil_div<int64_t>(n, how.rows);
   const int64_t tiles = columns.most_visited(positives) / how.columns + 1;
   const int64_t splits = std::max(best_splits(blocks, tiles, n, limits.multiprocessors),
                                   ceil_div<int64_t>(ceil_div<int64_t>(M, how.columns), kMostCounted / how.columns));
   launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, anchors.x, anchors.labels, anchors.source,
          columns.x, columns.labels, itself, counts, n, M, anchors.row_bytes(), columns.row_bytes(), columns.ring,
-         positives);
+         positives, anchors.groups, columns.groups, static_cast<int>(positives ? ruling.positives : ruling.negatives));
 }
 
 Tensor mining_thresholds(const MiningThresholds& call) {
@@ -54,6 +54,9 @@ Tensor mining_thresholds(const MiningThresholds& call) {
                     kGradientMaxWidth, "]");
   const int64_t N = anchors.size(0);
   const MiningKind of_negatives = kind_of(call.negatives), of_positives = kind_of(call.positives);
+  Ruling ruling;
+  ruling.positives = groups_of(call.positive_groups), ruling.negatives = groups_of(call.negative_groups);
+  ruling.exists = ruling.grouped();
   Tensor labels = call.anchors.labels;
   std::optional<Prepared> batch;
   std::optional<Order> by;
@@ -63,27 +66,30 @@ Tensor mining_thresholds(const MiningThresholds& call) {
     labels = own.labels;
     by = order(contrast.labels, false);
     batch = prepare(contrast, "unit", *by, by->values);
+    add_rules(ruling, contrast, *batch);
   }
   std::optional<Columns> memory;
-  if (call.bank.has_value()) memory = columns_of_bank(*call.bank);
+  if (call.bank.has_value()) memory = columns_of_bank(*call.bank, ruling);
 
   const auto options = anchors.options().memory_format(at::MemoryFormat::Contiguous);
   Tensor mined = at::empty({4, N}, options.dtype(at::kFloat));
   for (int64_t first = 0; first < N; first += kMostAnchors) {
     const int64_t n = std::min(kMostAnchors, N - first);
-    const Rows chunk{anchors.narrow(0, first, n), labels.narrow(0, first, n)};
+    Rows chunk{anchors.narrow(0, first, n), labels.narrow(0, first, n), {}, {}, {}};
+    if (call.anchors.groups.has_value()) chunk.groups = call.anchors.groups->narrow(0, first, n);
     const Tensor counts = at::zeros({2, n, kMiningBins}, options.dtype(at::kInt));
     const auto add = [&](const Prepared& rows, const Columns& columns, const std::optional<Tensor>& itself) {
-      if (of_negatives != MiningKind::kNone) count(rows, columns, itself, false, counts);
-      if (of_positives != MiningKind::kNone) count(rows, columns, itself, true, counts);
+      if (of_negatives != MiningKind::kNone) count(rows, columns, itself, false, ruling, counts);
+      if (of_positives != MiningKind::kNone) count(rows, columns, itself, true, ruling, counts);
     };
     if (batch.has_value() && batch->n() > 0) {
-      const Prepared rows = prepare(chunk, "unit", order(chunk.labels, false), by->values);
+      Prepared rows = prepare(chunk, "unit", order(chunk.labels, false), by->values);
+      add_rules(ruling, chunk, rows);
       std::optional<Tensor> itself;
       if (call.diagonal.has_value()) itself = itself_of(rows, *batch, *call.diagonal + first);
       add(rows, *batch, itself);
     }
-    if (memory.has_value()) add(anchors_of_bank(chunk, call.bank->x.size(0)), *memory, std::nullopt);
+    if (memory.has_value()) add(anchors_of_bank(chunk, call.bank->x.size(0), ruling), *memory, std::nullopt);
     const int64_t most = std::numeric_limits<int32_t>::max();
     launch(mining_thresholds_kernel(), dim3(ceil_div<int64_t>(n, kThresholdThreads / 32)), dim3(kThresholdThreads), 0,
            counts, mined, n, N, first, static_cast<int>(of_negatives), static_cast<int>(of_positives),

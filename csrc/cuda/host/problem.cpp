@@ -28,9 +28,10 @@ GradientLaunch gradient_launch(const Problem& p) {
 
 Problem::Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows)
     : self(!contrast.has_value()),
-      negatives(rule.negatives()),
       fixed(rule.fixed_shift && rows != "any"),
+      denominator(denominator_of(rule)),
       temperature(rule.temperature),
+      ruling(rule, weighed(anchors) || (contrast.has_value() && weighed(*contrast))),
       limits(device_limits(anchors.x)) {
   check_count("anchors", anchors.count());
   check_dtype("temperature", temperature, at::kFloat);
@@ -40,17 +41,22 @@ Problem::Problem(const Rows& anchors, const std::optional<Rows>& contrast, const
   // Plain float32 where a logit must come out the same as a row's and as a column's.
   const bool exact = !fixed && anchors.x.scalar_type() == at::kFloat;
   precision = exact ? Precision::kFloat : tensor_precision(anchors.x);
+  const Rows labelled = labelled_for(ruling, anchors);
   if (self) {
-    const Order own = order(anchors.labels, rule.is_sorted);
-    a = c = prepare(anchors, rows, own, own.values);
+    const Order own = order(labelled.labels, rule.is_sorted);
+    a = prepare(labelled, rows, own, own.values);
+    add_rules(ruling, labelled, a);
+    c = a;
     return;
   }
   check_count("contrast", contrast->count());
   check_dtype("contrast", contrast->x, anchors.x.scalar_type());
-  const auto [own, other] = of_one_dtype(anchors, *contrast);
+  const auto [own, other] = of_one_dtype(labelled, labelled_for(ruling, *contrast));
   const Order by = order(own.labels, rule.is_sorted), contrast_by = order(other.labels, rule.is_sorted);
   a = prepare(own, rows, by, contrast_by.values);
   c = prepare(other, rows, contrast_by, contrast_by.values);
+  add_rules(ruling, own, a);
+  add_rules(ruling, other, c);
 }
 
 bool Problem::resident(int rows) const {
@@ -58,9 +64,16 @@ bool Problem::resident(int rows) const {
 }
 int Problem::shared(int rows) const { return sweep_shared_bytes(rows, row_bytes(), resident(rows)); }
 
+Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D) {
+  Sweep sweep{x, y, D, p.temperature, p.denominator};
+  sweep.ruling = p.ruling, sweep.exact = p.precision == Precision::kFloat;
+  return sweep;
+}
+
 Sums partial_sums(const Problem& p) {
   const int64_t N = p.a.n(), M = p.c.n();
-  const int rows = is_half(p.precision) && p.resident(128) ? 128 : 64;  // a block
+  const bool large = is_half(p.precision) && p.resident(128) && !p.ruling.exists;
+  const int rows = large ? 128 : 64;  // a block
   int64_t size_x = rows, size_y = 0, groups = ceil_div(N, size_x), slots = 0;
   dim3 grid;
   if (p.self) {
@@ -75,9 +88,11 @@ Sums partial_sums(const Problem& p) {
   }
   const auto options = p.a.x.options().dtype(at::kFloat);
   Sums out{at::empty({slots, N}, options), p.fixed ? std::nullopt : std::optional(at::empty({slots, N}, options))};
-  launch(info_nce_sums_kernel(p.precision, p.fixed, rows), grid, dim3(2 * rows), p.shared(rows), p.a.x, p.a.labels,
-         p.c.x, p.c.labels, p.temperature, out.sums, out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self,
-         p.negatives, p.resident(rows));
+  const InfoNCESumsKernel kernel =
+      p.ruling.exists ? info_nce_sums_ruled(p.precision, p.fixed) : info_nce_sums_kernel(p.precision, p.fixed, rows);
+  launch(kernel, grid, dim3(2 * rows), p.shared(rows), p.a.x, p.a.labels, p.c.x, p.c.labels, p.temperature, out.sums,
+         out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self, p.apart(), p.resident(rows),
+         rules_of(p.ruling, p.a, p.c));
   return out;
 }
 
@@ -93,13 +108,21 @@ Tensor terms_of(const Prepared& rows, const Statistics& of, const std::optional<
   const int64_t n = rows.n();
   const Tensor terms = at::empty({3, n}, of.log_sum.options().memory_format(at::MemoryFormat::Contiguous));
   launch(info_nce_terms_kernel(), dim3(ceil_div<int64_t>(n, kRowwiseThreads)), dim3(kRowwiseThreads), 0, of.d_loss,
-         of.log_sum.contiguous(), of.weight.contiguous(), of.num_positives.contiguous(), rows.source, largest, terms, n,
+         of.log_sum.contiguous(), of.weight.contiguous(), of.mass.contiguous(), rows.source, largest, terms, n,
          of.d_loss.stride(0), negatives, fixed);
   return terms;
 }
 
 Tensor gradient(const Problem& p, const Prepared& x, const Prepared& y, const Sides& sides, int64_t D,
                 const std::optional<Tensor>& along, const std::optional<Tensor>& itself, at::ScalarType dtype) {
+  if (p.ruling.exists) {
+    Sweep sweep = sweep_of(p, x, y, D);
+    sweep.itself = p.self ? itself_of(x, y, 0) : itself;
+    sweep.terms = sides.x_terms, sweep.column_terms = sides.y_terms;
+    Tensor d_x = at::empty({x.n(), D}, x.x.options().dtype(dtype));
+    project(gradient_of(sweep, sides.largest, p.fixed), x, d_x, along);
+    return d_x;
+  }
   const GradientLaunch how = gradient_launch(p);
   const int64_t n = x.n(), D_pad = x.x.size(1), blocks = ceil_div<int64_t>(n, how.rows);
   const int64_t tiles = std::max<int64_t>(1, ceil_div<int64_t>(y.n(), how.columns));
@@ -110,7 +133,7 @@ Tensor gradient(const Problem& p, const Prepared& x, const Prepared& y, const Si
   Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;
   launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, sides.x_terms, y.x, y.labels,
          sides.y_terms, x.source, p.temperature, sides.largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self,
-         p.negatives, partial, itself);
+         static_cast<int>(p.denominator), partial, itself);
   if (partial) project(d_rows, x, d_x, along);
   return d_x;
 }

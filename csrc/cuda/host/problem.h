@@ -3,19 +3,25 @@
 
 #include "cuda/host/launch.h"
 #include "cuda/host/rows.h"
+#include "cuda/host/rules.h"
+#include "cuda/host/sweep.h"
 
 namespace fastpixcon {
 
 // One loss.
 struct Problem {
-  bool self, negatives, fixed;
+  bool self, fixed;
+  Denominator denominator;
   at::Tensor temperature;
+  Ruling ruling;
   Prepared a, c;  // anchors, contrast set
   Precision precision;
   DeviceLimits limits;
 
   Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows);
 
+  bool negatives() const { return denominator == Denominator::kNegatives; }
+  bool apart() const { return denominator != Denominator::kAll; }  // positives are not in the sum
   // Whether a block keeps its rows in shared memory while columns go by.
   bool resident(int rows) const;
   int shared(int rows) const;
@@ -28,6 +34,9 @@ struct Sums {
 };
 
 Sums partial_sums(const Problem& p);
+
+// Rows as anchors against others.
+Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D);
 
 // What the rows and the columns of a gradient are as anchors, [3, n] each; none: they are none.
 struct Sides {

@@ -27,6 +27,10 @@ bool is_in_pieces(const Tensor& x, int64_t bytes) {
 
 }  // namespace
 
+Denominator denominator_of(const Rule& rule) {
+  return !rule.apart() ? Denominator::kAll : rule.negatives() ? Denominator::kNegatives : Denominator::kDecoupled;
+}
+
 Order order(const Tensor& labels, bool is_sorted) {
   const bool wide = labels.scalar_type() == at::kLong;
   if (is_sorted && !wide) return {};
@@ -39,14 +43,18 @@ Order order(const Tensor& labels, bool is_sorted) {
 }
 
 Prepared prepare(const Rows& in, c10::string_view how, const Order& by, const std::optional<Tensor>& classes) {
-  const auto& [x, labels] = in;
+  const Tensor &x = in.x, &labels = in.labels;
   const int64_t n = x.size(0), D = x.size(1), element = static_cast<int64_t>(x.element_size());
   const bool raw = how == "raw";
   if (!by.source.has_value() && how == "unit" && is_in_pieces(x, kPanel))
-    return {x, labels.contiguous(), std::nullopt, std::nullopt};
+    return {x, labels.contiguous(), std::nullopt, std::nullopt, std::nullopt, std::nullopt};
   const int64_t D_pad = round_up(D, kPanel / element);
-  Prepared rows{at::empty({n, D_pad}, x.options()), at::empty({n}, labels.options().dtype(at::kInt)), by.source,
-                raw ? std::optional(at::empty({n}, x.options().dtype(at::kFloat))) : std::nullopt};
+  Prepared rows{at::empty({n, D_pad}, x.options()),
+                at::empty({n}, labels.options().dtype(at::kInt)),
+                by.source,
+                raw ? std::optional(at::empty({n}, x.options().dtype(at::kFloat))) : std::nullopt,
+                std::nullopt,
+                std::nullopt};
   // Ranked labels come sorted, and theirs are not needed.
   const std::optional<Tensor> own = by.values.has_value() ? std::nullopt : std::optional(labels.contiguous());
   launch(prepare_rows_kernel(dtype_of("anchors", x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)), dim3(kRowwiseThreads),

@@ -10,16 +10,20 @@
 
 #include "common/values.h"
 #include "cuda/precision.h"
+#include "cuda/values.h"
 
 namespace fastpixcon {
 
 constexpr int64_t kMostPartialRows = 32768;  // of gradients in parts
 
+Denominator denominator_of(const Rule& rule);
+
 struct Prepared {
-  at::Tensor x;                        // [n, D_pad], sorted
-  at::Tensor labels;                   // [n] int32 sorted, those left out last
-  std::optional<at::Tensor> source;    // [n] int64, where each row came from; none: from its place
-  std::optional<at::Tensor> inv_norm;  // [n] float32 of raw rows
+  at::Tensor x;                               // [n, D_pad], sorted
+  at::Tensor labels;                          // [n] int32 sorted, those left out last
+  std::optional<at::Tensor> source;           // [n] int64, where each row came from; none: from its place
+  std::optional<at::Tensor> inv_norm;         // [n] float32 of raw rows
+  std::optional<at::Tensor> weights, groups;  // [4, n], [n], see PairRules; none: no rule wants them
 
   int64_t n() const { return x.size(0); }
   int64_t row_bytes() const { return x.size(1) * x.element_size(); }

@@ -14,7 +14,7 @@ namespace {
 // What a launch leaves, of a few parts of the columns.
 struct Swept {
   Tensor totals;                          // [splits, N]
-  std::optional<Tensor> seconds, counts;  // the same
+  std::optional<Tensor> seconds, masses;  // the same
   std::optional<Tensor> products;         // [splits, N, D]
   int64_t splits() const { return totals.size(0); }
 };
@@ -25,6 +25,9 @@ ContrastLaunch launch_of(const Sweep& s) {
   const Precision precision = tensor_precision(s.anchors.x);
   const int row_bytes = static_cast<int>(s.anchors.row_bytes()), shared = device_limits(s.anchors.x).shared;
   const bool mined = s.mining.has_value() || s.column_mining.has_value();
+  if (s.ruling.exists)
+    return is_half(precision) ? contrast_ruled_half(precision, row_bytes, shared, mined)
+                              : contrast_ruled_float32(s.exact ? Precision::kFloat : precision, row_bytes);
   switch (precision) {
     case Precision::kBFloat16: return contrast_bfloat16(row_bytes, shared, mined);
     case Precision::kHalf: return contrast_float16(row_bytes, shared, mined);
@@ -39,17 +42,17 @@ Swept run(const Sweep& s, Task task, const std::optional<Tensor>& log_sums,
   const int64_t N = s.anchors.n(), blocks = ceil_div<int64_t>(N, how.rows);
   const int64_t tiles = s.columns.most_visited(task == Task::kPositives) / how.columns + 1;
   const int64_t splits = N == 0 ? 1 : best_splits(blocks, tiles, N, device_limits(s.anchors.x).multiprocessors);
-  const bool is_gradient = task == Task::kGradient;
+  const bool is_gradient = task == Task::kGradient || task == Task::kFixedGradient;
   Swept out{at::empty({is_gradient ? 0 : splits, N}, floats(s))};
   if (task == Task::kOnline || task == Task::kPositives) out.seconds = at::empty({splits, N}, floats(s));
-  if (task == Task::kPositives) out.counts = at::empty({splits, N}, floats(s).dtype(at::kInt));
+  if (task == Task::kPositives) out.masses = at::empty({splits, N}, floats(s));
   if (is_gradient) out.products = at::empty({splits, N, s.anchors.x.size(1)}, floats(s));
   if (products_of_one.has_value())
     out.products = splits == 1 ? *products_of_one : at::empty({splits, N, s.D}, floats(s));
   launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, s.anchors.row_set(s.mining, s.terms),
          s.columns.row_set(s.column_mining, s.column_terms), s.itself, s.temperature, log_sums, largest,
-         std::tuple(out.totals, out.seconds, out.counts, out.products), s.D, s.columns.ring, static_cast<int>(task),
-         s.negatives);
+         std::tuple(out.totals, out.seconds, out.masses, out.products), s.D, s.columns.ring, static_cast<int>(task),
+         static_cast<int>(s.denominator), rules_of(s.ruling, s.anchors, s.columns));
   return out;
 }
 
@@ -58,17 +61,22 @@ dim3 threads(int64_t N) { return dim3(ceil_div<int64_t>(N, kContrastThreads)); }
 
 }  // namespace
 
-Columns columns_of_bank(const BankRows& bank) {
+Columns columns_of_bank(const BankRows& bank, const Ruling& ruling) {
   const int64_t K = bank.x.size(0), S = bank.x.size(1);
   check_count("bank", K * S);
-  return Columns(in_pieces(bank.x.reshape({K * S, bank.x.size(2)})), bank.labels.reshape({K * S}), S);
+  Columns columns(in_pieces(bank.x.reshape({K * S, bank.x.size(2)})), bank.labels.reshape({K * S}), S);
+  if (ruling.exists) columns.weights = bank_weights(ruling, bank, columns.labels);
+  return columns;
 }
 
-Prepared anchors_of_bank(const Rows& anchors, int64_t classes, bool is_sorted) {
-  // Of classes that the bank has not, all are alike.
+Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& ruling, bool is_sorted) {
   const bool wide = anchors.labels.scalar_type() == at::kLong;
-  const Rows rows{anchors.x, wide ? at::clamp(anchors.labels, -2, classes).to(at::kInt) : anchors.labels};
-  return prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt);
+  Rows rows = labelled_for(ruling, anchors);
+  // Without class weights classes that the bank has not are all alike.
+  if (wide && ruling.classes == 0) rows.labels = at::clamp(anchors.labels, -2, classes).to(at::kInt);
+  Prepared sorted = prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt);
+  add_rules(ruling, rows, sorted);
+  return sorted;
 }
 
 std::tuple<Tensor, Tensor> sums_of(const Sweep& s, bool fixed, bool wants_mean) {
@@ -90,20 +98,23 @@ std::tuple<Tensor, Tensor> sums_of(const Sweep& s, bool fixed, bool wants_mean) 
   return {log_sum, wants_mean ? *mean : at::empty({0}, floats(s))};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> positives_of(const Sweep& s, const Tensor& log_sum, bool wants_pull) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> positives_of(const Sweep& s, const Tensor& log_sum, bool wants_pull,
+                                                        bool means) {
   const int64_t N = s.anchors.n();
-  Tensor loss = at::empty({N}, floats(s)), weight = at::empty({N}, floats(s));
-  Tensor count = at::empty({N}, floats(s).dtype(at::kInt));
+  Tensor loss = at::empty({N}, floats(s)), weight = at::empty({N}, floats(s)), mass = at::empty({N}, floats(s));
   std::optional<Tensor> pull;
   if (wants_pull) pull = at::empty({N, s.D}, floats(s));
-  const Swept swept = run(s, Task::kPositives, log_sum.contiguous(), pull, std::nullopt);
-  launch(positive_sums_kernel(), warps(N), dim3(kContrastThreads), 0, swept.totals, swept.seconds, swept.counts,
-         s.anchors.source, swept.products, loss, weight, count, pull, N, s.D, swept.splits());
-  return {loss, weight, count, wants_pull ? *pull : at::empty({0}, floats(s))};
+  const Tensor log_z = log_sum.contiguous();
+  const bool may_be_void = s.denominator != Denominator::kNegatives;
+  const Swept swept = run(s, Task::kPositives, log_z, pull, std::nullopt);
+  launch(positive_sums_kernel(), warps(N), dim3(kContrastThreads), 0, swept.totals, swept.seconds, swept.masses,
+         s.anchors.source, swept.products, loss, weight, mass, pull, N, s.D, swept.splits(), means,
+         may_be_void ? std::optional(log_z) : std::nullopt);
+  return {loss, weight, mass, wants_pull ? *pull : at::empty({0}, floats(s))};
 }
 
-Tensor gradient_of(const Sweep& s, const std::optional<Tensor>& largest) {
-  return *run(s, Task::kGradient, std::nullopt, std::nullopt, largest).products;
+Tensor gradient_of(const Sweep& s, const std::optional<Tensor>& largest, bool fixed) {
+  return *run(s, fixed ? Task::kFixedGradient : Task::kGradient, std::nullopt, std::nullopt, largest).products;
 }
 
 Tensor log_of(const Tensor& sums, const std::optional<Tensor>& maxima, const Prepared& anchors,

@@ -6,17 +6,20 @@
 #include "cuda/contrast.h"
 #include "cuda/host/launch.h"
 #include "cuda/host/rows.h"
+#include "cuda/host/rules.h"
 
 namespace fastpixcon {
 
 // Contrast rows, sorted by label or in a bank.
 struct Columns {
-  at::Tensor x;                      // [M, D_pad] or, of a bank, [M, D]
-  at::Tensor labels;                 // [M] int32, -1 where a row does not count
-  std::optional<at::Tensor> source;  // [M] int64, where each row came from; none: from its place
-  int64_t ring = 0;                  // of a bank: rows a class
+  at::Tensor x;                               // [M, D_pad] or, of a bank, [M, D]
+  at::Tensor labels;                          // [M] int32, -1 where a row does not count
+  std::optional<at::Tensor> source;           // [M] int64, where each row came from; none: from its place
+  int64_t ring = 0;                           // of a bank: rows a class
+  std::optional<at::Tensor> weights, groups;  // as of Prepared
 
-  Columns(const Prepared& rows) : x(rows.x), labels(rows.labels), source(rows.source) {}
+  Columns(const Prepared& rows)
+      : x(rows.x), labels(rows.labels), source(rows.source), weights(rows.weights), groups(rows.groups) {}
   Columns(at::Tensor x, at::Tensor labels, int64_t ring) : x(std::move(x)), labels(std::move(labels)), ring(ring) {}
   int64_t row_bytes() const { return x.size(1) * x.element_size(); }
   // As kernels take them: a RowSet.
@@ -30,8 +33,8 @@ struct Columns {
 };
 
 // A bank [K, S, D] where it lies, and anchors for it.
-Columns columns_of_bank(const BankRows& bank);
-Prepared anchors_of_bank(const Rows& anchors, int64_t classes, bool is_sorted = false);
+Columns columns_of_bank(const BankRows& bank, const Ruling& ruling);
+Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& ruling, bool is_sorted = false);
 
 // Anchors and a contrast set; mining, terms and itself as the kernel has them.
 struct Sweep {
@@ -39,20 +42,23 @@ struct Sweep {
   Columns columns;
   int64_t D;
   at::Tensor temperature;
-  bool negatives;
+  Denominator denominator;
   std::optional<at::Tensor> mining = {}, itself = {};
   std::optional<at::Tensor> column_mining = {}, terms = {}, column_terms = {};
+  Ruling ruling = {};
+  bool exact = false;  // of float32, under a rule: without tensor cores
 };
 
 // log sum [N], mean [N, D] or [0].
 std::tuple<at::Tensor, at::Tensor> sums_of(const Sweep& sweep, bool fixed, bool wants_mean);
 
-// loss, weight, count [N], pull [N, D] or [0].
+// loss, weight, mass [N], pull [N, D] or [0]; means: loss and weight over the mass.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> positives_of(const Sweep& sweep, const at::Tensor& log_sum,
-                                                                        bool wants_pull);
+                                                                        bool wants_pull, bool means = false);
 
-// Partial gradients of the anchors, [splits, N, D_pad] in sorted order, of pairs that mining keeps.
-at::Tensor gradient_of(const Sweep& sweep, const std::optional<at::Tensor>& largest);
+// Partial gradients of the anchors, [splits, N, D_pad] in sorted order, of pairs that mining keeps, or under a rule.
+// fixed: terms are.
+at::Tensor gradient_of(const Sweep& sweep, const std::optional<at::Tensor>& largest, bool fixed = false);
 
 // From sums [slots, N], and maxima, their logarithm [N].
 at::Tensor log_of(const at::Tensor& sums, const std::optional<at::Tensor>& maxima, const Prepared& anchors,

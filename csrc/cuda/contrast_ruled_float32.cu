@@ -1,0 +1,23 @@
+// Of float32 rows under a rule of pairs.
+#include "cuda/contrast.cuh"
+#include "cuda/gradient_tiles.cuh"
+
+namespace fastpixcon {
+
+template <Precision kPrecision>
+ContrastLaunch contrast_launch_ruled(int row_bytes) {
+  if (row_bytes > 2048) return {};
+  if (row_bytes > 1024) return contrast_launch<float_tiles::Widest, kPrecision, true>(row_bytes);
+  if (row_bytes > 512) return contrast_launch<float_tiles::Wide, kPrecision, true>(row_bytes);
+  return contrast_launch<float_tiles::Small, kPrecision, true>(row_bytes);
+}
+
+ContrastLaunch contrast_ruled_float32(Precision precision, int row_bytes) {
+  switch (precision) {
+    case Precision::kTf32: return contrast_launch_ruled<Precision::kTf32>(row_bytes);
+    case Precision::kTf32x4: return contrast_launch_ruled<Precision::kTf32x4>(row_bytes);
+    default: return contrast_launch_ruled<Precision::kFloat>(row_bytes);
+  }
+}
+
+}  // namespace fastpixcon
