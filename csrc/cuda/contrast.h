@@ -60,7 +60,7 @@ LogSumsKernel log_sums_kernel();
 
 // From partial losses, weights and masses [slots, N] those [N] at the places where the rows came from; and, if there
 // are products [slots, N, D], their sum. means: losses and weights over the mass, if there is one. log_sums [N]: where
-// -inf, losses and products are multiplied by 0; or null.
+// -inf, nothing is left of losses and products but what is NaN; or null.
 using PositiveSumsKernel = void (*)(const float* losses, const float* weights, const float* masses,
                                     const int64_t* source, const float* products, float* loss, float* weight,
                                     float* mass, float* pull, int N, int D, int slots, bool means,
