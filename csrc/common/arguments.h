@@ -55,8 +55,13 @@ class Arguments {
     return bank();
   }
   Rule rule() const {
-    return {tensor("temperature"), word("denominator"), flag("fixed_shift"), flag("is_sorted"),
-            optional_tensor("class_weights"), word("positive_groups"), word("negative_groups")};
+    return {tensor("temperature"),
+            word("denominator"),
+            flag("fixed_shift"),
+            flag("is_sorted"),
+            optional_tensor("class_weights"),
+            word("positive_groups"),
+            word("negative_groups")};
   }
   Pairs pairs() const { return {optional_int("diagonal"), optional_tensor("mined"), optional_tensor("seed")}; }
   // Of the anchors, or with the prefix "column_" of the contrast rows.

@@ -109,9 +109,8 @@ inline void check_groups(const char* name, c10::string_view which) {
 
 inline void check_rule(const Rule& rule) {
   TORCH_CHECK_VALUE(rule.temperature.numel() == 1, "temperature: got shape ", rule.temperature.sizes(), ", want []");
-  TORCH_CHECK_VALUE(
-      rule.denominator == "negatives" || rule.denominator == "all" || rule.denominator == "decoupled",
-      "denominator: got ", rule.denominator, ", want 'negatives', 'all' or 'decoupled'");
+  TORCH_CHECK_VALUE(rule.denominator == "negatives" || rule.denominator == "all" || rule.denominator == "decoupled",
+                    "denominator: got ", rule.denominator, ", want 'negatives', 'all' or 'decoupled'");
   check_groups("positive_groups", rule.positive_groups);
   check_groups("negative_groups", rule.negative_groups);
   if (!rule.class_weights.has_value()) return;

@@ -20,17 +20,17 @@ struct Rows {
 
 // The rows of a memory bank; x[c] are of class c.
 struct BankRows {
-  at::Tensor x;       // [K, S, D]
-  at::Tensor labels;  // [K, S] int32, -1 where empty
+  at::Tensor x;                                // [K, S, D]
+  at::Tensor labels;                           // [K, S] int32, -1 where empty
   std::optional<at::Tensor> negative_weights;  // [K] float >= 0 of the rows of a class as negatives; none: ones
 };
 
 // What is made of the pairs, and what the caller knows of them.
 struct Rule {
-  at::Tensor temperature;        // []
-  c10::string_view denominator;  // "negatives", "all" or "decoupled"
-  bool fixed_shift;              // temperature >= 0.025
-  bool is_sorted;                // all labels ascend, with -1 last
+  at::Tensor temperature;                   // []
+  c10::string_view denominator;             // "negatives", "all" or "decoupled"
+  bool fixed_shift;                         // temperature >= 0.025
+  bool is_sorted;                           // all labels ascend, with -1 last
   std::optional<at::Tensor> class_weights;  // [K, K] float >= 0, of negatives; labels are below K. None: ones
   // Which of their positives, of their negatives anchors have: "any", of the "same" group or of an "other" one.
   c10::string_view positive_groups = "any", negative_groups = "any";

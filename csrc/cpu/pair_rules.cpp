@@ -46,7 +46,9 @@ std::vector<int32_t> labels(const SortedRows& set, const std::vector<int32_t>& n
 void check_labels(const SortedRows& set, int64_t classes) {
   TORCH_CHECK_VALUE(set.n == 0 || (set.label.front() >= 0 && set.label.back() < classes), "class_weights: got [",
                     classes, ", ", classes, "], want a row and a column for each label, of which one is ",
-                    set.n == 0 ? 0 : set.label.front() < 0 ? set.label.front() : set.label.back());
+                    set.n == 0              ? 0
+                    : set.label.front() < 0 ? set.label.front()
+                                            : set.label.back());
 }
 
 void add_class_weights(const Rule& rule, bool logs, PairRules& rules) {
@@ -120,8 +122,8 @@ std::optional<PairRules> bank_rules(const Rule& rule, bool logs, const Rows& anc
   add_class_weights(rule, logs, rules);
   if (rule.class_weights.has_value()) {
     check_labels(sorted_anchors, rules.rule.classes);
-    TORCH_CHECK_VALUE(K <= rules.rule.classes, "class_weights: got ", rules.rule.classes, " classes, want those of the ",
-                      K, " rings of bank");
+    TORCH_CHECK_VALUE(K <= rules.rule.classes, "class_weights: got ", rules.rule.classes,
+                      " classes, want those of the ", K, " rings of bank");
   }
   rules.rows.label.resize(sorted_anchors.n + kOverhang);
   for (int64_t i = 0; i < sorted_anchors.n; ++i) {

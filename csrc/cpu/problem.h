@@ -73,9 +73,7 @@ struct Problem {
     return class_of(i).contrast_last - class_of(i).contrast_first - (self ? 1 : 0);
   }
   // Sums have all pairs of a tile, but of a row with itself.
-  bool sums_have_all() const {
-    return !of.apart && !kept.has_value() && !(rules.has_value() && rules->grouped());
-  }
+  bool sums_have_all() const { return !of.apart && !kept.has_value() && !(rules.has_value() && rules->grouped()); }
 
   // Rows of block I have positives among the columns of block J. Classes are in order, so theirs is one range.
   bool has_positives_between(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
@@ -178,8 +176,7 @@ struct Problem {
       any_itself |= own_columns[i] >= 0;
     }
     kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s, ahead);
-    TileView view =
-        scale.view(s, m, n, any_positives ? positives : nullptr, of, any_itself ? own_columns : nullptr);
+    TileView view = scale.view(s, m, n, any_positives ? positives : nullptr, of, any_itself ? own_columns : nullptr);
     if (kept.has_value()) {
       view.rows = kept->rows(i0);
       view.columns = kept->columns(j0);

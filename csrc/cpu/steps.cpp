@@ -93,8 +93,7 @@ struct Terms {
 };
 
 Statistics dense(const Statistics& of) {
-  return {of.d_loss.to(at::kFloat).contiguous(), of.log_sum.contiguous(), of.weight.contiguous(),
-          of.mass.contiguous()};
+  return {of.d_loss.to(at::kFloat).contiguous(), of.log_sum.contiguous(), of.weight.contiguous(), of.mass.contiguous()};
 }
 
 // |d_loss| of the anchors that have a positive; all terms are divided by it, so none overflows.

@@ -43,7 +43,8 @@ class PairWeights {
   // Of the row in the sums of the columns.
   Vec of_columns(int64_t v) const {
     Vec negative = negative_;
-    if (rule_.class_weights != nullptr) negative = kLogs ? negative + load(columns_ + v) : negative * load(columns_ + v);
+    if (rule_.class_weights != nullptr)
+      negative = kLogs ? negative + load(columns_ + v) : negative * load(columns_ + v);
     return select(of_class(v), positive_, negative);
   }
 

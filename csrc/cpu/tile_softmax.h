@@ -177,7 +177,9 @@ inline void positives_of(const TileView& tile, PositiveSums rows, PositiveSums c
       const IntVec column_mask = lanes.mined() ? lanes.positive<Anchor::kColumns>(v) : mask;
       const Vec own = kWeighted ? splat(tile.rule->rows.mass[i]) : one;
       const SoftplusSigmoid column = positive_terms(tile, (load(columns.log_sum + v) - x) * tile.unit);
-      const auto add = [&](float* sums, Vec term) { store(sums + v, load(sums + v) + select(column_mask, term, Vec{})); };
+      const auto add = [&](float* sums, Vec term) {
+        store(sums + v, load(sums + v) + select(column_mask, term, Vec{}));
+      };
       add(column_loss, kWeighted ? column.softplus * own : column.softplus);
       add(column_weight, kWeighted ? column.sigmoid * own : column.sigmoid);
       add(column_mass, own);
