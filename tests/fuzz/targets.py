@@ -88,8 +88,10 @@ def make(operator: str, seed: int) -> Input:
     else:
         good = sets.call_arguments(operator, case, "cpu")
     some_values = partial(spoil.some_values, spared=checked_values(operator, good))
-    change = {"layout": spoil.layouts, "values": some_values, "shape": spoil.some_shapes}[mode]
-    return Input(operator, seed, mode, case, threads, good, change(good, random))
+    changes: dict[str, Callable[..., list[Any]]] = {
+        "layout": spoil.layouts, "values": some_values, "shape": spoil.some_shapes,
+    }  # fmt: skip
+    return Input(operator, seed, mode, case, threads, good, changes[mode](good, random))
 
 
 def outcome(of: str, operator: str, arguments: list[Any]) -> tuple[Tensor, ...] | Exception:
