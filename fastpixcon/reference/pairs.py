@@ -111,7 +111,8 @@ def batch_pairs(anchors: Rows, contrast: Rows | None, rule: Rule, pairs: Pairs) 
 def column_pairs(anchors: Rows, contrast: Rows, rule: Rule, pairs: Pairs) -> These:
     """Of the contrast rows as anchors, with the anchors as their contrast set, [M, N]; nothing is mined."""
     cosine = accumulated(taking_part(contrast)) @ accumulated(taking_part(anchors)).T
-    itself = is_itself(len(anchors.x), len(contrast.x), pairs.diagonal, cosine.device).T
+    itself = is_itself(len(anchors.x), len(contrast.x), pairs.diagonal, cosine.device)
+    itself = itself.T if itself.dim() == 2 else itself
     return pairs_of(cosine, contrast, anchors, rule, itself)
 
 
