@@ -61,7 +61,7 @@ class PixelContrastLoss(nn.Module):
     # What the last call left, buffers that are not in the state_dict; ``last`` reads them.
     _segments: Tensor  # [2, K] int32
     _labels: Tensor  # [max_samples] int32
-    _num_positives: Tensor  # [max_samples] int32
+    _num_positives: Tensor  # [max_samples] float32
     _class_weights: Tensor | None  # [K, K] of the pairs, on the device of the module
 
     def __init__(
@@ -118,8 +118,12 @@ class PixelContrastLoss(nn.Module):
         self.pairs = Pairs() if pairs is None else pairs
         self.register_buffer("_class_weights", rule.class_weights, persistent=False)
         K = checks.DEFAULT_NUM_CLASSES if num_classes is None else num_classes
-        for name, shape in (("_segments", (2, K)), ("_labels", (max_samples,)), ("_num_positives", (max_samples,))):
-            self.register_buffer(name, torch.empty(shape, dtype=torch.int32), persistent=False)
+        for name, shape, dtype in (
+            ("_segments", (2, K), torch.int32),
+            ("_labels", (max_samples,), torch.int32),
+            ("_num_positives", (max_samples,), torch.float32),
+        ):
+            self.register_buffer(name, torch.empty(shape, dtype=dtype), persistent=False)
         self.reset_parameters()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:

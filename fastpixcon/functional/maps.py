@@ -107,7 +107,7 @@ def pixel_contrast_and_facts(
     loss, mass = info_nce_of(
         anchors, None, objective, name="embeddings", rows="unit", is_sorted=True, seed=seed, weighed=weighed
     )
-    return loss, segments, selected.label, mass.to(torch.int32)
+    return loss, segments, selected.label, mass
 
 
 def _image_groups(groups: Tensor | None, embeddings: Tensor, objective: Objective) -> Tensor:

@@ -231,12 +231,13 @@ def info_nce_of(
     if reduction == "none":
         return loss, mass
     counts = mass > 0
-    total, counted = loss.sum(), (counts if weights is None else torch.where(counts, weights, 0)).sum()
+    total = loss.sum()
+    counted = counts.sum() if weights is None else torch.where(counts, weights, 0).sum()
     if ranks is not None:
         total, counted = distributed.total(total, counted, ranks)
     if reduction == "sum":
         return total, mass
-    return total / torch.where(counted > 0, counted, 1), mass
+    return total / (counted.clamp(min=1) if weights is None else torch.where(counted > 0, counted, 1)), mass
 
 
 def weighed_rows(
