@@ -244,8 +244,8 @@ def known_of(rule: Rule) -> Known:
 
 
 class _ContrastLoss(torch.autograd.Function):
-    """anchors [N, D] -> loss [N], mass [N], and what backward keeps; ``rest`` without gradient: a bank, a seed, what is
-    Given, then what is no tensor."""
+    """anchors [N, D] -> loss [N], mass [N], and what backward keeps. Without gradient: a bank, a seed, what is Given,
+    what is no tensor; one by one, for Dynamo counts parameters to tell whether the first is a context."""
 
     generate_vmap_rule = True
 
@@ -258,10 +258,23 @@ class _ContrastLoss(torch.autograd.Function):
         bank_labels: Tensor | None,
         bank_weights: Tensor | None,
         seed: Tensor | None,
-        *rest: Any,
+        labels: Tensor,
+        positive_weights: Tensor | None,
+        negative_weights: Tensor | None,
+        groups: Tensor | None,
+        contrast_labels: Tensor | None,
+        contrast_positive_weights: Tensor | None,
+        contrast_negative_weights: Tensor | None,
+        contrast_groups: Tensor | None,
+        class_weights: Tensor | None,
+        known: Known,
+        how: How,
+        wants_gradient: bool,
     ) -> tuple[Tensor | None, ...]:
-        *given, known, how, wants_gradient = rest
-        anchors, contrast, rule = Given(*given).sets(x, contrast_x, temperature, known)
+        of_anchors = (labels, positive_weights, negative_weights, groups)
+        of_contrast = (contrast_labels, contrast_positive_weights, contrast_negative_weights, contrast_groups)
+        given = Given._make([*of_anchors, *of_contrast, class_weights])
+        anchors, contrast, rule = given.sets(x, contrast_x, temperature, known)
         with below_autograd():
             seed = None if seed is None else kept_seed(seed)
             bank = None

@@ -127,7 +127,7 @@ def test_a_temperature_that_is_not_positive_is_an_assertion_on_the_device(value:
     """In the backward of a step; the forward would be slower for it."""
     case = InfoNCECase(20, 16)
     arguments = case.arguments()
-    arguments[4].fill_(value)
+    arguments[define.OPERATORS["info_nce"].place("temperature")].fill_(value)
     outputs = define.OVERLOADS["triton", "info_nce"](*arguments)
     with pytest.raises(ptxemu.DeviceAssertError, match="temperature: not a number > 0"):
         define.OVERLOADS["triton", "info_nce_backward"](*backward_arguments(case, arguments, outputs))

@@ -311,13 +311,27 @@ def test_the_loss_is_the_weighted_pixel_contrast() -> None:
     assert loss > 0
 
 
+def test_weights_of_pixels_and_rules_of_pairs_are_those_of_the_library() -> None:
+    labels, weight = torch.arange(4).view(1, 4, 1).repeat_interleave(8, 1).expand(2, -1, 32), torch.rand(2, 32, 32)
+    embeddings, logits = torch.randn(2, 8, 8, 8), torch.randn(2, 4, 32, 32)
+    W = [[1.0, 0.5, 0.0, 2.0]] * 4
+    loss = PixelContrastLoss(loss_weight=0.25, max_views=9, pairs={"balanced": True, "class_weights": W})
+    pairs = fpc.Pairs(balanced=True, class_weights=torch.tensor(W))
+    ours = fpc.PixelContrastLoss(max_views=9, pairs=pairs)
+    torch.manual_seed(3)
+    actual = loss((embeddings, logits), labels, weight=weight)
+    torch.manual_seed(3)
+    expected = ours(embeddings, labels, torch.nn.functional.interpolate(logits, (8, 8)), weight)
+    torch.testing.assert_close(actual, 0.25 * expected)
+
+
 def test_what_a_mean_over_anchors_cannot_do_is_refused() -> None:
     loss, labels = PixelContrastLoss(), torch.zeros(1, 8, 8, dtype=torch.long)
     pred = torch.randn(1, 8, 4, 4), torch.randn(1, 3, 8, 8)
     with pytest.raises(TypeError, match=r"pred: got Tensor, want \(embeddings, logits\)"):
         loss(pred[1], labels)
-    with pytest.raises(ValueError, match="weight: got Tensor, want None"):
-        loss(pred, labels, weight=torch.ones(1, 8, 8))
+    with pytest.raises(ValueError, match="avg_factor: got int, want None"):
+        loss(pred, labels, avg_factor=3)
     with pytest.raises(ValueError, match="reduction_override: got str, want None"):
         loss(pred, labels, reduction_override="sum")
     with pytest.raises(ValueError, match="ignore_index: got 0, want 255"):

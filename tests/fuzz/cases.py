@@ -1,6 +1,7 @@
 """Random Cases, as far as their contracts go: sizes of nothing, of one, and beside those of tiles."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -42,16 +43,20 @@ def steps(random: Random) -> dict[str, Any]:
         "label_dtype": random.choice(INTEGERS[:2]),
         "dtype": random.choice(DTYPES),
         "temperature": random.choice((0.01, 0.02, 0.025, 0.07, 0.1, 1.0)),
-        "denominator": random.choice(("negatives", "all", "decoupled")),
-        "rule_of_pairs": random.choice(("", "", "", *RULES)),
+        "denominator": random.choice(("negatives", "all")),
     }
 
 
-def with_classes(how: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Class weights have a row for every label, so there are no strange ones."""
-    if kind in ("wide", "strange", "singles") and how["rule_of_pairs"] in ("class weights", "everything"):
-        how["rule_of_pairs"] = "weights"
-    return how
+def ruled(case: Any, random: Random) -> Any:
+    """Some under a rule of pairs, some decoupled. Class weights have a row for every label, so for no strange ones."""
+    if not hasattr(case, "rule_of_pairs"):
+        return case
+    rule = random.choice(("", "", "", *RULES))
+    if case.labels in ("wide", "strange", "singles") and rule in ("class weights", "everything"):
+        rule = "weights"
+    if hasattr(case, "denominator") and random.random() < 0.2:
+        case = replace(case, denominator="decoupled")
+    return replace(case, rule_of_pairs=rule)
 
 
 def info_nce(random: Random) -> InfoNCECase:
@@ -59,7 +64,6 @@ def info_nce(random: Random) -> InfoNCECase:
     kind = random.choice((*LABELS, "wide"))
     if kind == "wide":
         how["label_dtype"] = torch.int64
-    how = with_classes(how, kind)
     norms = (1.0,) if how["dtype"] == torch.float16 else (1.0, 1e-3, 1e3)
     taken = random.choice(("raw", "unit", "any"))
     return InfoNCECase(
@@ -75,11 +79,10 @@ def contrast(random: Random) -> ContrastCase:
     if M is not None and not mutual and random.random() < 0.4:
         diagonal = random.randrange(20)
         M = N + diagonal + random.randrange(40)
-    kind = random.choice(LABELS)
     return ContrastCase(
         N, width(random), M, diagonal, mutual, mined=not mutual and random.random() < 0.5,
-        elsewhere=random.random() < 0.5, labels=kind, layout=random.choice(ROW_LAYOUTS),
-        **with_classes(steps(random), kind),
+        elsewhere=random.random() < 0.5, labels=random.choice(LABELS), layout=random.choice(ROW_LAYOUTS),
+        **steps(random),
     )  # fmt: skip
 
 
@@ -87,7 +90,6 @@ def memory(random: Random) -> MemoryCase:
     how = steps(random)
     kind = random.choice(("mixed", "strange", "sorted", "padded", "ignored", "all ignored", "one class"))
     how["classes"] = max(how["classes"], 8 if kind == "one class" else 1)
-    how = with_classes(how, kind)
     return MemoryCase(
         rows(random), width(random), max(1, rows(random) // 3), labels=kind, mined=random.random() < 0.5,
         filled=random.choice(("all", "half", "begun", "empty", "some")), elsewhere=random.random() < 0.5,
@@ -101,7 +103,7 @@ def mining(random: Random) -> MiningCase:
         rows(random), width(random), random.choice((None, max(1, rows(random)), 0 if S is not None else None)), S,
         random.choice(KINDS), random.choice(KINDS), random.choice((0.01, 0.1, 0.5, 1.0)),
         (random.randint(1, 200), random.randint(1, 200)), random.choice((1, 5, 30)), random.choice(LABELS),
-        random.choice(DTYPES), random.choice(("", *RULES)),
+        random.choice(DTYPES),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from fastpixcon.reference.memory_rows import MIN_MEAN
 from fastpixcon.testing import assert_as_accurate
 from fastpixcon.testing.memory import mean_lengths
 from fuzz import spoil
-from fuzz.cases import CASES
+from fuzz.cases import CASES, ruled
 
 backend = Backend("native", "cpu")  # or what the command says
 MODES = ("case", "layout", "values", "shape")
@@ -75,10 +75,13 @@ def checked_values(operator: str, arguments: list[Any]) -> frozenset[int]:
     return frozenset(k for k, name in enumerate(names) if name.endswith(ends))
 
 
-def make(operator: str, seed: int) -> Input:
+def make(operator: str, seed: int, rules: bool = True) -> Input:
+    """``rules``: of pairs; those that failed once had none."""
     random = Random(f"{operator} {seed}")
     mode, threads = random.choice(MODES), random.choice((1, 2, 2, 3, 5))
     case = CASES[operator](random)
+    if rules:  # drawn by themselves, so that other inputs are the same without
+        case = ruled(case, Random(f"{operator} {seed} rule"))
     if mode == "case":
         return Input(operator, seed, mode, case, threads)
     torch.set_num_threads(threads)
