@@ -50,9 +50,14 @@ def spills_among_products(kernel: cuda_binary.Kernel) -> bool:
     return not loops or any(x.base in ("LDL", "STL") for loop in loops for x in loop.body)
 
 
+def may_spill(kernel: cuda_binary.Kernel) -> bool:
+    """Sums under a rule of pairs, in float32 with a fixed shift: a few words, which nothing without a rule pays for."""
+    return kernel.name.startswith("info_nce_sums<") and kernel.name.endswith("true, true>") and kernel.stack <= 32
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_no_kernel_spills(architecture: int) -> None:
-    stacks = {k: k.stack for k in kernels(architecture) if k.stack}
+    stacks = {k: k.stack for k in kernels(architecture) if k.stack and not may_spill(k)}
     assert {k.name: stack for k, stack in stacks.items() if stack > 8 or spills_among_products(k)} == {}
 
 
