@@ -28,7 +28,7 @@ def balances(rows: Rows | None, bank_labels: Tensor | None, like: Tensor) -> tup
     masses = (y != -1).long()  # [M] integers
     weights = None if rows is None else rows.positive_weights
     if weights is not None:
-        largest = torch.cat([weights.double(), weights.new_ones(1 if bank_labels is not None else 0).double()]).amax()
+        largest = torch.cat([weights.double(), weights.new_full((1,), bank_labels is not None).double()]).amax()
         unit = LARGEST / torch.where(largest > 0, largest, 1)
         masses, one = masses * (weights.double() * unit).round().long(), unit.round().long()
     ordered, order = y.sort()

@@ -153,6 +153,35 @@ def test_gradients_of_the_reference_are_those_of_differences(denominator: str, t
     assert torch.autograd.gradcheck(loss, inputs, atol=1e-6, eps=1e-7, fast_mode=True)
 
 
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1e12])
+def test_weights_of_any_size_count_as_much_as_they_say(
+    size: float, denominator: str, complete_backend: Backend
+) -> None:
+    x, y = rows(complete_backend)
+    v = size * (0.5 + torch.rand(30, generator=torch.Generator().manual_seed(1)))
+    losses, gradients = [], []
+    for name, rows_, weights in (
+        (complete_backend.name, x, v.to(x.device)),
+        ("reference", x.detach().cpu().double().requires_grad_(), v.double()),
+    ):
+        loss = fpc.functional.info_nce(
+            rows_, y.to(rows_.device), temperature=0.05, denominator=denominator, contrast_weights=weights, backend=name
+        )
+        losses.append(loss.detach().cpu().double())
+        gradients.append(torch.autograd.grad(loss, rows_)[0].cpu().double())
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_balance_of_no_rows_is_nothing() -> None:
+    x, y = torch.randn(5, 4), torch.arange(5) % 2
+    loss = fpc.functional.info_nce(
+        x, y, x[:0], y[:0], contrast_weights=torch.ones(0), pairs=fpc.Pairs(balanced=True), reduction="sum"
+    )
+    assert loss == 0
+
+
 def rows(backend: Backend) -> tuple[Tensor, Tensor]:
     x = torch.randn(30, 16, generator=torch.Generator().manual_seed(0)).to(backend.device)
     return x.requires_grad_(), (torch.arange(30, device=backend.device) % 3)

@@ -203,6 +203,8 @@ def info_nce_of(
         sets, rows = [x._replace(x=_unit_rows(x.x, x.labels, backend)) for x in sets], "unit"
     own, others, *_ = *(x._replace(x=x.x.to(dtype)) for x in sets), None
     fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
+    if denominator != "negatives" and (weighed.contrast_weights is not None or pairs.class_weights is not None):
+        fixed_shift = False  # the loss is log Z, and Z of small weights alone may vanish without running maxima
     tau = checks.temperature_tensor(temperature, own.x)
     W = None if pairs.class_weights is None else pairs.class_weights.to(tau.dtype)
     rule = Rule(tau, denominator, fixed_shift, is_sorted, W, pairs.positives, pairs.negatives)
