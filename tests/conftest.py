@@ -4,12 +4,11 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 
-import compiled_choice
 import hypothesis
-import interpreted
 import pytest
 import torch
-from tested_backends import TESTED_BACKENDS, Backend
+from harness import compiled_choice, interpreted
+from harness.tested_backends import TESTED_BACKENDS, Backend
 
 import fastpixcon as fpc
 from fastpixcon.ops import define

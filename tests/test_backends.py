@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tested_backends
 import torch
-from tested_backends import ALL_BACKENDS, Backend, is_here
+from harness import tested_backends
+from harness.tested_backends import ALL_BACKENDS, Backend, is_here
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

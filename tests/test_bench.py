@@ -20,8 +20,8 @@ import torch
 import truth
 import workers
 import workloads
-import wrong_peers
 from cells import entries
+from harness import wrong_peers
 from workloads import Cell
 
 from fastpixcon.training import TrainingError
@@ -124,7 +124,17 @@ def test_what_is_known_is_not_measured_again(
 
 
 def test_wrong_large_and_failing_peers_are_refused(tmp_path: Path) -> None:
-    arguments = ["--smallest", "--workloads", "supcon", "--threads", "1", "--repeats", "1", "--module", "wrong_peers"]
+    arguments = [
+        "--smallest",
+        "--workloads",
+        "supcon",
+        "--threads",
+        "1",
+        "--repeats",
+        "1",
+        "--module",
+        "harness.wrong_peers",
+    ]
     arguments += ["--time-limit", "1", "--memory-limit", "4", "--out", str(tmp_path)]
     names = ["gradient", "loss", "nan", "large", "raises"]
     assert suite.main([*arguments, "--peers", "eager", *names]) == 0
@@ -164,7 +174,7 @@ def test_an_interrupted_suite_leaves_no_process(tmp_path: Path) -> None:
     began = tmp_path / "began"
     environment = os.environ | {"SLOW_PEER_BEGAN": str(began), "PYTHONPATH": str(ROOT / "tests")}
     command = [sys.executable, "-m", "fastpixcon", "bench", "--smallest", "--workloads", "supcon", "--threads", "1"]
-    command += ["--module", "wrong_peers", "--peers", "slow", "--out", str(tmp_path)]
+    command += ["--module", "harness.wrong_peers", "--peers", "slow", "--out", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             until = time.monotonic() + 120

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import compiled_cuda
 import ptxemu
 import pytest
 import test_conformance
 import test_conformance_contrast
 import torch
-from compiled_cuda import LARGE, SMALL, Emulator, launching
-from executed import outputs_of, without
-from tested_backends import Backend
+from harness import compiled_cuda
+from harness.compiled_cuda import LARGE, SMALL, Emulator, launching
+from harness.executed import outputs_of, without
+from harness.tested_backends import Backend
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

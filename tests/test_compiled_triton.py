@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import compiled_choice
-import compiled_triton
 import ptxemu
 import pytest
 import torch
-from compiled_triton import Emulator, launching
-from executed import outputs_of, without
+from harness import compiled_choice, compiled_triton
+from harness.compiled_triton import Emulator, launching
+from harness.executed import outputs_of, without
 from ptxemu import SECTOR
 
 import fastpixcon as fpc

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from harness.tested_backends import Backend
 from test_conformance import AVERAGES, ODD_THREADS, as_tuple, on_cpu, reference, rounding_scales, run
-from tested_backends import Backend
 from torch import Tensor
 
 from fastpixcon.ops import define

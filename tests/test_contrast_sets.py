@@ -7,8 +7,8 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from harness.tested_backends import Backend
 from hypothesis import strategies as st
-from tested_backends import Backend
 from torch import Tensor
 
 import fastpixcon as fpc

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_checks import derivatives_that_there_are_not, on_ranks
-from tested_backends import Backend
+from harness.distributed_checks import derivatives_that_there_are_not, on_ranks
+from harness.tested_backends import Backend
 from torch import Tensor
 from torch.autograd import forward_ad
 

@@ -3,12 +3,12 @@
 import time
 from dataclasses import replace
 
-import distributed_checks as checks
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from distributed_checks import Setting, on_ranks, same_as_one_process
+from harness import distributed_checks as checks
+from harness.distributed_checks import Setting, on_ranks, same_as_one_process
 
 import fastpixcon as fpc
 from fastpixcon.functional import info_nce

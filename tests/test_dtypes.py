@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_checks import on_ranks, rows_and_bank_of_other_dtypes, trains_a_sharded_temperature
-from tested_backends import Backend
+from harness.distributed_checks import on_ranks, rows_and_bank_of_other_dtypes, trains_a_sharded_temperature
+from harness.tested_backends import Backend
 from torch import Tensor
 
 import fastpixcon as fpc

@@ -14,7 +14,7 @@ import measure
 import pytest
 import torch
 from gpu_steps import FAILED, PASSED, SKIPPED, Result, Step
-from tested_backends import Backend
+from harness.tested_backends import Backend
 
 SIZE, ROWS = (2, 16, 16, 32), (64, 16)
 SLEEP = "import time; print('begun', flush=True); time.sleep(60)"

@@ -7,7 +7,7 @@ import pytest
 import test_conformance
 import test_conformance_contrast
 import torch
-from tested_backends import Backend
+from harness.tested_backends import Backend
 
 from fastpixcon.testing import EnqueueCase, GatherCase, MemoryRowsCase, MiningCase, SelectCase
 

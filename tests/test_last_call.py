@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tested_backends import Backend
+from harness.tested_backends import Backend
 from torch import Tensor
 
 import fastpixcon as fpc

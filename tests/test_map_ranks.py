@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tested_backends import Backend
+from harness.tested_backends import Backend
 from torch import Tensor
 
 import fastpixcon as fpc

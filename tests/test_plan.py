@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from distributed_checks import on_ranks
-from distributed_measures import measured_all
+from harness.distributed_checks import on_ranks
+from harness.distributed_measures import measured_all
 
 from fastpixcon import cli
 from fastpixcon.plan import DEVICES, plan, scaling

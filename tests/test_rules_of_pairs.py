@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import test_conformance as batch
 import test_conformance_contrast as sets
-from tested_backends import Backend
+from harness.tested_backends import Backend
 
 from fastpixcon.testing import CASES
 from fastpixcon.testing.info_nce import RULES

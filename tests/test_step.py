@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import compiled_cuda
 import pytest
 import torch
-from compiled_triton import launching
+from harness import compiled_cuda
+from harness.compiled_triton import launching
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -3,10 +3,10 @@
 import importlib
 from collections.abc import Iterator
 
-import compiled_triton
 import pytest
 import torch
-from compiled_triton import Emulator, launching
+from harness import compiled_triton
+from harness.compiled_triton import Emulator, launching
 from test_conformance import compare, gradient_scales, reference, run
 
 from fastpixcon.ops import define

@@ -314,7 +314,7 @@ def cross_product() -> list[InfoNCE]:
 def chosen() -> list[tuple[int, Problem]]:
     """(architecture, problem): the table and what is tightest everywhere, the rest on one each; all if EVERYTHING.
 
-    Of sm_86 and sm_89, which have the same rows, tiles and tensor cores, each has half of the table."""
+    Of sm_86 and sm_89, which have the same rows, tiles and tensor cores, each has half of what is everywhere."""
     tables = (InfoNCE, Memory)
     table = [of(D) for of in tables for D in WIDTHS]
     tightest = [*TIGHTEST, Memory(256, torch.float32)]
@@ -323,5 +323,5 @@ def chosen() -> list[tuple[int, Problem]]:
         problems = dict.fromkeys([*table, *tightest, *rest, *cross_product()])
         return [(a, p) for p in problems for a in ARCHITECTURES]
     turns = [(ARCHITECTURES[i % 6], p) for i, p in enumerate(rest)]
-    halves = [(a, p) for i, p in enumerate(table) for a in ARCHITECTURES if a != (86, 89)[i % 2]]
-    return halves + [(a, p) for p in tightest for a in ARCHITECTURES] + turns
+    everywhere = [(a, p) for i, p in enumerate([*table, *tightest]) for a in ARCHITECTURES if a != (86, 89)[i % 2]]
+    return everywhere + turns

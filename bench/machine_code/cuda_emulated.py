@@ -12,7 +12,7 @@ from fastpixcon.ops.backends import call
 from fastpixcon.values import Rows, Rule, Statistics
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
-import compiled_cuda
+from harness import compiled_cuda
 
 CLASS = 128  # rows of each; no tile off the diagonal needs masks
 

@@ -12,6 +12,7 @@ or too large are left out.
 """
 
 import argparse
+import importlib
 import json
 import statistics
 import sys
@@ -46,7 +47,7 @@ class Suite:
 
     def __init__(self, results: dict[str, Any], names: Sequence[str], options: argparse.Namespace) -> None:
         self.results, self.names, self.options = results, names, options
-        self.peers = __import__(options.module).PEERS
+        self.peers = importlib.import_module(options.module).PEERS
         chosen = [self.peers[name] for name in names if self.peers[name].reason(options.device) is None]
         workers.PRELOADED += {p.preload for p in chosen if p.preload} - set(workers.PRELOADED)
         self.truths = tempfile.TemporaryDirectory()
@@ -238,7 +239,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.out = options.out or (machine.ROOT / "runs" / "bench-quick" if small else results)
     gib = options.memory_limit
     options.memory_limit = int(gib * 2**30 if gib else 0.7 * machine.available_memory())
-    known = __import__(options.module).PEERS
+    known = importlib.import_module(options.module).PEERS
     wrong = [name for name in options.peers or [] if name not in known]
     if wrong:
         parser.error(f"--peers: got {', '.join(wrong)}, want some of {', '.join(known)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch.nn.functional as F
-from tested_backends import REQUIRED
+from harness.tested_backends import REQUIRED
 from torch import Tensor, nn
 
 CLASSES = 5

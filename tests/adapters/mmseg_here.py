@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
-from tested_backends import REQUIRED
+from harness.tested_backends import REQUIRED
 
 
 def missing() -> str | None:

@@ -2,10 +2,10 @@
 
 import re
 
-import compiled_triton
 import ptxemu
 import pytest
 import torch
+from harness import compiled_triton
 
 triton = pytest.importorskip("triton")
 tl = triton.language

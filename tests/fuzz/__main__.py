@@ -20,8 +20,8 @@ ISAS = ("baseline", "avx2", "avx512", "avx512_bf16", "amx", "avx512_emulated", "
 def fuzz(arguments: argparse.Namespace, kind: str) -> int:
     """All targets in this process, until the time is over; how many inputs have failed."""
     import torch
-    from compiled_cuda import Emulator, launching
-    from tested_backends import Backend
+    from harness.compiled_cuda import Emulator, launching
+    from harness.tested_backends import Backend
 
     from fuzz import targets
 

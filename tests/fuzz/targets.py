@@ -17,7 +17,7 @@ from unittest.mock import patch
 import test_conformance as batch
 import test_conformance_contrast as sets
 import torch
-from tested_backends import Backend
+from harness.tested_backends import Backend
 from torch import Tensor
 
 from fastpixcon.ops import define

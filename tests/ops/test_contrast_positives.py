@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tested_backends import Backend
+from harness.tested_backends import Backend
 
 from fastpixcon.testing import ContrastCase
 from fastpixcon.values import Pairs, Rows, Rule

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from harness.tested_backends import Backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
 from pytorch_metric_learning.reducers import MeanReducer, PerAnchorReducer
-from tested_backends import Backend
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 

@@ -1,7 +1,7 @@
 """What memory_enqueue_ means: rings that advance by what was written and lose nothing but their oldest rows."""
 
 import torch
-from tested_backends import Backend
+from harness.tested_backends import Backend
 from torch import Tensor
 
 K, D, PIXELS, REGIONS = 3, 2, 5, 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tested_backends import REQUIRED
+from harness.tested_backends import REQUIRED
 from tiny_run import tiny_arguments
 
 if "train" not in REQUIRED:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from forked import forked
+from harness.forked import forked
 from tiny_run import tiny_arguments
 
 from fastpixcon import cli

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from forked import Forked, forked
+from harness.forked import Forked, forked
 from tiny_run import python
 
 ENDS = {

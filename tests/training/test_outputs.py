@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forked import forked
+from harness.forked import forked
 from PIL import Image
 from tiny_run import NO_FIGURES, tiny_arguments
 

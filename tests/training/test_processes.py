@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_checks import free_port
-from forked import Forked, forked
+from harness.distributed_checks import free_port
+from harness.forked import Forked, forked
 from tiny_run import NO_FIGURES, tiny_arguments
 
 from fastpixcon.training.checkpoint import seed_all

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from forked import forked
+from harness.forked import forked
 from test_run import ARMS, INTERRUPTED, assert_same, checkpoint_of
 from tiny_run import tiny_arguments
 

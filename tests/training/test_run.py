@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forked import forked
+from harness.forked import forked
 from PIL import Image
 from tiny_run import python, tiny_arguments
 

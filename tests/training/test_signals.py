@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forked import Forked
+from harness.forked import Forked
 from PIL import Image
 from test_processes import SETTINGS, torchrun_command
 from tiny_run import tiny_arguments

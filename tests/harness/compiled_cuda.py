@@ -1,11 +1,13 @@
 """The CUDA kernels of the native backend on CPU tensors: their host code runs as it is, and every launch executes the
-PTX of sm_80 in the emulator in ``ptxemu/``, with every access checked.
+PTX that the extension was built with in the emulator in ``ptxemu/``, with every access checked.
 
-nvcc compiles each source once into ``build/ptx``.
+With ``FASTPIXCON_TEST_PTX_LINES=1`` nvcc compiles the sources once more, into ``build/ptx``, and what the emulator finds
+has the line of its source.
 """
 
 import functools
 import hashlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -17,11 +19,12 @@ from typing import Any
 
 import ptxemu
 import torch
-from compiled_triton import Launch
 
 from fastpixcon.ops import define, extension
+from harness.compiled_triton import Launch
 
-ROOT = Path(__file__).resolve().parents[1]
+WITH_LINES = os.environ.get("FASTPIXCON_TEST_PTX_LINES") == "1"
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 FLAGS = (
     "-O3", "-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-arch=sm_80", f"-I{ROOT / 'csrc'}",
@@ -37,12 +40,28 @@ def missing() -> str | None:
     """Why the kernels can't run here; None if they can."""
     if "CUDA" not in extension.build.get("devices", "").split(","):
         return extension.reason or "fastpixcon._C was built without CUDA kernels"
-    return None if ptxemu.find_nvcc() is not None else "there is no nvcc"
+    if WITH_LINES:
+        return None if ptxemu.find_nvcc() is not None else "there is no nvcc"
+    if cuobjdump() is None:
+        return "cuobjdump comes with Triton, which is not installed"
+    return None if built() else "fastpixcon._C was built without PTX (FASTPIXCON_BUILD_TESTS=1)"
+
+
+def cuobjdump() -> Path | None:
+    triton = importlib.util.find_spec("triton")
+    return triton and Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
 @functools.cache
-def compile_source(source: Path) -> str:
-    """PTX of a source, from the cache or nvcc."""
+def built() -> tuple[str, ...]:
+    """PTX of every source, from the extension."""
+    library = importlib.util.find_spec("fastpixcon._C").origin
+    listing = subprocess.run([cuobjdump(), "-ptx", library], capture_output=True, text=True, check=True).stdout
+    return tuple(part for part in listing.split("\nFatbin ")[1:] if part.startswith("ptx code:") and ".entry" in part)
+
+
+def compiled(source: Path) -> str:
+    """PTX of a source with the numbers of its lines, from the cache or nvcc."""
     text = source.read_text()
     headers = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh"))
     everything = "\0".join([text, *FLAGS, *(p.read_text() for p in headers)])
@@ -59,20 +78,19 @@ def compile_source(source: Path) -> str:
 
 
 @functools.cache
-def one_kernel(source: Path, name: str) -> str:
-    """The PTX of a kernel and of all functions, without the other kernels of its source, which would take long to
+def entries() -> dict[str, str]:
+    """PTX of each kernel and of all functions of its source, without the other kernels, which would take long to
     parse."""
-    head, *parts = FUNCTION.split(compile_source(source))
-    kernels = {found[1]: part for part in parts if (found := ENTRY.match(part))}
-    functions = [part for part in parts if not ENTRY.match(part)]
-    # What follows the last one is debugging information, which nothing needs.
-    return head + "".join(part[: part.find("\n}\n") + 3] for part in [*functions, kernels[name]])
-
-
-@functools.cache
-def entries() -> dict[str, Path]:
-    """Which source a kernel is in."""
-    return {name: source for source in SOURCES for name in ENTRY.findall(compile_source(source))}
+    found = {}
+    for ptx in map(compiled, SOURCES) if WITH_LINES else built():
+        begin = ptx.index(".version")
+        head, *parts = FUNCTION.split(ptx[begin:])
+        # What follows the last function is debugging information, which nothing needs.
+        bodies = [part[: part.find("\n}\n") + 3] for part in parts]
+        kernels = {name[1]: body for body in bodies if (name := ENTRY.match(body))}
+        functions = "".join(body for body in bodies if not ENTRY.match(body))
+        found |= {name: head + functions + body for name, body in kernels.items()}
+    return found
 
 
 @dataclass
@@ -91,7 +109,7 @@ class Emulator:
     ) -> None:
         if self.run is not None:
             return self.run(name, grid, block, shared, arguments)
-        ptx = one_kernel(entries()[name], name)
+        ptx = entries()[name]
         if self.edit is not None:
             ptx = self.edit(name, ptx)
         assert shared <= self.shared, f"{name}: {shared} bytes of shared memory"

@@ -57,7 +57,7 @@ def _rank(rank: int, size: int, port: int, seconds: float, check: Callable[..., 
 def on_ranks(size: int, check: Callable[..., Any], *more: Any, seconds: float = 20, dying: int = 0) -> list[Any]:
     """What ``check(rank, size, *more)`` returns on every rank; None of the ``dying`` ones."""
     context = mp.get_context("forkserver")  # imports once, and has run nothing that a fork would break
-    context.set_forkserver_preload(["distributed_checks", "fastpixcon"])
+    context.set_forkserver_preload(["harness.distributed_checks", "fastpixcon"])
     queue, port = context.Queue(), free_port()
     processes = [
         context.Process(target=_rank, args=(r, size, port, seconds, check, queue, more), daemon=True)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import compiled_cuda
-import compiled_triton
 import pytest
 import torch
 
 from fastpixcon.ops import backends, define
 from fastpixcon.testing.accuracy import leaves
+from harness import compiled_cuda, compiled_triton
 
 # Extras, backends on the CPU, backends on a device, such as triton-cuda, and executed ones, such as native-ptx.
 REQUIRED = [name for name in os.environ.get("FASTPIXCON_REQUIRE", "").split(",") if name]

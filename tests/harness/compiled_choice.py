@@ -11,14 +11,15 @@ import itertools
 import os
 import zlib
 from collections.abc import Callable, Sequence
+from operator import or_
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from compiled_triton import WANTED, launching
 
 from fastpixcon.ops import define
 from fastpixcon.testing import CASES, ContrastCase, InfoNCECase, MemoryCase, MiningCase, backward_arguments
+from harness.compiled_triton import WANTED, launching
 
 EVERYTHING = os.environ.get("FASTPIXCON_TEST_PTX") == "all"
 # They are about launchers, about schedules that an emulator has not, or as slow as they are many.
@@ -126,22 +127,31 @@ def found_by_test() -> dict[Test, Found]:
     return found
 
 
+def as_bits(sets: Sequence[set[Any]]) -> list[int]:
+    """Sets as numbers, a bit a member: to be compared by the hundred thousand."""
+    places = {member: 1 << place for place, member in enumerate(dict.fromkeys(itertools.chain(*sets)))}
+    return [sum(places[member] for member in members) for members in sets]
+
+
 @functools.cache
 def chosen_tests() -> frozenset[Test]:
-    found = found_by_test()
+    tests = list(found_by_test())
+    properties = as_bits([found.properties for found in found_by_test().values()])
+    compiled = as_bits([found.compiled for found in found_by_test().values()])
     # Where the rounding of a logit shows, and so what the compiler makes of a product and a difference.
-    chosen = {test for test in found if test.operator == "info_nce" and test.case.largest_logit > 1e6}
-    covered = set().union(*(found[test].properties for test in chosen))
-    compiled = set().union(*(found[test].compiled for test in chosen))
+    chosen = {i for i, test in enumerate(tests) if test.operator == "info_nce" and test.case.largest_logit > 1e6}
+    covered = functools.reduce(or_, (properties[i] for i in chosen), 0)
+    here = functools.reduce(or_, (compiled[i] for i in chosen), 0)
 
-    def worth(test: Test) -> float:
-        return len(found[test].properties - covered) / (3 * len(found[test].compiled - compiled) + test.work + 0.1)
+    def worth(i: int) -> float:
+        return (properties[i] & ~covered).bit_count() / (3 * (compiled[i] & ~here).bit_count() + tests[i].work + 0.1)
 
-    while best := max((test for test in found if found[test].properties - covered), key=worth, default=None):
+    while left := [i for i in range(len(tests)) if properties[i] & ~covered]:
+        best = max(left, key=worth)
         chosen.add(best)
-        covered |= found[best].properties
-        compiled |= found[best].compiled
-    return frozenset(chosen)
+        covered |= properties[best]
+        here |= compiled[best]
+    return frozenset(tests[i] for i in chosen)
 
 
 def is_chosen(item: pytest.Item) -> bool:

@@ -1,0 +1,1 @@
+"""What tests are run by: backends, GPU kernels executed here or interpreted, ranks, forked processes, wrong peers."""
