@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,12 +18,13 @@ from fastpixcon.testing import (
     GatherCase,
     InfoNCECase,
     SelectCase,
+    Tolerance,
     assert_as_accurate,
     backward_arguments,
     float64,
 )
 from fastpixcon.testing.accuracy import leaves
-from fastpixcon.testing.rounding import spread_of_products, spread_of_total
+from fastpixcon.testing.rounding import ONE, of_dtype, spread_of_products, spread_of_total
 from fastpixcon.values import Statistics
 
 OUTPUTS = {
@@ -33,7 +34,6 @@ OUTPUTS = {
     "gather_normalize_backward": ("d_embeddings",),
 }
 ODD_THREADS = 3  # more than one, and no divisor of most sizes
-AVERAGES = 0.25  # of |d_loss| / T, what a row's gradient is a difference of: errors are of that, not of what is left
 
 
 def reference(operator: str) -> Callable[..., Any]:
@@ -58,16 +58,10 @@ def on_cpu(arguments: list[Any]) -> list[Any]:
     return [x.cpu() if isinstance(x, Tensor) else x for x in arguments]
 
 
-def compare(
-    operator: str, results: list[tuple[Tensor, ...]], tol: float, scales: tuple[float, ...] | None = None
-) -> None:
+def compare(operator: str, results: list[tuple[Tensor, ...]], tolerances: Sequence[Tolerance]) -> None:
     """``results``: of the kernel, of the reference, and the truth."""
-    names = OUTPUTS[operator]
-    for name, scale, actual, expected, truth in zip(names, scales or (0.0,) * len(names), *results, strict=True):
-        if not actual.is_floating_point():
-            assert torch.equal(actual.cpu(), truth), name
-            continue
-        assert_as_accurate(actual, expected, truth, tol, scale=scale, name=f"{operator} {name}")
+    for name, tolerance, actual, expected, truth in zip(OUTPUTS[operator], tolerances, *results, strict=True):
+        assert_as_accurate(actual, expected, truth, tolerance, name=f"{operator} {name}")
 
 
 def rounding_scales(
@@ -83,11 +77,16 @@ def rounding_scales(
     )
 
 
-def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> tuple[float, float, float]:
-    """Norms under which the gradients of d_anchors, d_contrast and d_temperature are cancelled sums.
+def forward_tolerances(case: InfoNCECase) -> tuple[Tolerance, ...]:
+    nats = Tolerance(case.tol, case.N**0.5)  # of one, if they are fewer
+    return nats, nats, Tolerance(case.tol), Tolerance(case.tol)
 
-    A row's gradient is |d_loss| * |c| / T times a difference of two averages; of a raw row over its norm. That of
-    the temperature sums as many terms as there are logits. Half precision: a kernel may round dL/ds to the rows' type.
+
+def gradient_tolerances(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> list[Tolerance]:
+    """Of d_anchors, d_contrast and d_temperature, all of them cancelled sums.
+
+    A row's gradient is |d_loss| * |c| / T times a difference of two averages; of a raw row over its norm. That of the
+    temperature is one of averages of logits over T. Half precision: a kernel may round dL/ds to the rows' type.
     """
     given = define.OPERATORS["info_nce"].values(float64(arguments))
     anchors, contrast = given["anchors"].x, given["contrast"]
@@ -97,14 +96,12 @@ def gradient_scales(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> 
     shortest = [float(x[x > 0].min()) if case.rows == "raw" and bool((x > 0).any()) else 1.0 for x in norms]
     unit = float(d_loss.double().norm()) / case.temperature
     logit = longest[0] * longest[1] / case.temperature
-    cancelled = (
-        AVERAGES * unit * longest[1] / shortest[0],
-        AVERAGES * unit * longest[0] / shortest[1],
-        (0.1 if case.dtype == torch.float32 else 0.5) * unit * logit,
-    )
-    if case.dtype == torch.float32:
-        return cancelled
-    return tuple(max(of_sums) for of_sums in zip(cancelled, info_nce_rounding(case, arguments, d_loss), strict=True))
+    cancelled = unit * longest[1] / shortest[0], unit * longest[0] / shortest[1], unit * logit
+    rounding, rounded = of_dtype(case.dtype), (0.0,) * 3
+    if rounding > 0:
+        rounded = info_nce_rounding(case, arguments, d_loss)
+    tolerances = [Tolerance(case.tol, x, rounding, y) for x, y in zip(cancelled, rounded, strict=True)]
+    return [*tolerances[:2], tolerances[2].times(ONE)]
 
 
 def info_nce_rounding(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> tuple[float, float, float]:
@@ -132,9 +129,9 @@ def test_info_nce(case: InfoNCECase, operators: Backend, threads: Callable[[int]
     ):
         results.append(run(forward_op, these))
         gradients.append(run(backward_op, backward_arguments(case, these, results[-1])))
-    compare("info_nce", results, case.tol, (case.N**0.5, case.N**0.5, 0.0, 0.0))  # nats: of one, if they are fewer
+    compare("info_nce", results, forward_tolerances(case))
     d_loss = backward_arguments(case, arguments, results[1])[0]
-    compare("info_nce_backward", gradients, case.gradient_tol, gradient_scales(case, arguments, d_loss))
+    compare("info_nce_backward", gradients, gradient_tolerances(case, arguments, d_loss))
 
 
 @pytest.mark.parametrize("case", CASES["gather_normalize"], ids=str)
@@ -150,9 +147,12 @@ def test_gather_normalize(case: GatherCase, operators: Backend, threads: Callabl
     ):
         results.append(run(forward_op, these))
         gradients.append(run(backward_op, backward_arguments(case, these, results[-1])))
-    compare("gather_normalize", results, case.tol)
-    compare("gather_normalize_backward", gradients, case.gradient_tol)
+    rounding = of_dtype(case.dtype)
+    compare("gather_normalize", results, [Tolerance(case.tol, rounding=rounding), Tolerance(case.tol)])
     x = case.arguments()[0]
+    d_rows, _, inverse, *_ = backward_arguments(case, arguments, results[1])
+    scale = float((d_rows.double() * inverse.double()[:, None]).norm())
+    compare("gather_normalize_backward", gradients, [Tolerance(case.gradient_tol, scale, rounding, scale)])
     d_embeddings = gradients[0][0]
     channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format

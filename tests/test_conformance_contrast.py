@@ -1,12 +1,12 @@
 """The operators of a loss over several contrast sets, of every backend, on every Case, against float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from harness.tested_backends import Backend
-from test_conformance import AVERAGES, ODD_THREADS, as_tuple, on_cpu, reference, rounding_scales, run
+from test_conformance import ODD_THREADS, as_tuple, on_cpu, reference, rounding_scales, run
 from torch import Tensor
 
 from fastpixcon.ops import define
@@ -21,10 +21,12 @@ from fastpixcon.testing import (
     MemoryCase,
     MemoryRowsCase,
     MiningCase,
+    Tolerance,
     assert_as_accurate,
     float64,
 )
 from fastpixcon.testing.memory import mean_lengths
+from fastpixcon.testing.rounding import ONE, of_dtype
 
 
 def compare(
@@ -33,17 +35,16 @@ def compare(
     expected_of: Callable[..., Any],
     arguments: list[Any],
     on_device: list[Any],
-    tol: tuple[float, ...],
-    scale: tuple[float, ...],
+    tolerances: Sequence[Tolerance],
 ) -> None:
     """What the operator makes of its arguments, what the reference makes of them, and the truth."""
     results = zip(
         names, run(operator, on_device), as_tuple(expected_of(*arguments)), as_tuple(expected_of(*float64(arguments))),
-        tol, scale, strict=True,
+        tolerances, strict=True,
     )  # fmt: skip
-    for name, actual, expected, truth, t, s in results:
+    for name, actual, expected, truth, tolerance in results:
         if actual.is_floating_point():
-            assert_as_accurate(actual, expected, truth, t, scale=s, name=name)
+            assert_as_accurate(actual, expected, truth, tolerance, name=name)
         else:
             assert torch.equal(actual.cpu(), truth), name
 
@@ -56,12 +57,10 @@ def moved(arguments: list[Any], device: str) -> list[Any]:
 def test_contrast_sums(case: ContrastCase, operators: Backend, threads: Callable[[int], None]) -> None:
     op = operators.op("contrast_sums", case.dtype, case.D)
     threads(ODD_THREADS)
-    nats = case.N**0.5
+    nats = Tolerance(case.tol, case.N**0.5)
     names = ("log_sum", "column_log_sum")
     arguments = case.arguments()
-    compare(
-        names, op, reference("contrast_sums"), arguments, case.arguments(operators.device), (case.tol,) * 2, (nats,) * 2
-    )
+    compare(names, op, reference("contrast_sums"), arguments, case.arguments(operators.device), (nats, nats))
 
 
 def positives_arguments(case: ContrastCase) -> list[Any]:
@@ -75,11 +74,9 @@ def test_contrast_positives(case: ContrastCase, operators: Backend, threads: Cal
     threads(ODD_THREADS)
     arguments = positives_arguments(case)
     names = ("loss", "weight", "mass", "column_loss", "column_weight", "column_mass")
-    of_each = case.tol * 4
-    compare(
-        names, op, reference("contrast_positives"), arguments, moved(arguments, operators.device),
-        (of_each,) * 6, (case.N**0.5,) * 6,
-    )  # fmt: skip
+    nats = Tolerance(case.tol, case.N**0.5)
+    on_device = moved(arguments, operators.device)
+    compare(names, op, reference("contrast_positives"), arguments, on_device, (nats,) * 6)
 
 
 def gradient_arguments(case: ContrastCase) -> list[Any]:
@@ -106,13 +103,14 @@ def test_contrast_gradient(case: ContrastCase, operators: Backend, threads: Call
     arguments = gradient_arguments(case)
     d_losses = [x for x in (arguments[0], arguments[4]) if x is not None]  # of the rows, of the columns
     unit = float(torch.cat(d_losses).double().norm()) / case.temperature
-    of_temperature = (0.1 if case.dtype == torch.float32 else 0.5) * unit / case.temperature
-    scales = (AVERAGES * unit, AVERAGES * unit, of_temperature)
-    if case.dtype != torch.float32:
-        scales = tuple(max(x) for x in zip(scales, contrast_rounding(case, arguments), strict=True))
+    cancelled, rounding, rounded = (unit, unit, unit / case.temperature), of_dtype(case.dtype), (0.0,) * 3
+    if rounding > 0:
+        rounded = contrast_rounding(case, arguments)
+    tolerances = [Tolerance(case.tol, x, rounding, y) for x, y in zip(cancelled, rounded, strict=True)]
+    tolerances[2] = tolerances[2].times(ONE)
     compare(
         ("d_anchors", "d_contrast", "d_temperature"), op, reference("contrast_gradient"), arguments,
-        moved(arguments, operators.device), (case.gradient_tol,) * 3, scales,
+        moved(arguments, operators.device), tolerances,
     )  # fmt: skip
 
 
@@ -123,11 +121,9 @@ def test_memory_sums(case: MemoryCase, wanted: bool, operators: Backend, threads
     threads(ODD_THREADS)
     arguments = [*case.arguments()[:-1], wanted]
     on_device = moved(arguments, operators.device)
-    nats = case.N**0.5
-    compare(
-        ("log_sum", "mean"), op, reference("memory_sums"), arguments, on_device, (case.tol, case.mean_tol),
-        (nats, 0.1 * nats),
-    )  # fmt: skip
+    nats = Tolerance(case.tol, case.N**0.5)
+    mean = nats._replace(rounding=of_dtype(case.dtype), rounded=0.1 * nats.scale)
+    compare(("log_sum", "mean"), op, reference("memory_sums"), arguments, on_device, (nats, mean))
 
 
 def memory_positives_arguments(case: MemoryCase) -> list[Any]:
@@ -141,11 +137,11 @@ def test_memory_positives(case: MemoryCase, wanted: bool, operators: Backend, th
     op = operators.op("memory_positives", case.dtype, case.D)
     threads(ODD_THREADS)
     arguments = [*memory_positives_arguments(case)[:-1], wanted]
-    of_each = case.tol * 4
-    compare(
-        ("loss", "weight", "mass", "pull"), op, reference("memory_positives"), arguments,
-        moved(arguments, operators.device), (of_each, of_each, of_each, 4 * case.mean_tol), (case.N**0.5,) * 4,
-    )  # fmt: skip
+    nats = Tolerance(case.tol, case.N**0.5)
+    pull = nats._replace(rounding=of_dtype(case.dtype), rounded=nats.scale)
+    on_device = moved(arguments, operators.device)
+    names = ("loss", "weight", "mass", "pull")
+    compare(names, op, reference("memory_positives"), arguments, on_device, (nats, nats, nats, pull))
 
 
 @pytest.mark.parametrize("case", CASES["mining_thresholds"], ids=str)
@@ -203,11 +199,12 @@ def test_memory_rows(case: MemoryRowsCase, operators: Backend, threads: Callable
 
         return call
 
-    tol = (case.tol, 0, case.region_tol, 0)
-    segments = float((length >= 0).sum()) ** 0.5
+    rounding, segments = of_dtype(case.dtype), float((length >= 0).sum()) ** 0.5
+    pixels = Tolerance(case.tol, rounding=rounding)
+    regions, exact = Tolerance(case.region_tol, segments, rounding, segments), Tolerance(0)
     compare(
         ("pixels", "pixel_labels", "regions", "region_labels"), comparable(op), comparable(reference("memory_rows")),
-        arguments, case.arguments(operators.device), tol, (0.0, 0.0, segments, 0.0),
+        arguments, case.arguments(operators.device), (pixels, exact, regions, exact),
     )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from fastpixcon.balance import balances, with_balance
 from fastpixcon.ops import define
 from fastpixcon.ops.mining_thresholds import KINDS
 from fastpixcon.reference.pairs import bank_pairs, batch_pairs
-from fastpixcon.testing import assert_as_accurate
+from fastpixcon.testing import Tolerance, assert_as_accurate
+from fastpixcon.testing.rounding import of_dtype, of_losses
 from fastpixcon.values import ALL_PAIRS, BankRows, Rows, Rule
 
 
@@ -194,12 +195,14 @@ def test_every_combination_is_as_accurate_as_the_reference(
     torch.testing.assert_close(actual[1].cpu().double(), truth[1], rtol=1e-6, atol=0)
     N = p["N"] ** 0.5
     logit = 1 / p["temperature"]
-    tol = 1e-5 + 8e-7 * logit + (4e-3 if p["dtype"] == torch.bfloat16 else 0)
+    columns = sum(len(x.x) for x in (anchors, other) if x is not None) + (0 if bank is None else bank.labels.numel())
+    tol, rounding = of_losses(logit, anchors.x.shape[1], columns), of_dtype(p["dtype"])
     for k, (x, reference, t) in enumerate(zip(actual, expected, truth, strict=True)):
         if k == 1:
             continue
         scale = N if k == 0 else N * logit if k < len(actual) - 1 else N * logit**2
-        assert_as_accurate(x, reference, t, tol, scale=scale, name=f"output {k}")
+        tolerance = Tolerance(tol, scale, 0.0 if k == 0 else rounding, scale)
+        assert_as_accurate(x, reference, t, tolerance, name=f"output {k}")
 
 
 def test_memory_alone_is_contrast_with_its_rows(complete_backend: Backend) -> None:

@@ -44,15 +44,17 @@ def test_every_kernel_is_there_for_every_architecture() -> None:
         assert f"sm_{ARCHITECTURES[0]}" in cuda_binary.embedded_ptx()
 
 
-def spills_among_products(code: list[sass.Instruction]) -> bool:
-    """In a loop of products, or where there is none; what is set aside around such a loop costs nothing in it."""
+def spills(kernel: cuda_binary.Kernel, code: list[sass.Instruction]) -> bool:
+    """More than 8 bytes, or in a loop of products: what is set aside around such a loop costs nothing in it. Where
+    there is none, ptxas may make do with so few registers that more warps run."""
     loops = sass.tensor_leaves(sass.loops(code))
-    return not loops or any(x.base in ("LDL", "STL") for loop in loops for x in loop.body)
+    in_loops = any(x.base in ("LDL", "STL") for loop in loops for x in loop.body)
+    return kernel.stack > 8 or (in_loops if loops else kernel.stack > 0 and kernel.registers > 64)
 
 
 def may_spill(kernel: cuda_binary.Kernel) -> bool:
-    """Sums under a rule of pairs, in float32 with a fixed shift: a few words, which nothing without a rule pays for."""
-    return kernel.name.startswith("info_nce_sums<") and kernel.name.endswith("true, true>") and kernel.stack <= 32
+    """Sums under a rule of pairs, in float32 with a fixed shift: two words, which nothing without a rule pays for."""
+    return kernel.name.startswith("info_nce_sums<") and kernel.name.endswith("true, true>") and kernel.stack <= 8
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -72,7 +74,7 @@ def test_machine_code(architecture: int) -> None:
                 found.append("tensor cores" if without_tensor_cores else "no tensor cores")
             if not any(x.base == "LDGSTS" and ".128" in x.name for x in code):
                 found.append("no copies of 16 bytes")
-        if kernel.stack and not may_spill(kernel) and (kernel.stack > 8 or spills_among_products(code)):
+        if kernel.stack and not may_spill(kernel) and spills(kernel, code):
             found.append(f"spills: {kernel.stack} bytes")
         if found:
             wrong[kernel.name] = found

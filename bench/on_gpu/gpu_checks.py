@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import fastpixcon as fpc
 from fastpixcon.ops import extension
-from fastpixcon.testing import InfoNCECase, assert_as_accurate
+from fastpixcon.testing import InfoNCECase, Tolerance, assert_as_accurate
+from fastpixcon.testing.rounding import of_dtype
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SIZE = (2, 64, 64, 96)  # B, D, h, w
@@ -237,10 +238,10 @@ def check_accuracy(
             runs.append((loss.detach(), *torch.autograd.grad(loss.sum(), x)))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    tolerances = (1e-3, 4e-3) if tf32 else (case.tol, case.gradient_tol)
+    tolerances = (1e-3, 4e-3) if tf32 else (case.tol, case.tol + of_dtype(dtype))
     errors = []
     for name, tol, actual, reached, wanted in zip(("loss", "gradient"), tolerances, runs[0], best, truth, strict=True):
-        assert_as_accurate(actual, reached.to(actual.dtype), wanted, tol, name=name)
+        assert_as_accurate(actual, reached.to(actual.dtype), wanted, Tolerance(tol), name=name)
         errors.append(f"{name} {float((actual.double() - wanted).norm() / wanted.norm()):.1e}")
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True)), "two runs differ"
     return f"N = {n:,}: relative errors: {', '.join(errors)}; two runs have the same bits"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastpixcon.testing.accuracy import assert_as_accurate, float64
+from fastpixcon.testing.accuracy import Tolerance, assert_as_accurate, float64
 from fastpixcon.testing.contrast import ContrastCase, MiningCase, contrast_cases, mining_cases
 from fastpixcon.testing.info_nce import InfoNCECase, info_nce_cases
 from fastpixcon.testing.memory import (
@@ -33,6 +33,7 @@ __all__ = [
     "MemoryRowsCase",
     "MiningCase",
     "SelectCase",
+    "Tolerance",
     "assert_as_accurate",
     "backward_arguments",
     "float64",

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,16 +15,32 @@ SMALLEST = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps  # t
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
+class Tolerance(NamedTuple):
+    """The norm of an error, of a truth's: ``tol`` of it, or of ``scale`` if that is more, under which it counts as a
+    cancelled sum; and of what is rounded to the rows' dtype on the way ``rounding`` of it, or of ``rounded``."""
+
+    tol: float
+    scale: float = 0.0
+    rounding: float = 0.0
+    rounded: float = 0.0
+
+    def of(self, truth: float) -> float:
+        return self.tol * max(truth, self.scale) + self.rounding * max(truth, self.rounded)
+
+    def times(self, factor: float) -> "Tolerance":
+        return self._replace(tol=factor * self.tol, rounding=factor * self.rounding)
+
+
 def assert_as_accurate(
-    actual: Tensor, reference: Tensor, truth: Tensor, tol: float, *, scale: float = 0.0, name: str = "result"
+    actual: Tensor, reference: Tensor, truth: Tensor, tolerance: Tolerance, *, name: str = "result"
 ) -> None:
-    """``|actual - truth| <= |reference - truth| + tol``, in norms relative to truth's, or to ``scale`` if that is more.
+    """``|actual - truth| <= |reference - truth| + tolerance``, in norms.
 
     Args:
         actual: what the kernel returned.
         reference: what the reference returned on the same arguments, in the same dtype.
         truth: what the reference returned in float64. Where it is not finite, actual must be the same.
-        scale: a norm under which truth counts as a cancelled sum. It is one in any case where float32 has fewer digits.
+        tolerance: of truth's norm, or of the smallest that float32 has all of its digits of.
     """
     assert actual.shape == reference.shape == truth.shape, f"{name}: shape {actual.shape}, want {truth.shape}"
     assert actual.dtype == reference.dtype, f"{name}: dtype {actual.dtype}, want {reference.dtype}"
@@ -33,9 +49,10 @@ def assert_as_accurate(
     infinite_alike = torch.equal(actual[~finite], truth[~finite])
     assert infinite_alike, f"{name}: want {truth[~finite].unique()} where it is not finite, got {actual[~finite]}"
     assert actual[finite].isfinite().all(), f"{name}: {int((~actual[finite].isfinite()).sum())} entries are not finite"
-    size = max(float(truth[finite].norm()), scale, SMALLEST)
-    error, allowed = (float((x - truth)[finite].norm()) / size for x in (actual, reference))
-    assert error <= allowed + tol, f"{name}: error {error:.3g}, reference {allowed:.3g} + tolerance {tol:.3g}"
+    size = max(float(truth[finite].norm()), SMALLEST)
+    error, allowed = (float((x - truth)[finite].norm()) for x in (actual, reference))
+    more = tolerance.of(size)
+    assert error <= allowed + more, f"{name}: error {error:.3g}, reference {allowed:.3g} + tolerance {more:.3g}"
 
 
 def float64(arguments: Sequence[Any]) -> list[Any]:

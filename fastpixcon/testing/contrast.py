@@ -65,10 +65,6 @@ class ContrastCase(Case):
     def tol(self) -> float:
         return self.rows.tol
 
-    @property
-    def gradient_tol(self) -> float:
-        return self.rows.gradient_tol
-
     def sets(self, device: str | torch.device = "cpu") -> tuple[Rows, Rows | None]:
         a, c = self.rows.sets(device)
         if self.diagonal is not None and c is not None:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastpixcon.testing.accuracy import EPS, Case, leaves, with_layout
+from fastpixcon.testing import rounding
+from fastpixcon.testing.accuracy import Case, leaves, with_layout
 from fastpixcon.values import Rows, Rule
 
 RULES = (
@@ -49,12 +50,7 @@ class InfoNCECase(Case):
 
     @property
     def tol(self) -> float:
-        """A logit is as exact as its float32 rounding; a gradient no more than the rows it is made with."""
-        return min(2e-6 + 4 * EPS[torch.float32] * self.largest_logit, 1e-3)
-
-    @property
-    def gradient_tol(self) -> float:
-        return self.tol + (0 if self.dtype == torch.float32 else EPS[self.dtype] / 2)
+        return rounding.of_losses(self.largest_logit, self.D, self.N if self.M is None else self.M)
 
     @property
     def known(self) -> tuple[bool, bool]:

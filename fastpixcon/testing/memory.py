@@ -1,5 +1,6 @@
 """Cases of the memory bank's operators."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,8 @@ from torch import Tensor
 from fastpixcon.reference.gather_normalize import normalize
 from fastpixcon.reference.pairs import bank_pairs
 from fastpixcon.reference.select_anchors import downsample
-from fastpixcon.testing.accuracy import EPS, Case, leaves, with_layout
+from fastpixcon.testing import rounding
+from fastpixcon.testing.accuracy import Case, leaves, with_layout
 from fastpixcon.testing.contrast import mined_somewhere
 from fastpixcon.testing.info_nce import InfoNCECase, with_rules
 from fastpixcon.values import BankRows, Pairs, Rows, Rule
@@ -33,11 +35,14 @@ class MemoryRowsCase(Case):
     norm: float = 1.0
     seed: int = 0
 
-    tol = 2e-6
+    @property
+    def tol(self) -> float:
+        return rounding.of_rows(self.D)
 
     @property
     def region_tol(self) -> float:
-        return self.tol + (0 if self.dtype == torch.float32 else EPS[self.dtype] / 2)
+        """Of means of unit rows: of all pixels of an image, if need be."""
+        return math.hypot(self.tol, rounding.of_mean(self.size[0] * self.size[1]))
 
     def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
         generator = self.generator()
@@ -200,11 +205,7 @@ class MemoryCase(Case):
 
     @property
     def tol(self) -> float:
-        return self.rows.tol
-
-    @property
-    def mean_tol(self) -> float:
-        return self.rows.gradient_tol
+        return rounding.of_losses(self.rows.largest_logit, self.D, self.N + self.S * self.classes)
 
     def values(self, device: str | torch.device = "cpu") -> tuple[Rows, BankRows, Rule, Pairs]:
         anchors, _ = self.rows.sets()

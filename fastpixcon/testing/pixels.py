@@ -1,11 +1,13 @@
 """Cases of the operators that pick pixels: select_anchors and gather_normalize."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from fastpixcon.testing.accuracy import EPS, Case, with_layout
+from fastpixcon.testing import rounding
+from fastpixcon.testing.accuracy import Case, with_layout
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,14 @@ class GatherCase(Case):
     padding: float = 0.2  # share of indices that are -1
     zero_pixels: bool = False
 
-    tol = 2e-6
+    @property
+    def tol(self) -> float:
+        return rounding.of_rows(self.D)
 
     @property
     def gradient_tol(self) -> float:
-        return self.tol + (0 if self.dtype == torch.float32 else EPS[self.dtype] / 2)
+        """Relative to gradients of rows over the norms of their pixels; of a pixel gathered several times a sum."""
+        return math.hypot(self.tol, rounding.of_mean(self.D), rounding.of_mean(self.N if self.repeated else 1))
 
     def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
         generator = self.generator()

@@ -1,9 +1,48 @@
-"""What it costs that kernels round the weights of a gradient, dL/ds, to the dtype of the rows they are multiplied with:
-each by half a unit in the last place at most. That of distinct weights is as good as random, so errors add up in
-squares; rows of one or two features are the same few over and over, with the same weights, whose errors add up."""
+"""What rounding costs, from the lengths of sums and the dtype of rows.
+
+Float32: every operation is off by half a unit of its result at most, at random, so that errors add up in squares
+(Higham and Mary 2019, "A new approach to probabilistic rounding error analysis"). A sum of n terms of one sign has
+partial sums that grow evenly: it is off by sqrt(n / 3) half units.
+
+Rows of 16 bits: kernels round the weights of a gradient, dL/ds, to the dtype of the rows they are multiplied with: each
+by half a unit in the last place at most. That of distinct weights is as good as random, so errors add up in squares;
+rows of one or two features are the same few over and over, with the same weights, whose errors add up."""
+
+import math
 
 import torch
 from torch import Tensor
+
+from fastpixcon.testing.accuracy import EPS
+
+HALF_UNIT = EPS[torch.float32] / 2
+ONE = 2.0  # deviations of a single number; a norm of many has one
+MOST = 1e-3  # whatever the logits
+
+
+def of_rows(features: int) -> float:
+    """Relative, of unit rows: each entry times 1 over the root of a sum of squares."""
+    return HALF_UNIT * math.sqrt(features / 3 / 4 + 3)
+
+
+def of_mean(rows: int) -> float:
+    """Relative to the rows' norms."""
+    return HALF_UNIT * math.sqrt(rows / 3 + 1)
+
+
+def of_losses(largest_logit: float, features: int, columns: int) -> float:
+    """In nats, of log Z, of a loss, and of the relative error of dL/ds, which is e to the difference of two of them:
+    rows are normalised, multiplied and scaled; Z is a sum of so many columns; its logarithm is rounded, and the
+    difference of it and a logit."""
+    of_logit = largest_logit * math.sqrt(features / 3 + 2 * (features / 3 / 4 + 3) + 2)
+    of_difference = 2 * (largest_logit + math.log(columns + 1))
+    variance = of_logit**2 + columns / 3 + of_difference**2 + 4
+    return min(HALF_UNIT * math.sqrt(variance), MOST)
+
+
+def of_dtype(dtype: torch.dtype) -> float:
+    """Of a number that is rounded to it; 0 where nothing is rounded to less than float32."""
+    return EPS[dtype] / 2 if dtype.itemsize < 4 else 0.0
 
 
 def _spread(weights: Tensor, terms: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fastpixcon.ops import define
 from fastpixcon.reference.memory_rows import MIN_MEAN
-from fastpixcon.testing import assert_as_accurate
+from fastpixcon.testing import Tolerance, assert_as_accurate
 from fastpixcon.testing.memory import mean_lengths
 from fuzz import spoil
 from fuzz.cases import CASES, ruled
@@ -111,9 +111,9 @@ def outcome(of: str, operator: str, arguments: list[Any]) -> tuple[Tensor, ...] 
     return tuple(copies[:3]) if result is None else batch.as_tuple(result)
 
 
-def lenient(actual: Tensor, reference: Tensor, truth: Tensor, tol: float, *, name: str, scale: float = 0.0) -> None:
+def lenient(actual: Tensor, reference: Tensor, truth: Tensor, tolerance: Tolerance, *, name: str) -> None:
     """Tolerances are of errors as they mostly are; of so many inputs some have twice as much."""
-    assert_as_accurate(actual, reference, truth, 2 * tol, scale=scale, name=name)
+    assert_as_accurate(actual, reference, truth, tolerance.times(2), name=name)
 
 
 def check(given: Input) -> bool:

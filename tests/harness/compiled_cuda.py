@@ -1,7 +1,7 @@
 """The CUDA kernels of the native backend on CPU tensors: their host code runs as it is, and every launch executes the
 PTX that the extension was built with in the emulator in ``ptxemu/``, with every access checked.
 
-With ``FASTPIXCON_TEST_PTX_LINES=1`` nvcc compiles the sources once more, into ``build/ptx``, and what the emulator finds
+With ``FASTPIXCON_TEST_PTX_LINES=1`` nvcc compiles the sources once more, into ``build/ptx``, and what is found
 has the line of its source.
 """
 
