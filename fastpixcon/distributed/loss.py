@@ -30,7 +30,7 @@ from fastpixcon.contrast import (
     totals,
     with_memory,
 )
-from fastpixcon.distributed.ranks import Ranks
+from fastpixcon.distributed.ranks import Ranks, contents
 from fastpixcon.distributed.ring import Ring
 from fastpixcon.ops.derivatives import first_only, no_forward_mode, no_transforms
 from fastpixcon.values import BankRows, Pairs, Rows, Rule, Statistics
@@ -145,6 +145,7 @@ def ranks_loss(
         contrast=int(how.use_batch) + 2 * int(bank is not None),
         mining=str(how.mining),
         pairs=str([y is not None for y in (*anchors, rule.class_weights)] + [*known_of(rule)[3:], balanced]),
+        class_weights=contents(rule.class_weights),
     )
     how = how._replace(diagonal=sum(sizes[: ranks.rank]))
     bank_weights = None

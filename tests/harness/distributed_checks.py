@@ -296,6 +296,7 @@ def disagreements(rank: int, size: int) -> None:
         ("denominator", torch.randn(8, 6), {"denominator": "all" if rank else "negatives"}),
         ("pairs", torch.randn(8, 6), {"pairs": fpc.Pairs(balanced=bool(rank))}),
         ("pairs", torch.randn(8, 6), {"contrast_weights": torch.ones(8) if rank else None}),
+        ("class_weights", torch.randn(8, 6), {"pairs": fpc.Pairs(class_weights=torch.ones(2, 2) + rank)}),
     ]
     for name, rows, options in cases:
         with pytest.raises(ValueError, match=f"^{name}: rank {rank} of {size} got"):
