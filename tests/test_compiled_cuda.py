@@ -98,8 +98,10 @@ def variants() -> list[Variant]:
 @contextmanager
 def allowing_tf32(allowed: bool) -> Iterator[None]:
     before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, allowed
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_every_kernel_is_run() -> None:
@@ -119,6 +121,7 @@ def test_variant(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     case = variant.case
     if variant.tf32:  # 10 bits of a row
         monkeypatch.setattr(InfoNCECase, "tol", property(lambda case: 2e-3 * case.largest_logit))
+        monkeypatch.setattr(MemoryCase, "tol", property(lambda case: 2e-3 * case.rows.largest_logit))
         monkeypatch.setattr(MiningCase, "rounding", 2e-3)
     with launching(Emulator(variant.shared, variant.multiprocessors)), allowing_tf32(variant.tf32):
         for operator in STEPS.get(case.operator, [case.operator]):
