@@ -12,11 +12,13 @@ from torch import Tensor
 
 from fastpixcon.ops import define
 from fastpixcon.ops.info_nce import DIFFERENTIABLE
+from fastpixcon.ops.info_nce_total import DIFFERENTIABLE as OF_TOTAL
 from fastpixcon.reference.info_nce import d_logits, prepare, prepared_pairs
 from fastpixcon.testing import (
     CASES,
     GatherCase,
     InfoNCECase,
+    InfoNCETotalCase,
     SelectCase,
     Tolerance,
     assert_as_accurate,
@@ -30,6 +32,7 @@ from fastpixcon.values import Statistics
 OUTPUTS = {
     "info_nce": ("loss", "log_sum", "weight", "mass"),
     "info_nce_backward": ("d_anchors", "d_contrast", "d_temperature"),
+    "info_nce_total": ("total", "mass", "d_anchors", "d_contrast", "d_temperature"),
     "gather_normalize": ("rows", "inv_norm"),
     "gather_normalize_backward": ("d_embeddings",),
 }
@@ -134,6 +137,19 @@ def test_info_nce(case: InfoNCECase, operators: Backend, threads: Callable[[int]
     compare("info_nce_backward", gradients, gradient_tolerances(case, arguments, d_loss))
 
 
+@pytest.mark.parametrize("case", CASES["info_nce_total"], ids=str)
+def test_info_nce_total(case: InfoNCETotalCase, operators: Backend, threads: Callable[[int], None]) -> None:
+    op = operators.op("info_nce_total", case.dtype, case.D)
+    threads(ODD_THREADS)
+    arguments = case.arguments()
+    results = [run(op, case.arguments(operators.device))]
+    results += [run(reference("info_nce_total"), these) for these in (arguments, float64(arguments))]
+    d_loss = arguments[-2] if case.weighed else torch.ones(case.N)
+    total = Tolerance(case.tol, float(d_loss.norm(1))).times(ONE)
+    gradients = gradient_tolerances(case, arguments[:-2], d_loss)
+    compare("info_nce_total", results, [total, Tolerance(case.tol), *gradients])
+
+
 @pytest.mark.parametrize("case", CASES["gather_normalize"], ids=str)
 def test_gather_normalize(case: GatherCase, operators: Backend, threads: Callable[[int], None]) -> None:
     op, backward = operators.op("gather_normalize", case.dtype), operators.op("gather_normalize_backward", case.dtype)
@@ -224,6 +240,10 @@ FEW_CASES = {
         InfoNCECase(40, 32, M=17, labels="ignored", rows="any", dtype=torch.bfloat16, d_loss="expanded"),
         InfoNCECase(130, 64, labels="sorted", rows="unit", dtype=torch.bfloat16, temperature=0.02),
     ],
+    "info_nce_total": [
+        InfoNCETotalCase(33, 16, M=70, denominator="all", rows="unit", layout="strided"),
+        InfoNCETotalCase(40, 32, M=17, labels="ignored", dtype=torch.bfloat16, weighed=False),
+    ],
 }
 CALLS = [(op, case) for op in FEW_CASES for case in FEW_CASES[op]]
 BACKWARD_CALLS = [(f"{op}_backward", case) for op, case in CALLS if f"{op}_backward" in define.OPERATORS]
@@ -241,7 +261,7 @@ def call_arguments(operator: str, case: Any, operators: Backend) -> list[Any]:
 def test_opcheck(operator: str, case: Any, operators: Backend) -> None:
     op = operators.op(operator)
     arguments = call_arguments(operator, case, operators)
-    with_gradient = DIFFERENTIABLE if operator == "info_nce" else [0] if operator == "gather_normalize" else []
+    with_gradient = {"info_nce": DIFFERENTIABLE, "info_nce_total": OF_TOTAL, "gather_normalize": [0]}.get(operator, [])
     for i in with_gradient:
         if arguments[i] is not None:
             arguments[i] = arguments[i].detach().requires_grad_()
@@ -275,6 +295,8 @@ LARGER = [
     InfoNCECase(700, 96, classes=7, dtype=torch.bfloat16),
     InfoNCECase(900, 64, M=1100, classes=11, dtype=torch.bfloat16),
     InfoNCECase(900, 64, M=300, classes=11, rows="any", denominator="all", temperature=0.01),
+    InfoNCETotalCase(900, 64, M=1100, classes=11, labels="sorted"),
+    InfoNCETotalCase(900, 64, M=300, classes=11, rows="any", denominator="all", dtype=torch.bfloat16),
     GatherCase(4, 64, 40, 50, 3000, repeated=True),
     GatherCase(4, 64, 40, 50, 3000, dtype=torch.float16, layout="channels_last"),
     SelectCase(B=4, size=(70, 90), max_samples=900, max_views=60),

@@ -152,6 +152,13 @@ inline void check_statistics(const at::Tensor& rows, const Statistics& of) {
   check_statistic("mass", of.mass, at::kFloat, N, rows);
 }
 
+inline void check_info_nce_total(const InfoNCETotal& call) {
+  check_info_nce(call.given);
+  TORCH_CHECK_VALUE(call.given.contrast.has_value(), "contrast: got None, want contrast rows");
+  const at::Tensor& x = call.given.anchors.x;
+  if (call.d_loss.has_value()) check_statistic("d_loss", *call.d_loss, at::kFloat, x.size(0), x);
+}
+
 inline void check_pairs(const Pairs& pairs, const at::Tensor& anchors) {
   if (!pairs.mined.has_value()) return;
   check_sizes("mined", *pairs.mined, {4, anchors.size(0)});

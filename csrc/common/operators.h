@@ -21,7 +21,18 @@ struct InfoNCEBackward {
   std::array<bool, 3> output_mask;
 
   explicit InfoNCEBackward(const Arguments& of)
-      : statistics(of.statistics()), given(of), output_mask(of.mask("output_mask")) {}
+      : InfoNCEBackward(of.statistics(), InfoNCE(of), of.mask("output_mask")) {}
+  InfoNCEBackward(Statistics statistics_, InfoNCE given_, std::array<bool, 3> output_mask_)
+      : statistics(std::move(statistics_)), given(std::move(given_)), output_mask(output_mask_) {}
+};
+
+struct InfoNCETotal {
+  std::optional<at::Tensor> d_loss;  // [N]; none: ones
+  InfoNCE given;
+  std::array<bool, 3> output_mask;
+
+  explicit InfoNCETotal(const Arguments& of)
+      : d_loss(of.optional_tensor("d_loss")), given(of), output_mask(of.mask("output_mask")) {}
 };
 
 // Anchors and one contrast set of several.

@@ -2,6 +2,8 @@
 //
 // Per step and pair of rows, in units of D multiply-adds: self contrast 1/2 forward and 3/2 backward (the triangle,
 // one recomputed tile and two products); separate contrast 1 forward and 1 + one for each gradient backward.
+#include "cpu/info_nce.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -53,6 +55,12 @@ std::vector<double> similarities(const Problem& p) {
   return out;
 }
 
+std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call) {
+  return info_nce_gradients(call, call.given.anchors.x.scalar_type());
+}
+
+}  // namespace
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
   check_info_nce(call);
   const Problem p(call);
@@ -93,7 +101,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
   return {loss, log_sum, weight, mass};
 }
 
-std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call) {
+std::tuple<Tensor, Tensor, Tensor> info_nce_gradients(const InfoNCEBackward& call, at::ScalarType dtype) {
   const auto& [statistics, given, wanted] = call;
   const Tensor& x = given.anchors.x;
   check_info_nce(given);
@@ -102,17 +110,15 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call
   const bool wants_contrast = wanted[1] && !p.self;
   const Gradients d = gradients(p, statistics, nullptr, wanted[0], wants_contrast, wanted[2]);
   p.forget_operands();
-  const Tensor nothing = at::empty({0}, x.options().memory_format(at::MemoryFormat::Contiguous));
+  const Tensor nothing = at::empty({0}, x.options().dtype(dtype).memory_format(at::MemoryFormat::Contiguous));
   Tensor d_temperature = at::empty({}, given.rule.temperature.options());
   d_temperature.fill_(-d.along * d.scale * p.scale.inverse);
   const auto unsorted = [&](const SortedRows& set, const Rows& rows, const Tensor& of) {
-    return unsort_gradient(set, rows.x, of.const_data_ptr<float>(), d.scale, x.scalar_type());
+    return unsort_gradient(set, rows.x, of.const_data_ptr<float>(), d.scale, dtype);
   };
   return {wanted[0] ? unsorted(p.anchors, given.anchors, d.rows) : nothing,
           wants_contrast ? unsorted(p.separate, *given.contrast, d.columns) : nothing.clone(), d_temperature};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) {
   m.impl("info_nce", by_name<&info_nce>());

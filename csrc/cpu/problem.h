@@ -162,6 +162,13 @@ struct Problem {
   template <class Work>
   void run_tile(bool any_positives, bool both, int64_t i0, int64_t m, int64_t j0, int64_t n, float* s, Ahead& ahead,
                 const Work& work) const {
+    kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s, ahead);
+    view_tile(any_positives, i0, m, j0, n, s, [&](const TileView& view) { work(view, both, i0, j0); });
+  }
+
+  // work(view) on a tile of dot products that are there.
+  template <class Work>
+  void view_tile(bool any_positives, int64_t i0, int64_t m, int64_t j0, int64_t n, float* s, const Work& work) const {
     Range positives[kTile];
     for (int64_t i = 0; any_positives && i < m; ++i) {
       const ClassRange& c = class_of(i0 + i);
@@ -175,7 +182,6 @@ struct Problem {
       own_columns[i] = static_cast<int32_t>(j >= 0 && j < n ? j : -1);
       any_itself |= own_columns[i] >= 0;
     }
-    kernels.logits(anchors.operand, i0, m, contrast().operand, j0, n, s, ahead);
     TileView view = scale.view(s, m, n, any_positives ? positives : nullptr, of, any_itself ? own_columns : nullptr);
     if (kept.has_value()) {
       view.rows = kept->rows(i0);
@@ -186,8 +192,10 @@ struct Problem {
       rule = rules->at(i0, j0);
       view.rule = &rule;
     }
-    work(view, both, i0, j0);
+    work(view);
   }
+
+  friend class Panel;
 };
 
 }  // namespace fastpixcon::cpu

@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 
+#include "cpu/panel.h"
 #include "cpu/scratch.h"
 
 namespace fastpixcon::cpu {
@@ -22,10 +23,12 @@ struct Running {
   explicit Running(int64_t n) : sum(n, 0.0), max(n, -std::numeric_limits<float>::infinity()) {}
   RunningSum at(int64_t i) { return {max.data() + i, sum.data() + i}; }
 
+  double log(const Scale& scale, int64_t i) const {  // log 0 = -inf
+    return std::log(sum[i]) + (!scale.online ? scale.inverse : sum[i] > 0 ? max[i] : 0.0);
+  }
   std::vector<double> logs(const Scale& scale) const {
     std::vector<double> nats(sum.size());
-    for (size_t i = 0; i < sum.size(); ++i)  // log 0 = -inf
-      nats[i] = std::log(sum[i]) + (!scale.online ? scale.inverse : sum[i] > 0 ? max[i] : 0.0);
+    for (size_t i = 0; i < sum.size(); ++i) nats[i] = log(scale, i);
     return nats;
   }
 };
@@ -74,20 +77,24 @@ namespace {
 struct Terms {
   std::vector<float> weight, pull, sum;
 
-  Terms(const Problem& p, const SortedRows& set, const Statistics& of, double largest)
-      : weight(set.n + kOverhang, 0.0f), pull(weight), sum(weight) {
+  explicit Terms(int64_t n) : weight(n + kOverhang, 0.0f), pull(weight), sum(weight) {}
+  Terms(const Problem& p, const SortedRows& set, const Statistics& of, double largest) : Terms(set.n) {
     const float *d = of.d_loss.const_data_ptr<float>(), *log_z = of.log_sum.const_data_ptr<float>(),
                 *w = of.weight.const_data_ptr<float>();
     const float* mass = of.mass.const_data_ptr<float>();
     for (int64_t i = 0; i < set.n; ++i) {
       const int64_t from = set.source[i];
-      sum[i] = p.online() ? std::numeric_limits<float>::infinity() : 0;  // an empty sum: all terms vanish
-      if (!(mass[from] > 0) || log_z[from] == -kInf || largest == 0) continue;
-      const double g = d[from] / largest, z = std::exp(log_z[from] - p.scale.inverse);
-      pull[i] = static_cast<float>(g / mass[from]);
-      sum[i] = static_cast<float>(p.online() ? log_z[from] : z);
-      weight[i] = static_cast<float>(g * (p.of.softplus ? w[from] : 1.0) / (p.online() ? 1 : z));
+      set_one(p, i, largest == 0 ? 0 : d[from] / largest, log_z[from], w[from], mass[from]);
     }
+  }
+  // g: d_loss over the largest; the others as the statistics have them.
+  void set_one(const Problem& p, int64_t i, double g, float log_z, float w, float mass) {
+    sum[i] = p.online() ? std::numeric_limits<float>::infinity() : 0;  // an empty sum: all terms vanish
+    if (!(mass > 0) || log_z == -kInf) return;
+    const double z = std::exp(log_z - p.scale.inverse);
+    pull[i] = static_cast<float>(g / mass);
+    sum[i] = static_cast<float>(p.online() ? log_z : z);
+    weight[i] = static_cast<float>(g * (p.of.softplus ? w : 1.0) / (p.online() ? 1 : z));
   }
   GradientTerms at(int64_t i) const { return {weight.data() + i, pull.data() + i, sum.data() + i}; }
 };
@@ -160,6 +167,64 @@ Gradients gradients(Problem& p, const Statistics& of_rows, const Statistics* of_
         });
   for (int64_t i = 0; wants_along && i < a.n; ++i)  // self contrast counts every pair twice
     out.along += dot(a.row(i), d_a + i * a.operand.stride, a.operand.depth) * (p.self ? 0.5 : 1.0);
+  return out;
+}
+
+LossesAndGradients losses_and_gradients(Problem& p, const std::vector<double>& d_loss, bool wants_rows,
+                                        bool wants_columns, bool wants_along) {
+  SortedRows &a = p.anchors, &c = p.contrast();
+  double largest = 0;
+  for (const double d : d_loss) largest = std::max(largest, std::abs(d));
+  wants_rows |= wants_along;
+  if (wants_rows) c.pack(Part::kValues, p.kernels);
+  if (wants_columns) a.pack(Part::kValues, p.kernels);
+
+  Running sums(a.n);
+  Terms terms(a.n);
+  std::vector<float> log_z(a.n + kOverhang);
+  LossesAndGradients out{
+      Positives(a.n),
+      {scratch({wants_rows ? a.operand.count : 0, a.operand.stride}),
+       scratch({wants_columns ? c.operand.count : 0, c.operand.stride}), largest * p.scale.inverse, 0}};
+  for (Tensor& d : {std::ref(out.d.rows), std::ref(out.d.columns)}) d.zero_();
+  float* d_a = wants_rows ? out.d.rows.mutable_data_ptr<float>() : nullptr;
+  float* d_c = wants_columns ? out.d.columns.mutable_data_ptr<float>() : nullptr;
+  const auto add = p.online() ? p.kernels.sum_online : p.kernels.sum_fixed;
+  const auto gradient = p.online() ? p.kernels.gradient_online : p.kernels.gradient_fixed;
+  Panel::for_all(p, [&](const Panel& panel) {
+    const int64_t i0 = panel.i0, stride = a.operand.stride;
+    panel.compute([&](TileView tile, int64_t) {
+      if (p.sums_have_all()) tile.positives = nullptr;  // nothing to leave out
+      add(tile, sums.at(i0), {nullptr, nullptr});
+    });
+    for (int64_t i = i0; i < i0 + panel.m; ++i) log_z[i] = p.scale.of_log_sum(sums.log(p.scale, i));
+    Positives& of = out.positives;
+    panel.where_positives([&](const TileView& tile, int64_t) {
+      p.kernels.positives(tile, {log_z.data() + i0, of.loss.data() + i0, of.weight.data() + i0, of.mass.data() + i0},
+                          {nullptr, nullptr, nullptr, nullptr});
+    });
+    for (int64_t i = i0; i < i0 + panel.m; ++i) {
+      const double nats = sums.log(p.scale, i), mass = of.mass[i];
+      const bool counts = mass > 0 && !(nats == -kInf && !std::isnan(of.loss[i]));  // of an empty sum exactly nothing
+      of.loss[i] = counts ? of.loss[i] / mass : 0;
+      if (largest != 0)
+        terms.set_one(p, i, d_loss[i] / largest, static_cast<float>(nats),
+                      static_cast<float>(counts ? of.weight[i] / mass : 0), static_cast<float>(mass));
+    }
+    if (largest == 0 || !(wants_rows || wants_columns)) return;
+    Ahead nothing;
+    panel.finish(
+        [&](const TileView& tile, int64_t j0) {
+          gradient(tile, terms.at(i0), {nullptr, nullptr, nullptr});
+          if (wants_rows) p.kernels.add_rows(tile.s, tile.m, tile.n, c.operand, j0, d_a + i0 * stride, nothing);
+        },
+        [&](const TileView& tile, int64_t j0) {
+          if (wants_columns)
+            p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_c + j0 * c.operand.stride, nothing);
+        });
+  });
+  for (int64_t i = 0; wants_along && i < a.n; ++i)
+    out.d.along += dot(a.row(i), d_a + i * a.operand.stride, a.operand.depth);
   return out;
 }
 

@@ -36,6 +36,15 @@ struct Gradients {
 Gradients gradients(Problem& p, const Statistics& rows, const Statistics* columns, bool wants_rows, bool wants_columns,
                     bool wants_along);
 
+// Of separate contrast rows at once, so that every product is computed once: the mean loss of each sorted anchor over
+// its positives and their mass, given d_loss [n].
+struct LossesAndGradients {
+  Positives positives;  // `loss`: of a row; `weight` is not
+  Gradients d;
+};
+LossesAndGradients losses_and_gradients(Problem& p, const std::vector<double>& d_loss, bool wants_rows,
+                                        bool wants_columns, bool wants_along);
+
 double dot(const float* a, const float* b, int64_t D);
 
 }  // namespace fastpixcon::cpu

@@ -4,13 +4,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
 
 from fastpixcon import distributed
 from fastpixcon.balance import balances, with_balance
 from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to
 from fastpixcon.functional.anchors import gather_normalize
 from fastpixcon.ops import checks
-from fastpixcon.ops.backends import call
+from fastpixcon.ops.backends import call, chosen
 from fastpixcon.ops.void import Void, of_rows
 from fastpixcon.pairs import PairRule, Pairs, rule_of
 from fastpixcon.values import Rows, Rule
@@ -213,6 +214,11 @@ def info_nce_of(
         contrasted = None if contrast_with == "memory" else own if others is None else others
         of_each, bank_weights = balances(contrasted, None if bank is None else bank.labels, own.x)
         own, others = (with_balance(own, of_each), None) if others is None else (own, with_balance(others, of_each))
+    weights = None if weighed.weights is None else weighed.weights.detach().to(tau.dtype)
+    wanted = [x.requires_grad for x in (own.x, own.x if others is None else others.x, tau)]
+    if not in_steps and reduction != "none" and at_once(own, others, wanted, backend):
+        total, mass, *_ = call("info_nce_total", own.x, backend, own, others, rule, rows, weights, wanted)
+        return reduced(total if scale is None else total * scale, mass, weights, reduction)
     if not in_steps:
         loss, _log_sum, _weight, mass = call("info_nce", own.x, backend, own, others, rule, rows)
     else:
@@ -227,19 +233,31 @@ def info_nce_of(
             )
     if scale is not None:
         loss = loss * scale
-    weights = None if weighed.weights is None else weighed.weights.to(loss.dtype)
     if weights is not None:
         loss = torch.where(mass > 0, loss * weights, 0)
-    if reduction == "none":
-        return loss, mass
+    return (loss, mass) if reduction == "none" else reduced(loss.sum(), mass, weights, reduction, ranks)
+
+
+def reduced(
+    total: Tensor, mass: Tensor, weights: Tensor | None, reduction: str, ranks: Any = None
+) -> tuple[Tensor, Tensor]:
+    """The loss of a total over the anchors, and the mass of their positives."""
     counts = mass > 0
-    total = loss.sum()
     counted = counts.sum() if weights is None else torch.where(counts, weights, 0).sum()
     if ranks is not None:
         total, counted = distributed.total(total, counted, ranks)
     if reduction == "sum":
         return total, mass
     return total / (counted.clamp(min=1) if weights is None else torch.where(counted > 0, counted, 1)), mass
+
+
+def at_once(anchors: Rows, contrast: Rows | None, wanted: list[bool], backend: str) -> bool:
+    """Whether the forward makes gradients: on CPUs of separate rows, where a backward would compute products anew."""
+    if contrast is None or anchors.x.device.type != "cpu" or not (torch.is_grad_enabled() and any(wanted)):
+        return False
+    if not torch.compiler.is_compiling() and _are_functorch_transforms_active():
+        return False  # whose gradients are at levels that requires_grad does not tell
+    return chosen("info_nce", anchors.x, backend) == "native"
 
 
 def weighed_rows(

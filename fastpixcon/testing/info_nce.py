@@ -1,7 +1,7 @@
 """Cases of info_nce."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -133,6 +133,31 @@ class InfoNCECase(Case):
 
     def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
         return leaves("info_nce", *self.sets(device), self.rule(device), self.rows)
+
+
+@dataclass(frozen=True)
+class InfoNCETotalCase(InfoNCECase):
+    """Of separate contrast rows."""
+
+    operator = "info_nce_total"
+    weighed: bool = True
+
+    def d_losses(self, device: str | torch.device = "cpu") -> Tensor | None:
+        if not self.weighed:
+            return None
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return torch.rand(self.N, generator=self.generator()).sub(0.2).to(device, wide)
+
+    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        values = *self.sets(device), self.rule(device), self.rows, self.d_losses(device), [True, True, True]
+        return leaves("info_nce_total", *values)
+
+
+def info_nce_total_cases() -> list[InfoNCETotalCase]:
+    separate = [case for case in info_nce_cases() if case.M is not None]
+    chosen = [case for number, case in enumerate(separate) if number % 3 == 0 or case.M == 0]
+    made = [{x.name: getattr(case, x.name) for x in fields(case)} for case in chosen]
+    return [InfoNCETotalCase(**case, weighed=number % 2 == 0) for number, case in enumerate(made)]
 
 
 def with_rules(cases: Sequence[Any]) -> list[Any]:

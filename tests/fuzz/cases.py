@@ -1,7 +1,7 @@
 """Random Cases, as far as their contracts go: sizes of nothing, of one, and beside those of tiles."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from random import Random
 from typing import Any
 
@@ -12,6 +12,7 @@ from fastpixcon.testing import (
     EnqueueCase,
     GatherCase,
     InfoNCECase,
+    InfoNCETotalCase,
     MemoryCase,
     MemoryRowsCase,
     MiningCase,
@@ -71,6 +72,13 @@ def info_nce(random: Random) -> InfoNCECase:
         norm=random.choice(norms) if taken == "raw" else 1.0, zero_rows=random.random() < 0.1,
         layout=random.choice(ROW_LAYOUTS), d_loss=random.choice(("random", "expanded")), **how,
     )  # fmt: skip
+
+
+def info_nce_total(random: Random) -> InfoNCETotalCase:
+    case = replace(info_nce(random), M=rows(random))
+    return InfoNCETotalCase(
+        **{x.name: getattr(case, x.name) for x in fields(case)}, weighed=random.choice((True, False))
+    )
 
 
 def contrast(random: Random) -> ContrastCase:
@@ -161,6 +169,7 @@ CASES: dict[str, Callable[[Random], Any]] = {
     "gather_normalize_backward": gather,
     "info_nce": info_nce,
     "info_nce_backward": info_nce,
+    "info_nce_total": info_nce_total,
     "contrast_sums": contrast,
     "contrast_positives": contrast,
     "contrast_gradient": contrast,

@@ -10,8 +10,11 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/gt.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
@@ -86,10 +89,23 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call
   return {d_anchors, d_contrast, d_temperature};
 }
 
+// One after the other: nothing is gained by making them at once.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCETotal& call) {
+  check_info_nce_total(call);
+  const c10::DeviceGuard guard(call.given.anchors.x.device());
+  const auto [loss, log_sum, weight, mass] = info_nce(call.given);
+  const Tensor d_loss = call.d_loss.has_value() ? *call.d_loss : at::ones_like(loss);
+  const Tensor total = at::sum(at::where(at::gt(mass, 0), at::mul(d_loss, loss), 0));
+  const auto [d_anchors, d_contrast, d_temperature] =
+      info_nce_backward(InfoNCEBackward({d_loss, log_sum, weight, mass}, call.given, call.output_mask));
+  return {total, mass, d_anchors.to(at::kFloat), d_contrast.to(at::kFloat), d_temperature};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) {
   m.impl("info_nce", by_name<&info_nce>());
+  m.impl("info_nce_total", by_name<&info_nce_total>());
   m.impl("info_nce_backward", by_name<&info_nce_backward>());
 }
 

@@ -1,0 +1,105 @@
+// A panel of anchors against all columns of a separate contrast set, whose dot products stay until their gradient is
+// made of them: products are computed once.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+#include "cpu/problem.h"
+#include "cpu/scratch.h"
+
+namespace fastpixcon::cpu {
+
+class Panel {
+ public:
+  int64_t i0 = 0, m = 0;  // anchors [i0, i0 + m)
+
+  // Anchors of a panel: of all threads' together 64 MiB. 0: so few that the gradient of the columns, which goes through
+  // the caches for every panel, takes longer than products anew.
+  static int64_t size(const Problem& p) {
+    constexpr int64_t kMostBytes = int64_t{64} << 20, kLeast = 64;
+    const int64_t bytes = at::get_num_threads() * std::max<int64_t>(p.column_blocks.count(), 1) * kTileStride * 4;
+    const int64_t rows = kMostBytes / bytes / p.kernels.lanes * p.kernels.lanes, whole = p.row_blocks.size;
+    return rows < std::min(kLeast, whole) ? 0 : std::min(rows, whole);
+  }
+
+  // Runs work(panel) on all panels of a problem. Each takes the columns in turn: blocks of columns see the panels in
+  // their order, whatever thread has them, so results do not depend on timing.
+  template <class Work>
+  static void for_all(const Problem& p, const Work& work) {
+    const int64_t columns = p.column_blocks.count();
+    const Blocks rows{p.anchors.n, size(p)};
+    std::atomic<int64_t> next{0};
+    std::unique_ptr<std::atomic<int64_t>[]> done(new std::atomic<int64_t>[columns]);  // panels that had the columns
+    for (int64_t J = 0; J < columns; ++J) done[J].store(0, std::memory_order_relaxed);
+    // A thread takes panels in their order, so those that it waits for are already taken and never wait for it.
+    at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+      const at::Tensor products = scratch({columns, rows.size, kTileStride});  // before others may wait for this thread
+      for (int64_t number = next++; number < rows.count(); number = next++)
+        work(Panel(p, rows, number, products.mutable_data_ptr<float>(), done.get()));
+    });
+  }
+
+  // work(view, first column) on the new products with every block of columns.
+  template <class Work>
+  void compute(const Work& work) const {
+    for (int64_t J = 0; J < p_.column_blocks.count(); ++J) {
+      Ahead next;
+      if (J + 1 < p_.column_blocks.count())
+        p_.kernels.ahead_of(p_.contrast().operand, Part::kRight, j0(J + 1), p_.column_blocks.length(J + 1), next);
+      p_.kernels.logits(p_.anchors.operand, i0, m, p_.contrast().operand, j0(J), p_.column_blocks.length(J), tile(J),
+                        next);
+      view(J, work);
+    }
+  }
+  // The same again, where there are positives.
+  template <class Work>
+  void where_positives(const Work& work) const {
+    for (int64_t J = 0; J < p_.column_blocks.count(); ++J)
+      if (has_positives(J)) view(J, work);
+  }
+  // Everywhere, and in_turn(view, first column) after the panels before this one had these columns.
+  template <class Work, class InTurn>
+  void finish(const Work& work, const InTurn& in_turn) const {
+    for (int64_t J = 0; J < p_.column_blocks.count(); ++J)
+      view(J, [&](const TileView& tile, int64_t first) {
+        work(tile, first);
+        while (done_[J].load(std::memory_order_acquire) != number_) std::this_thread::yield();
+        in_turn(tile, first);
+        done_[J].store(number_ + 1, std::memory_order_release);
+      });
+  }
+
+ private:
+  Panel(const Problem& p, const Blocks& rows, int64_t number, float* products, std::atomic<int64_t>* done)
+      : i0(rows.first(number)),
+        m(rows.length(number)),
+        p_(p),
+        number_(number),
+        size_(rows.size),
+        products_(products),
+        done_(done) {}
+
+  int64_t j0(int64_t J) const { return p_.column_blocks.first(J); }
+  float* tile(int64_t J) const { return products_ + J * size_ * kTileStride; }
+  bool has_positives(int64_t J) const {
+    return p_.has_positives_between(i0, i0 + m, j0(J), j0(J) + p_.column_blocks.length(J));
+  }
+  template <class Work>
+  void view(int64_t J, const Work& work) const {
+    p_.view_tile(has_positives(J), i0, m, j0(J), p_.column_blocks.length(J), tile(J),
+                 [&](const TileView& view) { work(view, j0(J)); });
+  }
+
+  const Problem& p_;
+  int64_t number_, size_;  // of this panel; rows of a tile
+  float* products_;        // [blocks of columns][size][kTileStride]
+  std::atomic<int64_t>* done_;
+};
+
+}  // namespace fastpixcon::cpu

@@ -1,0 +1,158 @@
+"""What info_nce_total means: the total of the losses of info_nce and its gradients; what a public loss makes of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from harness.tested_backends import Backend
+from torch import Tensor
+
+import fastpixcon as fpc
+import fastpixcon.functional.rows
+from fastpixcon.functional import info_nce
+from fastpixcon.testing import InfoNCETotalCase
+from fastpixcon.values import Statistics
+
+
+@pytest.mark.parametrize("rule", ["", "everything"])
+@pytest.mark.parametrize("denominator", ["negatives", "all", "decoupled"])
+def test_it_is_forward_and_backward(denominator: str, rule: str, operators: Backend) -> None:
+    case = InfoNCETotalCase(40, 16, M=70, denominator=denominator, rule_of_pairs=rule)
+    given = *case.sets(operators.device), case.rule(operators.device), case.rows
+    d_loss = case.d_losses(operators.device)
+    assert d_loss is not None
+    total, mass, *gradients = operators.of_values("info_nce_total")(*given, d_loss, [True] * 3)
+    loss, *found = operators.of_values("info_nce")(*given)
+    expected = operators.of_values("info_nce_backward")(Statistics(d_loss, *found), *given, [True] * 3)
+    torch.testing.assert_close(total, (d_loss * loss).sum())
+    torch.testing.assert_close(mass, found[-1])
+    for x, y in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [(a, c, t) for a in (False, True) for c in (False, True) for t in (False, True)])
+def test_what_is_asked_for_does_not_depend_on_what_else_is(mask: tuple[bool, ...], operators: Backend) -> None:
+    *arguments, everything = InfoNCETotalCase(50, 19, M=21).arguments(operators.device)
+    op = operators.op("info_nce_total")
+    complete = op(*arguments, everything)
+    for wanted, x, y in zip((True, True, *mask), complete, op(*arguments, list(mask)), strict=True):
+        if wanted:
+            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_many_threads_and_columns_take_two_steps(
+    dtype: torch.dtype, operators: Backend, threads: Callable[[int], None]
+) -> None:
+    """Where each thread's panel would be small."""
+    arguments = InfoNCETotalCase(70, 8, M=8000, dtype=dtype).arguments(operators.device)
+    results = []
+    for number in (1, 64):
+        threads(number)
+        results.append(operators.op("info_nce_total")(*arguments))
+    for x, y in zip(*results, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_without_contrast_rows_it_is_refused(operators: Backend) -> None:
+    anchors, _ = InfoNCETotalCase(5, 4, M=3).sets(operators.device)
+    rule = InfoNCETotalCase(5, 4, M=3).rule(operators.device)
+    with pytest.raises(ValueError, match="contrast: got None, want contrast rows"):
+        operators.of_values("info_nce_total")(anchors, None, rule, "raw", None, [True] * 3)
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Operators of losses, as they are called."""
+    called: list[str] = []
+    call = fastpixcon.functional.rows.call
+
+    def record(operator: str, *arguments: Any) -> Any:
+        called.append(operator)
+        return call(operator, *arguments)
+
+    monkeypatch.setattr(fastpixcon.functional.rows, "call", record)
+    return called
+
+
+def sets(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, c = torch.randn(30, 8).to(dtype), torch.randn(50, 8).to(dtype)
+    return x.requires_grad_(), torch.arange(30) % 4, c.requires_grad_(), torch.arange(50) % 4
+
+
+def test_where_a_forward_makes_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of separate rows, on the CPU, where somebody wants them and all losses weigh what is known."""
+    pytest.importorskip("fastpixcon._C")
+    called = recorded(monkeypatch)
+    x, y, c, z = sets()
+    plain: list[Callable[[], Tensor]] = [
+        lambda: info_nce(x, y),
+        lambda: info_nce(x, y, c, z, reduction="none"),
+        lambda: info_nce(x.detach(), y, c.detach(), z),
+        lambda: info_nce(x, y, c, z, backend="reference"),
+        lambda: torch.func.grad(lambda q: info_nce(q, y, c.detach(), z))(x.detach()),
+    ]
+    for call in plain:
+        call()
+    with torch.no_grad():
+        info_nce(x, y, c, z)
+    assert called == ["info_nce"] * 6
+    called.clear()
+    tau = torch.tensor(0.2, requires_grad=True)
+    for options in ({}, {"reduction": "sum"}, {"weights": torch.rand(30)}, {"temperature": tau}):
+        info_nce(x, y, c, z, **options)
+    info_nce(x, y, c.detach(), z)
+    info_nce(x.detach(), y, c, z)
+    assert called == ["info_nce_total"] * 6
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"reduction": "sum"},
+    {"weights": torch.arange(30) / 30, "denominator": "all"},
+    {"base_temperature": 0.07, "temperature": 0.3, "normalize": False},
+    {"pairs": fpc.Pairs(class_weights=torch.rand(4, 4), balanced=True), "denominator": "decoupled"},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
+def test_the_loss_and_its_gradients_are_those_of_two_steps(
+    options: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also scaled, and of a loss that is used twice."""
+    pytest.importorskip("fastpixcon._C")
+    x, y, c, z = sets(dtype)
+    tau = torch.tensor(options.get("temperature", 0.1), requires_grad=True)
+
+    def step() -> list[Tensor]:
+        loss = info_nce(x, y, c, z, **options | {"temperature": tau})
+        return [loss, *torch.autograd.grad(loss * 3 + loss.square(), (x, c, tau))]
+
+    at_once = step()
+    monkeypatch.setattr(fastpixcon.functional.rows, "at_once", lambda *_: False)
+    eps = torch.finfo(dtype).eps
+    for actual, expected in zip(at_once, step(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=4 * max(eps, 1e-5), atol=4 * max(eps, 1e-5))
+
+
+def test_under_a_scaler_small_gradients_of_float16_are_there() -> None:
+    """They are made before the loss is scaled, in float32."""
+    pytest.importorskip("fastpixcon._C")
+    x, y, c, z = sets(torch.float16)
+    loss = info_nce(x, y, c, z) * 1e-6
+    (loss * 2.0**16).backward()
+    assert x.grad is not None
+    scaled = x.grad.float() / 2**16
+    wide = x.detach().float().requires_grad_()
+    (expected,) = torch.autograd.grad(info_nce(wide, y, c.detach().float(), z) * 1e-6, wide)
+    assert float((scaled - expected).norm() / scaled.norm()) < 0.05
+
+
+def test_a_compiled_loss_makes_them_too() -> None:
+    pytest.importorskip("fastpixcon._C")
+    x, y, c, z = sets()
+    step = torch.compile(lambda x, c: info_nce(x, y, c, z), backend="aot_eager", fullgraph=True)
+    actual = torch.autograd.grad(step(x, c), (x, c))
+    for a, b in zip(actual, torch.autograd.grad(info_nce(x, y, c, z), (x, c)), strict=True):
+        torch.testing.assert_close(a, b)
