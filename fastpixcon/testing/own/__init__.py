@@ -73,7 +73,7 @@ def check(
     asked = Loss(loss)
     claims = _claims(
         asked, tuple(denominators), tuple(dtypes), normalize, temperature, temperature_gradient, tuple(without),
-        strict, torch.device(device),
+        strict, _device(device),
     )  # fmt: skip
     posed, left_out = pose(info_nce_cases() if cases is None else cases, claims, asked.separate)
     if not posed:
@@ -116,6 +116,14 @@ def _claims(
     if temperature is not None:
         checks.temperature_scale(temperature, None)
     return Claims(denominators, dtypes, normalize, temperature, temperature_gradient, strict, without, device)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # what torch says of a CUDA that it has not
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"device: got {str(device)!r}, want one that is here: {reason}") from None
 
 
 def _cost(judged: Judged) -> tuple[bool, int, int]:

@@ -1,5 +1,6 @@
 """A Problem as Python that a user can run."""
 
+import sys
 from dataclasses import fields
 
 import torch
@@ -74,8 +75,8 @@ def _arguments(anchors: str, others: dict[str, str], taken: set[str]) -> str:
 def _imports(loss: Loss) -> tuple[list[str], str]:
     """Imports, and the name of the loss; one that can't be imported is the user's to fill in."""
     lines = ["import torch", "import fastpixcon"]
-    name, module = getattr(loss.function, "__name__", ""), getattr(loss.function, "__module__", None)
-    if module and module != "__main__" and name.isidentifier() and getattr(loss.function, "__qualname__", "") == name:
+    name, module = getattr(loss.function, "__name__", ""), getattr(loss.function, "__module__", "")
+    if module != "__main__" and getattr(sys.modules.get(module), name, None) is loss.function:
         lines.append(f"from {module} import {name}")
         return lines, name
     return lines, "loss"

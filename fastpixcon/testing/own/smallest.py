@@ -47,6 +47,7 @@ def smallest(loss: Loss, posed: Posed, finding: Finding, claims: Claims) -> Smal
     problem = _simpler(posed.problem, shows, claims)
     for _ in range(ROUNDS):
         before = problem
+        problem = _fewer_classes(problem, shows)
         for number in range(len(problem.sets)):
             problem = _fewer(problem, len(problem.sets[number].x), _rows_of(number), shows)
         problem = _fewer(problem, problem.case.D, _features_of, shows)
@@ -85,7 +86,7 @@ def _with(problem: Problem, sets: list[Rows]) -> Problem:
 def _rows_of(number: int) -> Callable[[Problem, Tensor], Problem]:
     def kept(problem: Problem, index: Tensor) -> Problem:
         sets = list(problem.sets)
-        sets[number] = sets[number].each(lambda x: x[index])
+        sets[number] = Rows(sets[number].x[index], sets[number].labels[index])
         return _with(problem, sets)
 
     return kept
@@ -93,6 +94,15 @@ def _rows_of(number: int) -> Callable[[Problem, Tensor], Problem]:
 
 def _features_of(problem: Problem, index: Tensor) -> Problem:
     return _with(problem, [s._replace(x=s.x[:, index].contiguous()) for s in problem.sets])
+
+
+def _fewer_classes(problem: Problem, shows: Callable[[Problem], bool]) -> Problem:
+    """Rows of a class go together: one that is left would be alone, which is an edge of its own."""
+    for label in torch.cat([s.labels for s in problem.sets]).unique():
+        candidate = _with(problem, [Rows(s.x[s.labels != label], s.labels[s.labels != label]) for s in problem.sets])
+        if shows(candidate):
+            problem = candidate
+    return problem
 
 
 def _fewer(
