@@ -83,6 +83,14 @@ def at_a_tenth(a: Tensor, y: Tensor, temperature: Any) -> Tensor:
     return eager(a, y, 0.1)
 
 
+def contiguous_alone(a: Tensor, y: Tensor, temperature: Any) -> Tensor:
+    return eager(a.as_strided(a.shape, (a.shape[1], 1)), y, temperature)
+
+
+def few_alone(a: Tensor, y: Tensor, temperature: Any) -> Tensor:
+    return eager(a, y, temperature) * (1.1 if len(a) > 200 else 1.0)
+
+
 def line(report: Report, name: str) -> tuple[int, int]:
     return next((x.agree, x.of) for x in report.lines() if x.name == name)
 
@@ -90,14 +98,12 @@ def line(report: Report, name: str) -> tuple[int, int]:
 def test_the_published_formula() -> None:
     """All of float32 and bfloat16; in float16 exponentials of low temperatures vanish, and their logarithm is NaN."""
     report = check(published, without=EAGER, raises=False)
-    assert line(report, "float32") == (41, 41)
-    assert line(report, "bfloat16") == (10, 10)
-    assert line(report, "float16") == (8, 12)
-    assert set(report.disagreements()) == {("loss", "is not finite")}
-    assert {x.posed.problem.case.temperature for x, _ in report.disagreements()["loss", "is not finite"]} == {
-        0.025,
-        0.01,
-    }
+    for name in ("float32", "bfloat16"):
+        agree, of = line(report, name)
+        assert agree == of >= 10
+    ((key, found),) = report.disagreements().items()
+    assert key == ("loss", "is not finite")
+    assert all(x.posed.problem.case.temperature < 0.07 for x, _ in found)
     check(published, without=[*EAGER, "float16"], cases=SOME)
 
 
@@ -107,7 +113,7 @@ def test_the_published_formula_is_nan_without_a_positive() -> None:
     agree, of = line(report, "lonely-anchors")
     assert agree == 0 < of
     (found,) = report.smallest
-    assert found.problem.case.N <= 3  # two of a class and a lonely one
+    assert found.problem.case.N <= 3
     assert "from test_check import published" in found.code
     assert "print(mine)  # nan" in found.code
 
@@ -158,16 +164,36 @@ def test_a_wrong_loss_and_the_smallest_input(loss: Callable[..., Tensor], what: 
     case = found.problem.case
     assert case.N == 4  # two of two classes each
     assert case.D <= 2
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(found.code, {"loss": loss})
-    _, mine, want = printed.getvalue().split("tensor(")
-    assert mine.partition("grad_fn")[0] != want.partition("grad_fn")[0]
+    mine, want = printed(found.code)
+    assert mine != want
+
+
+def printed(code: str) -> list[str]:
+    """The two tensors that code prints."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        exec(code, {})
+    return [x.partition("grad_fn")[0] for x in text.getvalue().split("tensor(")[1:]]
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "line_of_code"),
+    [(contiguous_alone, "contiguous", "anchors = with_layout("), (few_alone, "few-rows", "case = InfoNCECase(N=")],
+)
+def test_what_shows_in_some_layout_or_size_alone(loss: Callable[..., Tensor], name: str, line_of_code: str) -> None:
+    report = check(loss, without=["zero-rows"], dtypes=[torch.float32], cases=SOME, raises=False)
+    agree, of = line(report, name)
+    assert agree == of
+    assert not report.agrees
+    assert line_of_code in report.smallest[0].code
+    mine, want = printed(report.smallest[0].code)
+    assert mine != want
 
 
 def test_what_is_right_agrees() -> None:
     report = check(right, without=["zero-rows"], temperature_gradient=True)
-    assert line(report, "ignored-labels")[0] == 9
+    agree, of = line(report, "ignored-labels")
+    assert agree == of > 5
     assert report.left_out["a rule of pairs, which check does not pass"] > 200
     with pytest.raises(AssertionError, match=r"right disagrees with the reference: [\s\S]*zero-rows +0 of 1"):
         check(right, cases=[x for x in CASES["info_nce"] if x.zero_rows])

@@ -14,12 +14,11 @@ PACKAGE = ROOT / "fastpixcon"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"training", "plan", "adapters"},
+    {"training", "plan", "adapters", "testing"},
     {"losses", "contrast_model"},
     {"last_call"},
     {"memory", "mining", "grids", "outputs"},
     {"features"},
-    {"testing"},
     {"functional"},
     {"distributed"},
     {"contrast", "balance", "pairs"},

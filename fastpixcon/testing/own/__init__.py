@@ -62,9 +62,7 @@ def check(
         name: of the loss, in the Report; "": its own.
 
     Returns:
-        A Report: ``agrees``; ``lines()``, how many Cases agree and the worst error by what is special of them;
-        ``disagreements()``; ``left_out``, how many Cases by reason; ``smallest``, for every kind of disagreement the
-        smallest input found, with ``code`` that runs it. ``str`` is all of it as text, ``tree()`` for JSON.
+        The :class:`Report`, of which ``agrees`` is the verdict and ``str`` all as text.
 
     Raises:
         AssertionError: the loss disagrees; the text is the Report.

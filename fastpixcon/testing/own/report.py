@@ -35,7 +35,11 @@ class Line(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What :func:`fastpixcon.testing.check` has found; ``str`` of it is what the command prints."""
+    """What :func:`fastpixcon.testing.check` has found; ``str`` of it is what the command prints.
+
+    ``name`` of the loss; ``judged``, every Case and what was found on it; ``left_out``, how many Cases by reason;
+    ``smallest``, for each kind of disagreement the smallest input found, with ``code`` that runs it.
+    """
 
     name: str
     judged: list[Judged]
@@ -44,6 +48,7 @@ class Report(NamedTuple):
 
     @property
     def agrees(self) -> bool:
+        """On every Case."""
         return all(x.agrees for x in self.judged)
 
     def lines(self) -> list[Line]:
