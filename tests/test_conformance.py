@@ -13,7 +13,6 @@ from torch import Tensor
 from fastpixcon.ops import define
 from fastpixcon.ops.info_nce import DIFFERENTIABLE
 from fastpixcon.ops.info_nce_total import DIFFERENTIABLE as OF_TOTAL
-from fastpixcon.reference.info_nce import d_logits, prepare, prepared_pairs
 from fastpixcon.testing import (
     CASES,
     GatherCase,
@@ -26,8 +25,8 @@ from fastpixcon.testing import (
     float64,
 )
 from fastpixcon.testing.accuracy import leaves
-from fastpixcon.testing.rounding import ONE, of_dtype, spread_of_products, spread_of_total
-from fastpixcon.values import Statistics
+from fastpixcon.testing.rounding import ONE, of_dtype
+from fastpixcon.testing.tolerances import forward_tolerances, gradient_tolerances
 
 OUTPUTS = {
     "info_nce": ("loss", "log_sum", "weight", "mass"),
@@ -65,57 +64,6 @@ def compare(operator: str, results: list[tuple[Tensor, ...]], tolerances: Sequen
     """``results``: of the kernel, of the reference, and the truth."""
     for name, tolerance, actual, expected, truth in zip(OUTPUTS[operator], tolerances, *results, strict=True):
         assert_as_accurate(actual, expected, truth, tolerance, name=f"{operator} {name}")
-
-
-def rounding_scales(
-    weights: Tensor, itself: bool, a: Tensor, c: Tensor, inverses: tuple[Tensor, Tensor], temperature: float
-) -> tuple[float, float, float]:
-    """Norms that half a unit in the last place of rounded weights dL/ds [N, M] is of, in d_anchors, d_contrast and
-    d_temperature; of rows over their norms."""
-    of_rows = weights + weights.T if itself else weights
-    return (
-        float((spread_of_products(of_rows, c) * inverses[0]).norm()) / temperature,
-        float((spread_of_products(weights.T, a) * inverses[1]).norm()) / temperature,
-        spread_of_total(of_rows, a @ c.T) / temperature**2 * (0.5 if itself else 1.0),
-    )
-
-
-def forward_tolerances(case: InfoNCECase) -> tuple[Tolerance, ...]:
-    nats = Tolerance(case.tol, case.N**0.5)  # of one, if they are fewer
-    return nats, nats, Tolerance(case.tol), Tolerance(case.tol)
-
-
-def gradient_tolerances(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> list[Tolerance]:
-    """Of d_anchors, d_contrast and d_temperature, all of them cancelled sums.
-
-    A row's gradient is |d_loss| * |c| / T times a difference of two averages; of a raw row over its norm. That of the
-    temperature is one of averages of logits over T. Half precision: a kernel may round dL/ds to the rows' type.
-    """
-    given = define.OPERATORS["info_nce"].values(float64(arguments))
-    anchors, contrast = given["anchors"].x, given["contrast"]
-    sides = [anchors, anchors if contrast is None else contrast.x]
-    norms = [x.norm(dim=1) if x.numel() else x.new_zeros(1) for x in sides]
-    longest = [float(x.max()) if case.rows == "any" else 1.0 for x in norms]
-    shortest = [float(x[x > 0].min()) if case.rows == "raw" and bool((x > 0).any()) else 1.0 for x in norms]
-    unit = float(d_loss.double().norm()) / case.temperature
-    logit = longest[0] * longest[1] / case.temperature
-    cancelled = unit * longest[1] / shortest[0], unit * longest[0] / shortest[1], unit * logit
-    rounding, rounded = of_dtype(case.dtype), (0.0,) * 3
-    if rounding > 0:
-        rounded = info_nce_rounding(case, arguments, d_loss)
-    tolerances = [Tolerance(case.tol, x, rounding, y) for x, y in zip(cancelled, rounded, strict=True)]
-    return [*tolerances[:2], tolerances[2].times(ONE)]
-
-
-def info_nce_rounding(case: InfoNCECase, arguments: list[Any], d_loss: Tensor) -> tuple[float, float, float]:
-    given = float64(arguments)
-    _, *found = reference("info_nce")(*given)
-    anchors, contrast, rule, rows = define.OPERATORS["info_nce"].values(given).values()
-    a, a_inverse = prepare(anchors, rows)
-    c, c_inverse = (a, a_inverse) if contrast is None else prepare(contrast, rows)
-    these = prepared_pairs(a, c, anchors, contrast, rule)
-    weights = d_logits(these, rule, Statistics(d_loss.double(), *found))
-    return rounding_scales(weights, contrast is None, a, c, (a_inverse, c_inverse), case.temperature)
 
 
 @pytest.mark.parametrize("case", CASES["info_nce"], ids=str)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from harness.tested_backends import Backend
-from test_conformance import ODD_THREADS, as_tuple, on_cpu, reference, rounding_scales, run
+from test_conformance import ODD_THREADS, as_tuple, on_cpu, reference, run
 from torch import Tensor
 
 from fastpixcon.ops import define
@@ -27,6 +27,7 @@ from fastpixcon.testing import (
 )
 from fastpixcon.testing.memory import mean_lengths
 from fastpixcon.testing.rounding import ONE, of_dtype
+from fastpixcon.testing.tolerances import rounding_scales
 
 
 def compare(

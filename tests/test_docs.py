@@ -28,6 +28,7 @@ RUN = {  # page -> what it takes
     "training": ("pydantic",),
     "own-pictures": ("pydantic",),
     "migration": ("pytorch_metric_learning",),
+    "check-your-own": ("pytorch_metric_learning",),
 }
 SUFFIXES = {".py", ".cpp", ".h", ".cu", ".cuh", ".toml", ".yml", ".yaml"}
 

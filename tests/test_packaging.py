@@ -43,6 +43,8 @@ x, y = torch.randn(10, 4, requires_grad=True), torch.arange(10) % 3
 loss = fpc.SupConLoss()(x, y)
 loss.backward()
 assert loss.isfinite() and x.grad.isfinite().all()
+from fastpixcon.testing import CASES, check
+assert check(fpc.functional.info_nce, cases=CASES["info_nce"][:40]).agrees
 fpc.show_config()
 """
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from harness import compiled_triton
 from harness.compiled_triton import Emulator, launching
-from test_conformance import compare, forward_tolerances, gradient_tolerances, reference, run
+from test_conformance import compare, reference, run
 
 from fastpixcon.ops import define
 from fastpixcon.testing import InfoNCECase, SelectCase, backward_arguments, float64
+from fastpixcon.testing.tolerances import forward_tolerances, gradient_tolerances
 
 pytest.importorskip("triton")
 

@@ -4,10 +4,24 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fastpixcon.cli import bench, config, evaluate, export, inspect, plan, predict, process, table, train, tsne, zoo
+from fastpixcon.cli import (
+    bench,
+    check,
+    config,
+    evaluate,
+    export,
+    inspect,
+    plan,
+    predict,
+    process,
+    table,
+    train,
+    tsne,
+    zoo,
+)
 from fastpixcon.training import require_extra
 
-_VERBS = (train, inspect, evaluate, predict, tsne, table, export, zoo, config, plan, bench)
+_VERBS = (train, inspect, evaluate, predict, tsne, table, export, zoo, config, plan, check, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from fastpixcon.testing.memory import (
     memory_cases,
     memory_rows_cases,
 )
+from fastpixcon.testing.own import Report, check
 from fastpixcon.testing.pixels import GatherCase, SelectCase, gather_cases, select_cases
 
 __all__ = [
@@ -33,10 +34,12 @@ __all__ = [
     "MemoryCase",
     "MemoryRowsCase",
     "MiningCase",
+    "Report",
     "SelectCase",
     "Tolerance",
     "assert_as_accurate",
     "backward_arguments",
+    "check",
     "float64",
 ]
 

@@ -42,6 +42,14 @@ def assert_as_accurate(
         truth: what the reference returned in float64. Where it is not finite, actual must be the same.
         tolerance: of truth's norm, or of the smallest that float32 has all of its digits of.
     """
+    error, allowed, more = measured(actual, reference, truth, tolerance, name)
+    assert error <= allowed + more, f"{name}: error {error:.3g}, reference {allowed:.3g} + tolerance {more:.3g}"
+
+
+def measured(
+    actual: Tensor, reference: Tensor, truth: Tensor, tolerance: Tolerance, name: str
+) -> tuple[float, float, float]:
+    """The error, the reference's, and the tolerance, in norms; AssertionError where nothing can be measured."""
     assert actual.shape == reference.shape == truth.shape, f"{name}: shape {actual.shape}, want {truth.shape}"
     assert actual.dtype == reference.dtype, f"{name}: dtype {actual.dtype}, want {reference.dtype}"
     actual, reference, truth = (x.detach().double().cpu() for x in (actual, reference, truth))
@@ -51,8 +59,7 @@ def assert_as_accurate(
     assert actual[finite].isfinite().all(), f"{name}: {int((~actual[finite].isfinite()).sum())} entries are not finite"
     size = max(float(truth[finite].norm()), SMALLEST)
     error, allowed = (float((x - truth)[finite].norm()) for x in (actual, reference))
-    more = tolerance.of(size)
-    assert error <= allowed + more, f"{name}: error {error:.3g}, reference {allowed:.3g} + tolerance {more:.3g}"
+    return error, allowed, tolerance.of(size)
 
 
 def float64(arguments: Sequence[Any]) -> list[Any]:

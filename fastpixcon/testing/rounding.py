@@ -45,6 +45,15 @@ def of_dtype(dtype: torch.dtype) -> float:
     return EPS[dtype] / 2 if dtype.itemsize < 4 else 0.0
 
 
+def of_operations(dtype: torch.dtype, largest_logit: float, columns: int) -> float:
+    """What :func:`of_losses` is of, where the result of every operation is rounded to a dtype of 16 bits, and sums are
+    float32 within one: both rows, their product, it over the temperature and less the largest; the logarithm of Z, and
+    the difference of it and a logit; an exponential, a sum of them, and a softmax."""
+    of_logit = largest_logit * math.sqrt(5)
+    of_difference = (largest_logit + math.log(columns + 1)) * math.sqrt(2)
+    return of_dtype(dtype) * math.sqrt(of_logit**2 + of_difference**2 + 3)
+
+
 def _spread(weights: Tensor, terms: Tensor) -> Tensor:
     """[N]: of sums over [N, M], whose terms have errors in proportion to them, equal ones where weights are equal."""
     if weights.shape[1] == 0:
