@@ -19,13 +19,14 @@ class Panel {
  public:
   int64_t i0 = 0, m = 0;  // anchors [i0, i0 + m)
 
-  // Anchors of a panel: of all threads' together 64 MiB. 0: so few that the gradient of the columns, which goes through
-  // the caches for every panel, takes longer than products anew.
+  // Anchors of a panel, so few that panels are little beside rows and gradients; with fewer still the gradient of the
+  // columns, which goes through the caches for every panel, would take longer than products anew. 0: there would be
+  // more than 64 MiB of them, for many threads and columns.
   static int64_t size(const Problem& p) {
-    constexpr int64_t kMostBytes = int64_t{64} << 20, kLeast = 64;
-    const int64_t bytes = at::get_num_threads() * std::max<int64_t>(p.column_blocks.count(), 1) * kTileStride * 4;
-    const int64_t rows = kMostBytes / bytes / p.kernels.lanes * p.kernels.lanes, whole = p.row_blocks.size;
-    return rows < std::min(kLeast, whole) ? 0 : std::min(rows, whole);
+    constexpr int64_t kMostBytes = int64_t{64} << 20, kRows = 96;
+    const int64_t rows = std::min(round_up(kRows, p.kernels.lanes), p.row_blocks.size);
+    const int64_t columns = std::max<int64_t>(p.column_blocks.count(), 1);
+    return at::get_num_threads() * rows * columns * kTileStride * 4 > kMostBytes ? 0 : rows;
   }
 
   // Runs work(panel) on all panels of a problem. Each takes the columns in turn: blocks of columns see the panels in

@@ -178,6 +178,7 @@ LossesAndGradients losses_and_gradients(Problem& p, const std::vector<double>& d
   wants_rows |= wants_along;
   if (wants_rows) c.pack(Part::kValues, p.kernels);
   if (wants_columns) a.pack(Part::kValues, p.kernels);
+  if (p.kernels.bf16 && !wants_along) p.forget_rows();
 
   Running sums(a.n);
   Terms terms(a.n);
