@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <memory>
 #include <vector>
 
 #include "common/checks.h"
@@ -20,7 +21,7 @@ namespace {
 
 using at::Tensor;
 
-// One after the other, where panels would be too small.
+// One after the other, where panels of all threads would take too much.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> in_two_steps(const InfoNCETotal& call) {
   const auto [loss, log_sum, weight, mass] = info_nce(call.given);
   const Tensor d_loss = call.d_loss.has_value() ? call.d_loss->contiguous() : at::ones_like(loss);
@@ -42,8 +43,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
   const int64_t N = given.anchors.count();
   std::optional<Tensor> d_loss;
   if (weights.has_value()) d_loss = weights->contiguous();
-  Problem p(given);
-  if (Panel::size(p) == 0) return in_two_steps(call);
+  auto prepared = std::make_unique<Problem>(given);
+  if (Panel::size(*prepared) == 0) {
+    prepared.reset();  // each step prepares its own
+    return in_two_steps(call);
+  }
+  Problem& p = *prepared;
   const SortedRows& a = p.anchors;
   std::vector<double> d(a.n, 1.0);
   if (d_loss.has_value())

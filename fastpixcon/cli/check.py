@@ -113,7 +113,7 @@ def _executed(path: Path) -> Iterator[dict[str, object]]:
     try:
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except Exception as error:  # a user's file may raise anything, which is its fault and no traceback of ours
             lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if x.filename == spec.origin]
             place = f"{path}:{lines[-1]}" if lines else str(path)  # of a SyntaxError the message has it
             raise TrainingError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}") from None

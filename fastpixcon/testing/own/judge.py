@@ -98,7 +98,7 @@ def judge(loss: Loss, problem: Problem, claims: Claims) -> list[Finding]:
             return [Finding("loss", math.inf, NO_GRADIENT, "it has no grad_fn: backward would raise")]
         d_loss = d_loss_of(problem, actual)
         gradients = torch.autograd.grad(actual, wanted, d_loss.to(device), allow_unused=True)
-    except Exception as error:
+    except Exception as error:  # whatever a user's loss raises is a finding, with its kind and place
         return [Finding("loss", math.inf, f"raises {type(error).__name__}", _where(error))]
     if any(not torch.equal(x, y) for x, y in zip(before, labels, strict=True)):
         return [Finding("loss", math.inf, "changes its labels", "want them as they were")]

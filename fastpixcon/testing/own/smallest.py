@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,13 +62,13 @@ def smallest(loss: Loss, posed: Posed, finding: Finding, claims: Claims) -> Smal
 
 def _simpler(problem: Problem, shows: Callable[[Problem], bool], claims: Claims) -> Problem:
     """In plain float32 in memory order at an ordinary temperature, each if it shows there, too."""
-    changes: list[dict[str, object]] = [{"layout": "contiguous"}, {"d_loss": "expanded"}]
+    changes: list[dict[str, Any]] = [{"layout": "contiguous"}, {"d_loss": "expanded"}]
     if torch.float32 in claims.dtypes:
         changes.insert(0, {"dtype": torch.float32})
     if claims.temperature is None:
         changes += [{"temperature": x} for x in (0.1, 1.0)]
     for change in changes:
-        case = replace(problem.case, **change)  # type: ignore[arg-type]
+        case = replace(problem.case, **change)
         sets = [s._replace(x=s.x.to(case.dtype)) for s in problem.sets]
         candidate = _with(problem._replace(case=case), sets)
         if case != problem.case and shows(candidate):
