@@ -15,7 +15,8 @@ def info_nce_total(
     loss, *found = info_nce(anchors, contrast, rule, rows)
     weights = loss.new_ones(()).expand_as(loss) if d_loss is None else d_loss
     total = torch.where(found[-1] > 0, weights * loss, 0).sum()
-    d_anchors, d_contrast, d_temperature = info_nce_backward(
+    *d_rows, d_temperature = info_nce_backward(
         Statistics(weights, *found), anchors, contrast, rule, rows, output_mask
     )
-    return total, found[-1], d_anchors.float(), d_contrast.float(), d_temperature
+    d_anchors, d_contrast = (d.float() if d.dtype == torch.float16 else d for d in d_rows)
+    return total, found[-1], d_anchors, d_contrast, d_temperature

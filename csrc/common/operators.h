@@ -33,6 +33,12 @@ struct InfoNCETotal {
 
   explicit InfoNCETotal(const Arguments& of)
       : d_loss(of.optional_tensor("d_loss")), given(of), output_mask(of.mask("output_mask")) {}
+
+  // The dtype of gradients of rows, which wait for that of the total: float16 has no exponents for means.
+  at::ScalarType waiting() const {
+    const at::ScalarType own = given.anchors.x.scalar_type();
+    return own == at::kHalf ? at::kFloat : own;
+  }
 };
 
 // Anchors and one contrast set of several.

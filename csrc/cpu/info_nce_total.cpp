@@ -26,7 +26,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> in_two_steps(const InfoNCETot
   const auto [loss, log_sum, weight, mass] = info_nce(call.given);
   const Tensor d_loss = call.d_loss.has_value() ? call.d_loss->contiguous() : at::ones_like(loss);
   const InfoNCEBackward backward({d_loss, log_sum, weight, mass}, call.given, call.output_mask);
-  const auto [d_anchors, d_contrast, d_temperature] = info_nce_gradients(backward, at::kFloat);
+  const auto [d_anchors, d_contrast, d_temperature] = info_nce_gradients(backward, call.waiting());
   double sum = 0;
   for (int64_t i = 0; i < loss.size(0); ++i)
     if (mass.const_data_ptr<float>()[i] > 0)
@@ -43,9 +43,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
   const int64_t N = given.anchors.count();
   std::optional<Tensor> d_loss;
   if (weights.has_value()) d_loss = weights->contiguous();
-  auto prepared = std::make_unique<Problem>(given);
+  auto prepared = std::make_unique<Problem>(given, Gathered::kContrast);
   if (Panel::size(*prepared) == 0) {
-    prepared.reset();  // each step prepares its own
+    prepared.reset();  // each step gathers its own
     return in_two_steps(call);
   }
   Problem& p = *prepared;
@@ -53,7 +53,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
   std::vector<double> d(a.n, 1.0);
   if (d_loss.has_value())
     for (int64_t i = 0; i < a.n; ++i) d[i] = d_loss->const_data_ptr<float>()[a.source[i]];
-  const LossesAndGradients of = losses_and_gradients(p, d, wanted[0], wanted[1], wanted[2]);
+  const LossesAndGradients of = losses_and_gradients(p, x, d, call.waiting(), wanted[0], wanted[1], wanted[2]);
   p.forget_operands();
 
   const auto options = x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
@@ -67,11 +67,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
   total.fill_(sum);
   Tensor d_temperature = at::empty({}, given.rule.temperature.options());
   d_temperature.fill_(-of.d.along * of.d.scale * p.scale.inverse);
-  const auto unsorted = [&](const SortedRows& set, const Rows& rows, const Tensor& d_rows) {
-    return unsort_gradient(set, rows.x, d_rows.const_data_ptr<float>(), of.d.scale, at::kFloat);
-  };
-  return {total, mass, wanted[0] ? unsorted(a, given.anchors, of.d.rows) : at::empty({0}, options),
-          wanted[1] ? unsorted(p.separate, *given.contrast, of.d.columns) : at::empty({0}, options), d_temperature};
+  Tensor d_contrast = at::empty({0}, options.dtype(call.waiting()));
+  if (wanted[1])
+    d_contrast = unsort_gradient(p.separate, given.contrast->x, of.d.columns.const_data_ptr<float>(), of.d.scale,
+                                 call.waiting());
+  return {total, mass, of.d_anchors, d_contrast, d_temperature};
 }
 
 }  // namespace

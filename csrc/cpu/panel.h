@@ -18,6 +18,9 @@ namespace fastpixcon::cpu {
 class Panel {
  public:
   int64_t i0 = 0, m = 0;  // anchors [i0, i0 + m)
+  int64_t number = 0;     // of this panel
+  const Operand& rows;    // its anchors, from 0 on
+  float* d_rows;          // [rows.count][stride] for their gradient, not initialised
 
   // Anchors of a panel, so few that panels are little beside rows and gradients; with fewer still the gradient of the
   // columns, which goes through the caches for every panel, would take longer than products anew. 0: there would be
@@ -29,20 +32,27 @@ class Panel {
     return at::get_num_threads() * rows * columns * kTileStride * 4 > kMostBytes ? 0 : rows;
   }
 
-  // Runs work(panel) on all panels of a problem. Each takes the columns in turn: blocks of columns see the panels in
-  // their order, whatever thread has them, so results do not depend on timing.
+  static Blocks all(const Problem& p) { return {p.anchors.n, size(p)}; }
+
+  // Runs work(panel) on all panels of a problem, whose anchors x [N, D] are; `values`: their gradient tiles multiply
+  // these. Each takes the columns in turn: blocks of columns see the panels in their order, whatever thread has them,
+  // so results do not depend on timing.
   template <class Work>
-  static void for_all(const Problem& p, const Work& work) {
+  static void for_all(Problem& p, const at::Tensor& x, bool values, const Work& work) {
     const int64_t columns = p.column_blocks.count();
-    const Blocks rows{p.anchors.n, size(p)};
+    const Blocks panels = all(p);
     std::atomic<int64_t> next{0};
     std::unique_ptr<std::atomic<int64_t>[]> done(new std::atomic<int64_t>[columns]);  // panels that had the columns
     for (int64_t J = 0; J < columns; ++J) done[J].store(0, std::memory_order_relaxed);
     // A thread takes panels in their order, so those that it waits for are already taken and never wait for it.
     at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-      const at::Tensor products = scratch({columns, rows.size, kTileStride});  // before others may wait for this thread
-      for (int64_t number = next++; number < rows.count(); number = next++)
-        work(Panel(p, rows, number, products.mutable_data_ptr<float>(), done.get()));
+      // Before others may wait for this thread.
+      const at::Tensor products = scratch({columns, panels.size, kTileStride});
+      const at::Tensor d_rows = scratch({round_up(panels.size, p.kernels.lanes), p.anchors.operand.stride});
+      SomeRows rows(p.anchors, x, panels.size, values, p.kernels);
+      for (int64_t number = next++; number < panels.count(); number = next++)
+        work(Panel(p, panels, number, rows.take(panels.first(number), panels.length(number)),
+                   d_rows.mutable_data_ptr<float>(), products.mutable_data_ptr<float>(), done.get()));
     });
   }
 
@@ -53,8 +63,7 @@ class Panel {
       Ahead next;
       if (J + 1 < p_.column_blocks.count())
         p_.kernels.ahead_of(p_.contrast().operand, Part::kRight, j0(J + 1), p_.column_blocks.length(J + 1), next);
-      p_.kernels.logits(p_.anchors.operand, i0, m, p_.contrast().operand, j0(J), p_.column_blocks.length(J), tile(J),
-                        next);
+      p_.kernels.logits(rows, 0, m, p_.contrast().operand, j0(J), p_.column_blocks.length(J), tile(J), next);
       view(J, work);
     }
   }
@@ -70,19 +79,22 @@ class Panel {
     for (int64_t J = 0; J < p_.column_blocks.count(); ++J)
       view(J, [&](const TileView& tile, int64_t first) {
         work(tile, first);
-        while (done_[J].load(std::memory_order_acquire) != number_) std::this_thread::yield();
+        while (done_[J].load(std::memory_order_acquire) != number) std::this_thread::yield();
         in_turn(tile, first);
-        done_[J].store(number_ + 1, std::memory_order_release);
+        done_[J].store(number + 1, std::memory_order_release);
       });
   }
 
  private:
-  Panel(const Problem& p, const Blocks& rows, int64_t number, float* products, std::atomic<int64_t>* done)
-      : i0(rows.first(number)),
-        m(rows.length(number)),
+  Panel(const Problem& p, const Blocks& panels, int64_t number_, const Operand& rows_, float* d_rows_, float* products,
+        std::atomic<int64_t>* done)
+      : i0(panels.first(number_)),
+        m(panels.length(number_)),
+        number(number_),
+        rows(rows_),
+        d_rows(d_rows_),
         p_(p),
-        number_(number),
-        size_(rows.size),
+        size_(panels.size),
         products_(products),
         done_(done) {}
 
@@ -98,8 +110,8 @@ class Panel {
   }
 
   const Problem& p_;
-  int64_t number_, size_;  // of this panel; rows of a tile
-  float* products_;        // [blocks of columns][size][kTileStride]
+  int64_t size_;     // rows of a tile
+  float* products_;  // [blocks of columns][size][kTileStride]
   std::atomic<int64_t>* done_;
 };
 

@@ -31,15 +31,19 @@ Scale::Scale(const at::Tensor& temperature_in, bool unit_rows) {
 }
 
 Problem::Problem(const Rows& anchors_in, const std::optional<Rows>& contrast_in, const Rule& rule,
-                 c10::string_view rows, bool mutual_)
+                 c10::string_view rows, bool mutual_, Gathered gathered)
     : kernels(tile_kernels(anchors_in.x.scalar_type())),
       self(!contrast_in.has_value()),
       of{rule.apart(), rule.negatives()},
       mutual(mutual_ && !self),
       scale(rule.temperature, rows != "any") {
-  anchors = sort_rows(anchors_in, rows == "raw", kernels);
+  if (gathered == Gathered::kAll) {
+    anchors = sort_rows(anchors_in, rows == "raw", kernels);
+    anchors.pack(Part::kLeft, kernels);
+  } else {
+    anchors = in_order(anchors_in, rows == "raw", kernels);
+  }
   if (!self) separate = sort_rows(*contrast_in, rows == "raw", kernels);
-  anchors.pack(Part::kLeft, kernels);
   contrast().pack(Part::kRight, kernels);
   classes = match_classes(anchors, contrast());
   row_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block);
@@ -50,9 +54,11 @@ Problem::Problem(const Rows& anchors_in, const std::optional<Rows>& contrast_in,
   for (int64_t i = 0; i < anchors.n; ++i) itself[i] = static_cast<int32_t>(i);
 }
 
-Problem::Problem(const InfoNCE& call) : Problem(call.anchors, call.contrast, call.rule, call.rows, false) {}
+Problem::Problem(const InfoNCE& call, Gathered gathered)
+    : Problem(call.anchors, call.contrast, call.rule, call.rows, false, gathered) {}
 
-Problem::Problem(const ContrastSet& set, bool mutual) : Problem(set.anchors, set.contrast, set.rule, "unit", mutual) {
+Problem::Problem(const ContrastSet& set, bool mutual)
+    : Problem(set.anchors, set.contrast, set.rule, "unit", mutual, Gathered::kAll) {
   if (!self && set.pairs.diagonal.has_value())
     itself = places(anchors, separate, set.contrast->count(), *set.pairs.diagonal);
   if (set.pairs.mined.has_value())

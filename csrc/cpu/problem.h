@@ -39,6 +39,8 @@ struct Scale {
   }
 };
 
+enum class Gathered { kAll, kContrast };  // whose rows are; kContrast: anchors are in order, no more
+
 struct Problem {
   const TileKernels& kernels;
   bool self;
@@ -52,7 +54,7 @@ struct Problem {
   std::optional<KeptPairs> kept;
   std::optional<PairRules> rules;
 
-  explicit Problem(const InfoNCE& call);
+  explicit Problem(const InfoNCE& call, Gathered gathered = Gathered::kAll);
   Problem(const ContrastSet& set, bool mutual);
 
   // So that a gradient's memory is that of its products or of its results, not of both.
@@ -148,7 +150,7 @@ struct Problem {
 
  private:
   Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows,
-          bool mutual);
+          bool mutual, Gathered gathered);
 
   using Place = TileSchedule::Place;
 

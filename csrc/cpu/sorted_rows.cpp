@@ -49,36 +49,54 @@ float unit(scalar_t x, double inverse_norm, bool bf16) {
 }
 
 template <class scalar_t>
-void gather_rows(const scalar_t* x, int64_t x_stride, int64_t D, SortedRows& set, float* rows) {
-  const int64_t stride = set.operand.stride;
-  at::parallel_for(0, set.operand.count, 64, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      float* row = rows + i * stride;  // [D], then zeros
-      std::fill(i < set.n ? row + D : row, row + stride, 0.0f);
-      if (i >= set.n) continue;
-      const scalar_t* from = x + set.source[i] * x_stride;
-      if (set.inv_norm.empty()) {
-        float nothing = 0;
-        for (int64_t k = 0; k < D; ++k) {
-          row[k] = static_cast<float>(from[k]);
-          nothing += row[k] * 0;
-        }
-        if (nothing != 0) std::fill(row, row + D, nothing);  // not finite: an infinite logit may add nothing to a sum
-        continue;
+void gather_rows(const scalar_t* x, int64_t x_stride, SortedRows& set, int64_t first, int64_t count, float* rows) {
+  const int64_t D = set.operand.depth, stride = set.operand.stride;
+  for (int64_t i = first; i < first + count; ++i) {
+    float* row = rows + (i - first) * stride;  // [D], then zeros
+    std::fill(i < set.n ? row + D : row, row + stride, 0.0f);
+    if (i >= set.n) continue;
+    const scalar_t* from = x + set.source[i] * x_stride;
+    if (set.inv_norm.empty()) {
+      float nothing = 0;
+      for (int64_t k = 0; k < D; ++k) {
+        row[k] = static_cast<float>(from[k]);
+        nothing += row[k] * 0;
       }
-      const double inverse = inverse_norm(std::sqrt(sum_of_squares(from, D)));
-      set.inv_norm[i] = inverse;
-      for (int64_t k = 0; k < D; ++k) row[k] = unit(from[k], inverse, set.bf16);
+      if (nothing != 0) std::fill(row, row + D, nothing);  // not finite: an infinite logit may add nothing to a sum
+      continue;
     }
-  });
+    const double inverse = inverse_norm(std::sqrt(sum_of_squares(from, D)));
+    set.inv_norm[i] = inverse;
+    for (int64_t k = 0; k < D; ++k) row[k] = unit(from[k], inverse, set.bf16);
+  }
+}
+
+template <class scalar_t, class out_t>
+void unsort(const SortedRows& set, const scalar_t* x, int64_t x_stride, int64_t first, int64_t last,
+            const float* d_rows, double scale, out_t* out) {
+  const int64_t D = set.operand.depth;
+  std::vector<float> row(D, 0.0f);
+  for (int64_t i = first; i < last; ++i) {
+    const float* d = d_rows + (i - first) * set.operand.stride;
+    out_t* to = out + set.source[i] * D;
+    double along = 0, factor = scale;
+    if (!set.inv_norm.empty()) {
+      const scalar_t* raw = x + set.source[i] * x_stride;
+      for (int64_t k = 0; k < D; ++k) row[k] = unit(raw[k], set.inv_norm[i], set.bf16);
+      for (int64_t k = 0; k < D; ++k) along += static_cast<double>(d[k]) * row[k];
+      factor *= set.inv_norm[i];
+    }
+    for (int64_t k = 0; k < D; ++k) to[k] = static_cast<out_t>(factor * (d[k] - along * row[k]));
+  }
 }
 
 }  // namespace
 
-SortedRows sort_rows(const Rows& in, bool normalize, const TileKernels& kernels) {
-  const at::Tensor& x = in.x;
+at::Tensor with_dense_rows(const at::Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous(); }
+
+SortedRows in_order(const Rows& in, bool normalize, const TileKernels& kernels) {
   SortedRows set;
-  const int64_t N = x.size(0), D = x.size(1), lanes = kernels.lanes;
+  const int64_t N = in.x.size(0), D = in.x.size(1), lanes = kernels.lanes;
   const at::Tensor y = in.labels.contiguous();
   if (y.scalar_type() == at::kInt) {
     sort_labels(y.const_data_ptr<int32_t>(), N, set);
@@ -86,16 +104,27 @@ SortedRows sort_rows(const Rows& in, bool normalize, const TileKernels& kernels)
     sort_labels(y.const_data_ptr<int64_t>(), N, set);
   }
   if (normalize) set.inv_norm.resize(set.n);
-
-  const int64_t count = round_up(set.n, lanes), stride = odd_lines(round_up(D, lanes));
   set.bf16 = kernels.bf16;
-  set.rows = scratch({count, stride});
-  set.operand = {set.rows.const_data_ptr<float>(), stride, D, count};
-  const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "sort_rows", [&] {
-    gather_rows(dense.const_data_ptr<scalar_t>(), dense.stride(0), D, set, set.rows.mutable_data_ptr<float>());
-  });
+  set.operand = {nullptr, odd_lines(round_up(D, lanes)), D, round_up(set.n, lanes)};
   return set;
+}
+
+SortedRows sort_rows(const Rows& in, bool normalize, const TileKernels& kernels) {
+  SortedRows set = in_order(in, normalize, kernels);
+  const int64_t count = set.operand.count, stride = set.operand.stride;
+  set.rows = scratch({count, stride});
+  float* rows = set.rows.mutable_data_ptr<float>();
+  const at::Tensor x = with_dense_rows(in.x);
+  at::parallel_for(0, count, 64,
+                   [&](int64_t first, int64_t last) { set.gather(x, first, last - first, rows + first * stride); });
+  set.operand.rows = rows;
+  return set;
+}
+
+void SortedRows::gather(const at::Tensor& x, int64_t first, int64_t count, float* to) {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "gather", [&] {
+    gather_rows(x.const_data_ptr<scalar_t>(), x.stride(0), *this, first, count, to);
+  });
 }
 
 void SortedRows::pack(Part part, const TileKernels& kernels) {
@@ -109,36 +138,48 @@ void SortedRows::pack(Part part, const TileKernels& kernels) {
   operand.packed[static_cast<int>(part)] = out;
 }
 
+SomeRows::SomeRows(SortedRows& set, const at::Tensor& x, int64_t most, bool values, const TileKernels& kernels)
+    : set_(set), x_(x), kernels_(kernels), operand_(set.operand) {
+  const int64_t count = round_up(most, kernels.lanes);
+  rows_ = scratch({count, operand_.stride});
+  operand_.rows = rows_.const_data_ptr<float>();
+  for (const Part part : {Part::kLeft, Part::kValues}) {
+    if (part == Part::kValues && !values) continue;
+    const int64_t size = kernels.pack_size(part, count, operand_.depth, operand_.stride);
+    if (size > 0) packed_[static_cast<int>(part)] = scratch({size});
+  }
+}
+
+const Operand& SomeRows::take(int64_t first, int64_t m) {
+  operand_.count = round_up(m, kernels_.lanes);
+  set_.gather(x_, first, operand_.count, rows_.mutable_data_ptr<float>());
+  for (const Part part : {Part::kLeft, Part::kValues}) {
+    const at::Tensor& to = packed_[static_cast<int>(part)];
+    if (!to.defined()) continue;
+    kernels_.pack(part, operand_, to.mutable_data_ptr<float>(), 0, operand_.count / kernels_.lanes);
+    operand_.packed[static_cast<int>(part)] = to.const_data_ptr<float>();
+  }
+  return operand_;
+}
+
+void unsort_rows(const SortedRows& set, const at::Tensor& x, int64_t first, int64_t last, const float* d_rows,
+                 double scale, const at::Tensor& d_x) {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "unsort_rows", [&] {
+    const scalar_t* from = x.const_data_ptr<scalar_t>();
+    if (d_x.scalar_type() == x.scalar_type()) {
+      unsort(set, from, x.stride(0), first, last, d_rows, scale, d_x.mutable_data_ptr<scalar_t>());
+    } else {
+      unsort(set, from, x.stride(0), first, last, d_rows, scale, d_x.mutable_data_ptr<float>());
+    }
+  });
+}
+
 at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale,
                            at::ScalarType dtype) {
-  const int64_t D = x.size(1), stride = set.operand.stride;
-  at::Tensor d_x = at::zeros({x.size(0), D}, x.options().dtype(dtype).memory_format(at::MemoryFormat::Contiguous));
-  const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
-  const auto unsort = [&](auto* out, const auto* from, int64_t from_stride) {
-    at::parallel_for(0, set.n, 64, [&](int64_t first, int64_t last) {
-      std::vector<float> row(D, 0.0f);
-      for (int64_t i = first; i < last; ++i) {
-        const float* d = d_rows + i * stride;
-        auto* to = out + set.source[i] * D;
-        double along = 0, factor = scale;
-        if (!set.inv_norm.empty()) {
-          const auto* raw = from + set.source[i] * from_stride;
-          for (int64_t k = 0; k < D; ++k) row[k] = unit(raw[k], set.inv_norm[i], set.bf16);
-          for (int64_t k = 0; k < D; ++k) along += static_cast<double>(d[k]) * row[k];
-          factor *= set.inv_norm[i];
-        }
-        for (int64_t k = 0; k < D; ++k)
-          to[k] = static_cast<std::remove_reference_t<decltype(*to)>>(factor * (d[k] - along * row[k]));
-      }
-    });
-  };
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "unsort_gradient", [&] {
-    const scalar_t* from = dense.const_data_ptr<scalar_t>();
-    if (dtype == x.scalar_type()) {
-      unsort(d_x.mutable_data_ptr<scalar_t>(), from, dense.stride(0));
-    } else {
-      unsort(d_x.mutable_data_ptr<float>(), from, dense.stride(0));
-    }
+  at::Tensor d_x = at::zeros(x.sizes(), x.options().dtype(dtype).memory_format(at::MemoryFormat::Contiguous));
+  const at::Tensor dense = with_dense_rows(x);
+  at::parallel_for(0, set.n, 64, [&](int64_t first, int64_t last) {
+    unsort_rows(set, dense, first, last, d_rows + first * set.operand.stride, scale, d_x);
   });
   return d_x;
 }

@@ -25,6 +25,10 @@ struct SortedRows {
 
   const float* row(int64_t i) const { return operand.rows + i * operand.stride; }
 
+  // Of x [N, D], whose rows are dense, the sorted rows [first, first + count) into rows [count][stride], zeros beyond
+  // n.
+  void gather(const at::Tensor& x, int64_t first, int64_t count, float* rows);
+
   // Before products that have the rows in that part.
   void pack(Part part, const TileKernels& kernels);
 
@@ -41,13 +45,36 @@ struct SortedRows {
   }
 };
 
-// Of float32, bfloat16 or float16.
+// Of float32, bfloat16 or float16; in_order: none is gathered yet.
 SortedRows sort_rows(const Rows& rows, bool normalize, const TileKernels& kernels);
+SortedRows in_order(const Rows& rows, bool normalize, const TileKernels& kernels);
+
+// Rows of x whose numbers lie side by side.
+at::Tensor with_dense_rows(const at::Tensor& x);
+
+// A few rows of a set at a time, for products that have them on the left and, if `values`, multiply them.
+class SomeRows {
+ public:
+  SomeRows(SortedRows& set, const at::Tensor& x, int64_t most, bool values, const TileKernels& kernels);
+
+  // Sorted rows [first, first + m), counted from 0.
+  const Operand& take(int64_t first, int64_t m);
+
+ private:
+  SortedRows& set_;
+  const at::Tensor& x_;  // [N, D], its rows dense
+  const TileKernels& kernels_;
+  at::Tensor rows_, packed_[3];
+  Operand operand_;
+};
 
 // Gradient of the input x, [N, D] in its order: `scale` * d_rows [n][stride], through the normalisation. In the dtype
 // of x or in float; rows may be forgotten, and what was packed.
 at::Tensor unsort_gradient(const SortedRows& set, const at::Tensor& x, const float* d_rows, double scale,
                            at::ScalarType dtype);
+// The same of sorted rows [first, last) alone, whose d_rows these are, into d_x [N, D]; x has dense rows.
+void unsort_rows(const SortedRows& set, const at::Tensor& x, int64_t first, int64_t last, const float* d_rows,
+                 double scale, const at::Tensor& d_x);
 
 // [n] of every sorted row of `set` its place among the sorted rows of `among`, of which there were M, where its number
 // is `diagonal` more; -1: none.

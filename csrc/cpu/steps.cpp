@@ -1,7 +1,9 @@
 #include "cpu/steps.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -170,41 +172,43 @@ Gradients gradients(Problem& p, const Statistics& of_rows, const Statistics* of_
   return out;
 }
 
-LossesAndGradients losses_and_gradients(Problem& p, const std::vector<double>& d_loss, bool wants_rows,
-                                        bool wants_columns, bool wants_along) {
+LossesAndGradients losses_and_gradients(Problem& p, const Tensor& x_, const std::vector<double>& d_loss,
+                                        at::ScalarType waiting, bool wants_rows, bool wants_columns, bool wants_along) {
   SortedRows &a = p.anchors, &c = p.contrast();
+  const Tensor x = with_dense_rows(x_);
+  const int64_t stride = a.operand.stride;
   double largest = 0;
   for (const double d : d_loss) largest = std::max(largest, std::abs(d));
-  wants_rows |= wants_along;
-  if (wants_rows) c.pack(Part::kValues, p.kernels);
-  if (wants_columns) a.pack(Part::kValues, p.kernels);
-  if (p.kernels.bf16 && !wants_along) p.forget_rows();
+  const bool d_rows_made = wants_rows || wants_along;
+  if (d_rows_made) c.pack(Part::kValues, p.kernels);
+  if (p.kernels.bf16) p.forget_rows();
 
   Running sums(a.n);
   Terms terms(a.n);
   std::vector<float> log_z(a.n + kOverhang);
+  std::vector<double> along(Panel::all(p).count(), 0.0);
+  const auto options = x.options().dtype(waiting).memory_format(at::MemoryFormat::Contiguous);
   LossesAndGradients out{
       Positives(a.n),
-      {scratch({wants_rows ? a.operand.count : 0, a.operand.stride}),
-       scratch({wants_columns ? c.operand.count : 0, c.operand.stride}), largest * p.scale.inverse, 0}};
-  for (Tensor& d : {std::ref(out.d.rows), std::ref(out.d.columns)}) d.zero_();
-  float* d_a = wants_rows ? out.d.rows.mutable_data_ptr<float>() : nullptr;
+      wants_rows ? at::zeros(x.sizes(), options) : at::empty({0}, options),
+      {Tensor(), scratch({wants_columns ? c.operand.count : 0, stride}), largest * p.scale.inverse, 0}};
+  out.d.columns.zero_();
   float* d_c = wants_columns ? out.d.columns.mutable_data_ptr<float>() : nullptr;
   const auto add = p.online() ? p.kernels.sum_online : p.kernels.sum_fixed;
   const auto gradient = p.online() ? p.kernels.gradient_online : p.kernels.gradient_fixed;
-  Panel::for_all(p, [&](const Panel& panel) {
-    const int64_t i0 = panel.i0, stride = a.operand.stride;
+  Panel::for_all(p, x, wants_columns, [&](const Panel& panel) {
+    const int64_t i0 = panel.i0, m = panel.m;
     panel.compute([&](TileView tile, int64_t) {
       if (p.sums_have_all()) tile.positives = nullptr;  // nothing to leave out
       add(tile, sums.at(i0), {nullptr, nullptr});
     });
-    for (int64_t i = i0; i < i0 + panel.m; ++i) log_z[i] = p.scale.of_log_sum(sums.log(p.scale, i));
+    for (int64_t i = i0; i < i0 + m; ++i) log_z[i] = p.scale.of_log_sum(sums.log(p.scale, i));
     Positives& of = out.positives;
     panel.where_positives([&](const TileView& tile, int64_t) {
       p.kernels.positives(tile, {log_z.data() + i0, of.loss.data() + i0, of.weight.data() + i0, of.mass.data() + i0},
                           {nullptr, nullptr, nullptr, nullptr});
     });
-    for (int64_t i = i0; i < i0 + panel.m; ++i) {
+    for (int64_t i = i0; i < i0 + m; ++i) {
       const double nats = sums.log(p.scale, i), mass = of.mass[i];
       const bool counts = mass > 0 && !(nats == -kInf && !std::isnan(of.loss[i]));  // of an empty sum exactly nothing
       of.loss[i] = counts ? of.loss[i] / mass : 0;
@@ -212,20 +216,23 @@ LossesAndGradients losses_and_gradients(Problem& p, const std::vector<double>& d
         terms.set_one(p, i, d_loss[i] / largest, static_cast<float>(nats),
                       static_cast<float>(counts ? of.weight[i] / mass : 0), static_cast<float>(mass));
     }
-    if (largest == 0 || !(wants_rows || wants_columns)) return;
+    if (largest == 0 || !(d_rows_made || wants_columns)) return;
+    float* const d_a = panel.d_rows;
+    std::fill(d_a, d_a + panel.rows.count * stride, 0.0f);
     Ahead nothing;
     panel.finish(
         [&](const TileView& tile, int64_t j0) {
           gradient(tile, terms.at(i0), {nullptr, nullptr, nullptr});
-          if (wants_rows) p.kernels.add_rows(tile.s, tile.m, tile.n, c.operand, j0, d_a + i0 * stride, nothing);
+          if (d_rows_made) p.kernels.add_rows(tile.s, tile.m, tile.n, c.operand, j0, d_a, nothing);
         },
         [&](const TileView& tile, int64_t j0) {
-          if (wants_columns)
-            p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_c + j0 * c.operand.stride, nothing);
+          if (wants_columns) p.kernels.add_columns(tile.s, tile.m, tile.n, panel.rows, 0, d_c + j0 * stride, nothing);
         });
+    for (int64_t i = 0; wants_along && i < m; ++i)
+      along[panel.number] += dot(panel.rows.rows + i * stride, d_a + i * stride, a.operand.depth);
+    if (wants_rows) unsort_rows(a, x, i0, i0 + m, d_a, out.d.scale, out.d_anchors);
   });
-  for (int64_t i = 0; wants_along && i < a.n; ++i)
-    out.d.along += dot(a.row(i), d_a + i * a.operand.stride, a.operand.depth);
+  for (const double of_panel : along) out.d.along += of_panel;
   return out;
 }
 

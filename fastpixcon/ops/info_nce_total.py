@@ -6,8 +6,9 @@
     output_mask  which gradients are wanted: of the anchors, of the contrast rows, of the temperature
     -> total          [] sum_i d_loss_i loss_i over the anchors that have a positive
        mass           [N] as there
-       d_anchors      [N, D], d_contrast [M, D], d_temperature []: of the total, in the dtype of mass; what is not
-                      wanted is empty, or any number
+       d_anchors      [N, D], d_contrast [M, D] in the dtype of the rows, float32 of float16, which has no exponents for
+                      means over many anchors; d_temperature []: all of the total; what is not wanted is empty, or
+                      any number
 
 The backward multiplies them with the gradient of the total, so that no product of rows is computed twice: on CPUs,
 6 N M D FLOP for 8. On GPUs it is one after the other, and nothing chooses it there.
@@ -29,8 +30,9 @@ def fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     x = anchors.x
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    d_anchors = x.new_empty(x.shape if output_mask[0] else (0,), dtype=dtype)
-    d_contrast = x.new_empty(contrast.x.shape if output_mask[1] and contrast is not None else (0,), dtype=dtype)
+    waiting = torch.float32 if x.dtype == torch.float16 else x.dtype
+    d_anchors = x.new_empty(x.shape if output_mask[0] else (0,), dtype=waiting)
+    d_contrast = x.new_empty(contrast.x.shape if output_mask[1] and contrast is not None else (0,), dtype=waiting)
     total, mass = x.new_empty((), dtype=dtype), x.new_empty(x.shape[0], dtype=dtype)
     return total, mass, d_anchors, d_contrast, torch.empty_like(rule.temperature)
 

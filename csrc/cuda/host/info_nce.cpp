@@ -98,7 +98,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
   const Tensor total = at::sum(at::where(at::gt(mass, 0), at::mul(d_loss, loss), 0));
   const auto [d_anchors, d_contrast, d_temperature] =
       info_nce_backward(InfoNCEBackward({d_loss, log_sum, weight, mass}, call.given, call.output_mask));
-  return {total, mass, d_anchors.to(at::kFloat), d_contrast.to(at::kFloat), d_temperature};
+  return {total, mass, d_anchors.to(call.waiting()), d_contrast.to(call.waiting()), d_temperature};
 }
 
 }  // namespace
