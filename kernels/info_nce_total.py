@@ -10,13 +10,9 @@ from fastpixcon.values import Rows, Rule, Statistics
 def info_nce_total(
     anchors: Rows, contrast: Rows | None, rule: Rule, rows: str, d_loss: Tensor | None, output_mask: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    if contrast is None:
-        raise ValueError("contrast: got None, want contrast rows")
     loss, *found = info_nce(anchors, contrast, rule, rows)
     weights = loss.new_ones(()).expand_as(loss) if d_loss is None else d_loss
     total = torch.where(found[-1] > 0, weights * loss, 0).sum()
-    *d_rows, d_temperature = info_nce_backward(
-        Statistics(weights, *found), anchors, contrast, rule, rows, output_mask
-    )
+    *d_rows, d_temperature = info_nce_backward(Statistics(weights, *found), anchors, contrast, rule, rows, output_mask)
     d_anchors, d_contrast = (d.float() if d.dtype == torch.float16 else d for d in d_rows)
     return total, found[-1], d_anchors, d_contrast, d_temperature

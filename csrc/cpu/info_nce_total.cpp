@@ -20,8 +20,9 @@ namespace fastpixcon::cpu {
 namespace {
 
 using at::Tensor;
+constexpr int64_t kMostKept = int64_t{4} << 20;  // bytes of tiles: self contrast of some 1,024 rows, on a few threads
 
-// One after the other, where panels of all threads would take too much.
+// One after the other, where panels of all threads, or tiles that are kept, would take too much.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> in_two_steps(const InfoNCETotal& call) {
   const auto [loss, log_sum, weight, mass] = info_nce(call.given);
   const Tensor d_loss = call.d_loss.has_value() ? call.d_loss->contiguous() : at::ones_like(loss);
@@ -43,8 +44,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
   const int64_t N = given.anchors.count();
   std::optional<Tensor> d_loss;
   if (weights.has_value()) d_loss = weights->contiguous();
-  auto prepared = std::make_unique<Problem>(given, Gathered::kContrast);
-  if (Panel::size(*prepared) == 0) {
+  auto prepared = std::make_unique<Problem>(given, given.contrast.has_value() ? Gathered::kContrast : Gathered::kAll);
+  if (prepared->self) prepared->take_larger_blocks();
+  if (prepared->self ? prepared->kept_tiles() * 4 > kMostKept : Panel::size(*prepared) == 0) {
     prepared.reset();  // each step gathers its own
     return in_two_steps(call);
   }
@@ -53,7 +55,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
   std::vector<double> d(a.n, 1.0);
   if (d_loss.has_value())
     for (int64_t i = 0; i < a.n; ++i) d[i] = d_loss->const_data_ptr<float>()[a.source[i]];
-  const LossesAndGradients of = losses_and_gradients(p, x, d, call.waiting(), wanted[0], wanted[1], wanted[2]);
+  const LossesAndGradients of = p.self ? losses_and_gradients_of_self(p, x, d, call.waiting(), wanted[0], wanted[2])
+                                       : losses_and_gradients(p, x, d, call.waiting(), wanted[0], wanted[1], wanted[2]);
   p.forget_operands();
 
   const auto options = x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous);
@@ -68,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
   Tensor d_temperature = at::empty({}, given.rule.temperature.options());
   d_temperature.fill_(-of.d.along * of.d.scale * p.scale.inverse);
   Tensor d_contrast = at::empty({0}, options.dtype(call.waiting()));
-  if (wanted[1])
+  if (wanted[1] && !p.self)
     d_contrast = unsort_gradient(p.separate, given.contrast->x, of.d.columns.const_data_ptr<float>(), of.d.scale,
                                  call.waiting());
   return {total, mass, of.d_anchors, d_contrast, d_temperature};

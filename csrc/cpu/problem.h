@@ -57,6 +57,9 @@ struct Problem {
   explicit Problem(const InfoNCE& call, Gathered gathered = Gathered::kAll);
   Problem(const ContrastSet& set, bool mutual);
 
+  // Of self contrast: fewer and larger tiles, which take less where they are kept.
+  void take_larger_blocks() { row_blocks = column_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block, 3); }
+
   // So that a gradient's memory is that of its products or of its results, not of both.
   void forget_rows() {
     for (SortedRows* set : {&anchors, &separate}) set->forget_rows();
@@ -116,7 +119,34 @@ struct Problem {
         });
   }
 
-  // The same for the tiles around the diagonal class blocks, cut down to the rows and columns of shared classes.
+  // What tiles of self contrast that stay from one step to the next take, in floats.
+  int64_t kept_tiles() const {
+    const int64_t blocks = row_blocks.count();
+    return blocks * (blocks + 1) / 2 * row_blocks.size * kTileStride;
+  }
+  // Runs work(view, its columns are anchors besides, first row, first column) on kept tiles, which are made of products
+  // if they are new.
+  template <class Keep, class Work>
+  void for_kept_tiles(float* tiles, bool are_new, const Keep& keep, const Work& work) const {
+    const int64_t blocks = row_blocks.count();
+    TileSchedule::triangle(blocks, TileSchedule::group(blocks), keep)
+        .run(0, [&](Place tile, Place, Place after, float*) {
+          const auto [I, J] = tile;
+          const int64_t i0 = row_blocks.first(I), m = row_blocks.length(I), j0 = row_blocks.first(J);
+          const int64_t n = row_blocks.length(J);
+          float* const s = tiles + (J * (J + 1) / 2 + I) * row_blocks.size * kTileStride;
+          if (are_new) {
+            Ahead next;
+            if (after.J >= 0 && after.J != J)
+              kernels.ahead_of(anchors.operand, Part::kRight, row_blocks.first(after.J), row_blocks.length(after.J),
+                               next);
+            kernels.logits(anchors.operand, i0, m, anchors.operand, j0, n, s, next);
+          }
+          view_tile(has_positives(I, J), i0, m, j0, n, s, [&](const TileView& view) { work(view, I != J, i0, j0); });
+        });
+  }
+
+  // As for_tiles for the tiles around the diagonal class blocks, cut down to the rows and columns of shared classes.
   template <class Work>
   void for_positive_tiles(const Work& work) const {
     const int64_t lanes = kernels.lanes, mean = anchors.n / std::max<int64_t>(classes.range.size(), 1);

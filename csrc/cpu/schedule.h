@@ -22,9 +22,9 @@ namespace fastpixcon::cpu {
 struct Blocks {
   int64_t n, size;
 
-  // Blocks of at most `most`, and enough of them to keep all threads busy; an odd count makes rounds even.
-  static Blocks split(int64_t n, int64_t lanes, int64_t most) {
-    const int64_t wanted = std::max<int64_t>((n + most - 1) / most, 6 * at::get_num_threads()) | 1;
+  // Blocks of at most `most`, and enough of them, `each` a thread, to keep all busy; an odd count makes rounds even.
+  static Blocks split(int64_t n, int64_t lanes, int64_t most, int64_t each = 6) {
+    const int64_t wanted = std::max<int64_t>((n + most - 1) / most, each * at::get_num_threads()) | 1;
     const int64_t size = ((n + wanted - 1) / wanted + lanes - 1) / lanes * lanes;
     return {n, std::max(lanes, std::min(size, most))};
   }

@@ -172,13 +172,88 @@ Gradients gradients(Problem& p, const Statistics& of_rows, const Statistics* of_
   return out;
 }
 
+namespace {
+
+// Of sorted rows [first, last) whose sums are complete, and sums over whose positives are: these as means, and terms,
+// unless all d_loss are 0.
+void finish_rows(const Problem& p, const Running& sums, const std::vector<double>& d_loss, double largest,
+                 int64_t first, int64_t last, Positives& of, Terms& terms) {
+  for (int64_t i = first; i < last; ++i) {
+    const double nats = sums.log(p.scale, i), mass = of.mass[i];
+    const bool counts = mass > 0 && !(nats == -kInf && !std::isnan(of.loss[i]));  // of an empty sum exactly nothing
+    of.loss[i] = counts ? of.loss[i] / mass : 0;
+    if (largest != 0)
+      terms.set_one(p, i, d_loss[i] / largest, static_cast<float>(nats),
+                    static_cast<float>(counts ? of.weight[i] / mass : 0), static_cast<float>(mass));
+  }
+}
+
+double largest_of(const std::vector<double>& d_loss) {
+  double largest = 0;
+  for (const double d : d_loss) largest = std::max(largest, std::abs(d));
+  return largest;
+}
+
+}  // namespace
+
+LossesAndGradients losses_and_gradients_of_self(Problem& p, const Tensor& x, const std::vector<double>& d_loss,
+                                                at::ScalarType waiting, bool wants_rows, bool wants_along) {
+  SortedRows& a = p.anchors;
+  const int64_t stride = a.operand.stride;
+  const double largest = largest_of(d_loss);
+  const bool d_rows_made = (wants_rows || wants_along) && largest != 0;
+  if (d_rows_made) a.pack(Part::kValues, p.kernels);
+  if (p.kernels.bf16 && !wants_along) p.forget_rows();
+
+  Running sums(a.n);
+  Terms terms(a.n);
+  LossesAndGradients out{Positives(a.n), Tensor(), {Tensor(), Tensor(), largest * p.scale.inverse, 0}};
+  Positives& of = out.positives;
+  const Tensor kept = scratch({p.kept_tiles()});
+  float* const tiles = kept.mutable_data_ptr<float>();
+  const auto all = [](int64_t, int64_t) { return true; };
+  const auto add = p.online() ? p.kernels.sum_online : p.kernels.sum_fixed;
+  const auto gradient = p.online() ? p.kernels.gradient_online : p.kernels.gradient_fixed;
+  p.for_kept_tiles(tiles, true, all, [&](TileView tile, bool both, int64_t i0, int64_t j0) {
+    if (p.sums_have_all()) tile.positives = nullptr;  // nothing to leave out
+    add(tile, sums.at(i0), both ? sums.at(j0) : RunningSum{nullptr, nullptr});
+  });
+  std::vector<float> log_z(a.n + kOverhang);
+  for (int64_t i = 0; i < a.n; ++i) log_z[i] = p.scale.of_log_sum(sums.log(p.scale, i));
+  const auto of_rows = [&](int64_t i) {
+    return PositiveSums{log_z.data() + i, of.loss.data() + i, of.weight.data() + i, of.mass.data() + i};
+  };
+  p.for_kept_tiles(
+      tiles, false, [&](int64_t I, int64_t J) { return p.has_positives(I, J); },
+      [&](const TileView& tile, bool both, int64_t i0, int64_t j0) {
+        p.kernels.positives(tile, of_rows(i0), both ? of_rows(j0) : PositiveSums{nullptr, nullptr, nullptr, nullptr});
+      });
+  finish_rows(p, sums, d_loss, largest, 0, a.n, of, terms);
+  const Tensor d_rows = scratch({d_rows_made ? a.operand.count : 0, stride}).zero_();
+  float* const d_a = d_rows.mutable_data_ptr<float>();
+  if (d_rows_made)
+    p.for_kept_tiles(tiles, false, all, [&](const TileView& tile, bool both, int64_t i0, int64_t j0) {
+      Ahead nothing;
+      gradient(tile, terms.at(i0), terms.at(j0));
+      p.kernels.add_rows(tile.s, tile.m, tile.n, a.operand, j0, d_a + i0 * stride, nothing);
+      if (both) p.kernels.add_columns(tile.s, tile.m, tile.n, a.operand, i0, d_a + j0 * stride, nothing);
+    });
+  for (int64_t i = 0; d_rows_made && wants_along && i < a.n; ++i)  // every pair is counted twice
+    out.d.along += 0.5 * dot(a.row(i), d_a + i * stride, a.operand.depth);
+  if (wants_rows && d_rows_made) {
+    out.d_anchors = unsort_gradient(a, x, d_a, out.d.scale, waiting);
+  } else {
+    out.d_anchors = at::zeros(wants_rows ? x.sizes() : at::IntArrayRef{0}, x.options().dtype(waiting));
+  }
+  return out;
+}
+
 LossesAndGradients losses_and_gradients(Problem& p, const Tensor& x_, const std::vector<double>& d_loss,
                                         at::ScalarType waiting, bool wants_rows, bool wants_columns, bool wants_along) {
   SortedRows &a = p.anchors, &c = p.contrast();
   const Tensor x = with_dense_rows(x_);
   const int64_t stride = a.operand.stride;
-  double largest = 0;
-  for (const double d : d_loss) largest = std::max(largest, std::abs(d));
+  const double largest = largest_of(d_loss);
   const bool d_rows_made = wants_rows || wants_along;
   if (d_rows_made) c.pack(Part::kValues, p.kernels);
   if (p.kernels.bf16) p.forget_rows();
@@ -208,14 +283,7 @@ LossesAndGradients losses_and_gradients(Problem& p, const Tensor& x_, const std:
       p.kernels.positives(tile, {log_z.data() + i0, of.loss.data() + i0, of.weight.data() + i0, of.mass.data() + i0},
                           {nullptr, nullptr, nullptr, nullptr});
     });
-    for (int64_t i = i0; i < i0 + m; ++i) {
-      const double nats = sums.log(p.scale, i), mass = of.mass[i];
-      const bool counts = mass > 0 && !(nats == -kInf && !std::isnan(of.loss[i]));  // of an empty sum exactly nothing
-      of.loss[i] = counts ? of.loss[i] / mass : 0;
-      if (largest != 0)
-        terms.set_one(p, i, d_loss[i] / largest, static_cast<float>(nats),
-                      static_cast<float>(counts ? of.weight[i] / mass : 0), static_cast<float>(mass));
-    }
+    finish_rows(p, sums, d_loss, largest, i0, i0 + m, of, terms);
     if (largest == 0 || !(d_rows_made || wants_columns)) return;
     float* const d_a = panel.d_rows;
     std::fill(d_a, d_a + panel.rows.count * stride, 0.0f);

@@ -36,13 +36,15 @@ struct Gradients {
 Gradients gradients(Problem& p, const Statistics& rows, const Statistics* columns, bool wants_rows, bool wants_columns,
                     bool wants_along);
 
-// Of separate contrast rows at once, so that every product is computed once: the mean loss of each sorted anchor over
-// its positives and their mass, given d_loss [n].
+// Of separate contrast rows at once, or of self contrast, whose tiles are kept, so that every product is computed once:
+// the mean loss of each sorted anchor over its positives and their mass, given d_loss [n].
 struct LossesAndGradients {
   Positives positives;   // `loss`: of a row; `weight` is not
   at::Tensor d_anchors;  // [N, D] of all anchors as they came, of dtype `waiting`; what is not wanted is empty
   Gradients d;           // without rows
 };
+LossesAndGradients losses_and_gradients_of_self(Problem& p, const at::Tensor& x, const std::vector<double>& d_loss,
+                                                at::ScalarType waiting, bool wants_rows, bool wants_along);
 // `p` with anchors in order, not gathered: x [N, D].
 LossesAndGradients losses_and_gradients(Problem& p, const at::Tensor& x, const std::vector<double>& d_loss,
                                         at::ScalarType waiting, bool wants_rows, bool wants_columns, bool wants_along);

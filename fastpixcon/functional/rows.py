@@ -49,6 +49,7 @@ class Weighed(NamedTuple):
 
 
 NOTHING_WEIGHED = Weighed()
+FEW_ROWS = 1024  # whose tiles stay between a forward and its gradient, 4 MiB of them
 
 
 def info_nce(
@@ -252,8 +253,11 @@ def reduced(
 
 
 def at_once(anchors: Rows, contrast: Rows | None, wanted: list[bool], backend: str) -> bool:
-    """Whether the forward makes gradients: on CPUs of separate rows, where a backward would compute products anew."""
-    if contrast is None or anchors.x.device.type != "cpu" or not (torch.is_grad_enabled() and any(wanted)):
+    """Whether the forward makes gradients: on CPUs, where a backward would compute products anew, of separate rows and
+    of few that are contrasted with each other."""
+    if anchors.x.device.type != "cpu" or not (torch.is_grad_enabled() and any(wanted)):
+        return False
+    if contrast is None and anchors.x.shape[0] > FEW_ROWS:
         return False
     if not torch.compiler.is_compiling() and _are_functorch_transforms_active():
         return False  # whose gradients are at levels that requires_grad does not tell

@@ -1,7 +1,7 @@
-"""Contract of ``info_nce_total``: of separate contrast rows the total of the losses of :mod:`info_nce
-<fastpixcon.ops.info_nce>`, and its gradients at once, where their weights are known before the backward.
+"""Contract of ``info_nce_total``: the total of the losses of :mod:`info_nce <fastpixcon.ops.info_nce>`, and its
+gradients at once, where their weights are known before the backward.
 
-    anchors, contrast, rule, rows  as there; contrast rows there are
+    anchors, contrast, rule, rows  as there
     d_loss       [N] in the dtype of mass: what each loss weighs in the total; None: ones
     output_mask  which gradients are wanted: of the anchors, of the contrast rows, of the temperature
     -> total          [] sum_i d_loss_i loss_i over the anchors that have a positive
@@ -11,7 +11,8 @@
                       any number
 
 The backward multiplies them with the gradient of the total, so that no product of rows is computed twice: on CPUs,
-6 N M D FLOP for 8. On GPUs it is one after the other, and nothing chooses it there.
+6 N M D FLOP for 8 of separate rows, 3 N^2 D for 4 of self contrast, whose tiles stay: where they are a few MiB. On GPUs it
+is one after the other, and nothing chooses it there.
 """
 
 from typing import Any

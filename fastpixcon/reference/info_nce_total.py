@@ -10,8 +10,6 @@ from fastpixcon.values import Rows, Rule, Statistics
 def info_nce_total(
     anchors: Rows, contrast: Rows | None, rule: Rule, rows: str, d_loss: Tensor | None, output_mask: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    if contrast is None:
-        raise ValueError("contrast: got None, want contrast rows")
     loss, *found = info_nce(anchors, contrast, rule, rows)
     d_loss = loss.new_ones(()).expand_as(loss) if d_loss is None else d_loss.to(loss)
     total = (d_loss * loss).where(found[-1] > 0, 0).sum()

@@ -137,7 +137,7 @@ class InfoNCECase(Case):
 
 @dataclass(frozen=True)
 class InfoNCETotalCase(InfoNCECase):
-    """Of separate contrast rows."""
+    """Its arguments besides, d_loss and what is wanted."""
 
     operator = "info_nce_total"
     weighed: bool = True
@@ -154,8 +154,7 @@ class InfoNCETotalCase(InfoNCECase):
 
 
 def info_nce_total_cases() -> list[InfoNCETotalCase]:
-    separate = [case for case in info_nce_cases() if case.M is not None]
-    chosen = [case for number, case in enumerate(separate) if number % 3 == 0 or case.M == 0]
+    chosen = [case for number, case in enumerate(info_nce_cases()) if number % 3 == 0 or case.M == 0]
     made = [{x.name: getattr(case, x.name) for x in fields(case)} for case in chosen]
     return [InfoNCETotalCase(**case, weighed=number % 2 == 0) for number, case in enumerate(made)]
 

@@ -75,7 +75,7 @@ def info_nce(random: Random) -> InfoNCECase:
 
 
 def info_nce_total(random: Random) -> InfoNCETotalCase:
-    case = replace(info_nce(random), M=rows(random))
+    case = info_nce(random)
     return InfoNCETotalCase(
         **{x.name: getattr(case, x.name) for x in fields(case)}, weighed=random.choice((True, False))
     )

@@ -15,10 +15,11 @@ from fastpixcon.testing import InfoNCETotalCase
 from fastpixcon.values import Statistics
 
 
+@pytest.mark.parametrize("M", [None, 70])
 @pytest.mark.parametrize("rule", ["", "everything"])
 @pytest.mark.parametrize("denominator", ["negatives", "all", "decoupled"])
-def test_it_is_forward_and_backward(denominator: str, rule: str, operators: Backend) -> None:
-    case = InfoNCETotalCase(40, 16, M=70, denominator=denominator, rule_of_pairs=rule)
+def test_it_is_forward_and_backward(denominator: str, rule: str, M: int | None, operators: Backend) -> None:
+    case = InfoNCETotalCase(40, 16, M=M, denominator=denominator, rule_of_pairs=rule)
     given = *case.sets(operators.device), case.rule(operators.device), case.rows
     d_loss = case.d_losses(operators.device)
     assert d_loss is not None
@@ -55,11 +56,15 @@ def test_many_threads_and_columns_take_two_steps(
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
 
 
-def test_without_contrast_rows_it_is_refused(operators: Backend) -> None:
-    anchors, _ = InfoNCETotalCase(5, 4, M=3).sets(operators.device)
-    rule = InfoNCETotalCase(5, 4, M=3).rule(operators.device)
-    with pytest.raises(ValueError, match="contrast: got None, want contrast rows"):
-        operators.of_values("info_nce_total")(anchors, None, rule, "raw", None, [True] * 3)
+def test_tiles_that_would_take_too_much_are_not_kept(operators: Backend, threads: Callable[[int], None]) -> None:
+    """Of self contrast, for many threads, or for more rows."""
+    arguments = InfoNCETotalCase(1000, 8, classes=3).arguments(operators.device)
+    results = []
+    for number in (1, 64):
+        threads(number)
+        results.append(operators.op("info_nce_total")(*arguments))
+    for x, y in zip(*results, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -81,12 +86,15 @@ def sets(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def test_where_a_forward_makes_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of separate rows, on the CPU, where somebody wants them and all losses weigh what is known."""
+    """On the CPU, of separate rows and of few against themselves, where somebody wants them and all losses weigh what is
+    known."""
     pytest.importorskip("fastpixcon._C")
     called = recorded(monkeypatch)
     x, y, c, z = sets()
+    many, labels = torch.randn(1025, 4, requires_grad=True), torch.arange(1025) % 4
     plain: list[Callable[[], Tensor]] = [
-        lambda: info_nce(x, y),
+        lambda: info_nce(many, labels),
+        lambda: info_nce(x, y, reduction="none"),
         lambda: info_nce(x, y, c, z, reduction="none"),
         lambda: info_nce(x.detach(), y, c.detach(), z),
         lambda: info_nce(x, y, c, z, backend="reference"),
@@ -96,14 +104,16 @@ def test_where_a_forward_makes_gradients(monkeypatch: pytest.MonkeyPatch) -> Non
         call()
     with torch.no_grad():
         info_nce(x, y, c, z)
-    assert called == ["info_nce"] * 6
+    assert called == ["info_nce"] * 7
     called.clear()
     tau = torch.tensor(0.2, requires_grad=True)
     for options in ({}, {"reduction": "sum"}, {"weights": torch.rand(30)}, {"temperature": tau}):
         info_nce(x, y, c, z, **options)
     info_nce(x, y, c.detach(), z)
     info_nce(x.detach(), y, c, z)
-    assert called == ["info_nce_total"] * 6
+    info_nce(x, y)
+    info_nce(many[:1024], labels[:1024], temperature=tau)
+    assert called == ["info_nce_total"] * 8
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -117,17 +127,19 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
+@pytest.mark.parametrize("self_contrast", [False, True])
 def test_the_loss_and_its_gradients_are_those_of_two_steps(
-    options: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    self_contrast: bool, options: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also scaled, and of a loss that is used twice."""
     pytest.importorskip("fastpixcon._C")
     x, y, c, z = sets(dtype)
+    others, leaves = ((), (x,)) if self_contrast else ((c, z), (x, c))
     tau = torch.tensor(options.get("temperature", 0.1), requires_grad=True)
 
     def step() -> list[Tensor]:
-        loss = info_nce(x, y, c, z, **options | {"temperature": tau})
-        return [loss, *torch.autograd.grad(loss * 3 + loss.square(), (x, c, tau))]
+        loss = info_nce(x, y, *others, **options | {"temperature": tau})
+        return [loss, *torch.autograd.grad(loss * 3 + loss.square(), (*leaves, tau))]
 
     at_once = step()
     monkeypatch.setattr(fastpixcon.functional.rows, "at_once", lambda *_: False)
