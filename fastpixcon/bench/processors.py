@@ -107,7 +107,8 @@ def markdown(folder: Path) -> str:
         runs = report.used_runs(results)
         commits = ", ".join(dict.fromkeys(run["commit"] for run in runs))
         dates = ", ".join(dict.fromkeys(run["date"][:10] for run in runs))
-        where = f"{report.place(runs)}, {runs[-1]['threads']} of {runs[-1]['cores']} cores"
+        cores = "" if "gpu" in runs[-1] else f", {runs[-1]['threads']} of {runs[-1]['cores']} cores"
+        where = f"{report.place(runs)}{cores}"
         rows.append([f"[{name}]({name}/README.md)", where, str(len(results["cells"])), dates, commits])
     lines += report.table(["", "processor", "cells", "measured", "commits"], rows)
     if more:
@@ -149,7 +150,7 @@ def figures(folder: Path) -> str:
             if what is None or not usual or answers[OURS]["status"] != workers.OK:
                 continue
             time, memory = report.duration(answers[OURS]["median"]), report.size(answers[OURS]["memory"])
-            where = f"{name}, {run['threads']} cores"
+            where = name if "gpu" in run else f"{name}, {run['threads']} cores"
             rows.append([what, where, time, report.best(answers, "median"), memory, report.best(answers, "memory")])
     order = list(FIGURES.values())
     rows.sort(key=lambda row: order.index(row[0]))
