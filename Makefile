@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --no-compile --disable-pip-version-check
 STEP := @.ci/step
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-OTHER_CPP := $(shell find bench tests -name '*.cpp' -o -name '*.cu')
+OTHER_CPP := $(shell find bench fastpixcon tests -name '*.cpp' -o -name '*.cu')
 COMMA := ,
 SPACE := $() $()
 
@@ -86,7 +86,7 @@ sanitize-threads: .venv/dev
 	setarch -R ../$(BIN)/python -m fuzz $(ARGS)
 
 soak: set-up
-	$(BIN)/python bench/suite/soak.py $(ARGS)
+	$(BIN)/python bench/single/soak.py $(ARGS)
 
 # Needs neither the extension nor a GPU.
 docs: .venv/dev

@@ -26,12 +26,17 @@ def command_line() -> str:
 
 
 def benchmarks(folder: Path) -> str:
-    """What ``bench/results`` holds, tables and pictures; nothing is typed here by hand."""
-    if not (tables := sorted(RESULTS.glob("*.md"))):
+    """What ``bench/results`` holds: the page of all processors, then each one's, with its pictures."""
+    if not (page := RESULTS / "README.md").exists():
         return "No results of the benchmark suite are in this tree.\n"
-    for picture in (*RESULTS.glob("*.png"), *RESULTS.glob("*.svg")):
-        shutil.copy(picture, folder)
-    return "\n".join(included(table.read_text(encoding="utf-8"), folder.name) for table in tables)
+    parts = [included(page.read_text(encoding="utf-8"), folder.name)]
+    for table in sorted(RESULTS.glob("*/README.md")):
+        pictures = folder / table.parent.name
+        pictures.mkdir(exist_ok=True)
+        for picture in table.parent.glob("*.png"):
+            shutil.copy(picture, pictures)
+        parts.append(included(table.read_text(encoding="utf-8"), f"{folder.name}/{pictures.name}"))
+    return "\n".join(parts)
 
 
 def example(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -11,19 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import laws
-import peers
 import pytest
-import report
-import suite
 import torch
-import truth
-import workers
-import workloads
-from cells import entries
 from harness import wrong_peers
-from workloads import Cell
 
+from fastpixcon.bench import laws, machine, peers, processors, report, suite, truth, workers, workloads
+from fastpixcon.bench.cells import entries
+from fastpixcon.bench.workloads import Cell
 from fastpixcon.training import TrainingError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,11 +98,94 @@ def test_the_report_has_every_cell_and_reason(measured: tuple[dict[str, Any], Pa
     assert (out / "ratios.png").stat().st_size > 1000
 
 
-def test_the_readme_has_what_the_results_say() -> None:
-    """Written by fastpixcon bench --report, never by hand."""
-    readme, path = (ROOT / "README.md").read_text(), ROOT / "bench" / "results" / "results.json"
-    assert path.exists(), "bench/results is part of the repository"
-    assert report.with_figures(readme, json.loads(path.read_text())) == readme
+def test_pages_have_what_the_results_say() -> None:
+    """Written by fastpixcon bench --report, never by hand; pictures need matplotlib."""
+    folder, readme = ROOT / "bench" / "results", (ROOT / "README.md").read_text()
+    found = processors.read(folder)
+    assert {"zen3", "zen5"} <= set(found), "bench/results is part of the repository"
+    assert processors.with_figures(readme, folder) == readme
+    assert processors.markdown(folder) == (folder / "README.md").read_text()
+    for name, results in found.items():
+        pictures = [picture for picture in report.FILES[1:] if (folder / name / picture).exists()]
+        assert report.markdown(results, pictures) == (folder / name / "README.md").read_text(), name
+    for name, text in processors.notes(folder).items():  # of figures without results
+        assert text in (folder / "README.md").read_text()
+        assert text in " ".join(readme.split()), name
+
+
+def answers(**seconds: float) -> dict[str, Any]:
+    return {name: {"status": workers.OK, "median": x, "memory": 100 * x} for name, x in seconds.items()}
+
+
+def results_of(processor: str, cells: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
+    run = {"cpu": processor, "cores": 2, "threads": 2, "commit": f"of-{processor}", "date": "2026-12-01T00:00:00"}
+    found = {cell.key: {"cell": vars(cell), "run": 0, "peers": peers} for cell, peers in cells.items()}
+    return {"schema": suite.SCHEMA, "runs": [run], "cells": found}
+
+
+def test_the_page_of_all_processors_has_the_worst_of_each_cell(tmp_path: Path) -> None:
+    both, one, lonely = Cell("self", 4096, threads=2), Cell("self", 4096, threads=1), Cell("pairs", 64, 64, threads=2)
+    cells = {
+        "fast": {both: answers(fastpixcon=1, eager=4, lean=3), one: answers(fastpixcon=2, eager=9)},
+        "slow": {both: answers(fastpixcon=2, eager=3, lean=5), lonely: answers(fastpixcon=2, lean=1)},
+    }
+    for name, of in cells.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(results_of(f"{name}-1", of)))
+    (tmp_path / "noted").mkdir()
+    (tmp_path / "noted" / "README.md").write_text("# Old\n\nA peer was\nfaster.\n\nMore.\n")
+    page = processors.markdown(tmp_path)
+    slow, fast = "slow, of-slow-1, 2026-12-01", "fast, of-fast-1, 2026-12-01"
+    start = "| self | 4,096 | - | 256 | float32 | 19"
+    assert f"{start} | all | fast, slow | eager 1.50 x | {slow} | eager 1.50 x | {slow} |" in page
+    assert f"{start} | 1 | fast | eager 4.50 x | {fast} | eager 4.50 x | {fast} |" in page
+    lines = re.findall(r"^- (slow: pairs.*)$", page, re.MULTILINE)
+    where = "slow: pairs: N 64, M 64, D 256, dtype float32, classes -, threads 2"
+    assert lines == [
+        f"{where}: lean 1 s, fastpixcon 2 s; commit of-slow-1, 2026-12-01",
+        f"{where}: lean 0.0 MiB, fastpixcon 0.0 MiB; commit of-slow-1, 2026-12-01",
+    ]
+    assert "In time: 1." in page
+    assert "- [noted](noted/README.md): A peer was faster." in page
+    said = " ".join(processors.figures(tmp_path).split())
+    nearest = "the nearest takes 0.50 x (`lean`: pairs, N = 64, M = 64, float32, slow)."
+    assert f"In 1 of 4 cells is a peer faster; {nearest}" in said
+    assert "Not among these, [noted](bench/results/noted/README.md): A peer was faster." in said
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "flags", "name"),
+    [
+        ("AuthenticAMD", 26, 2, "avx2 avx512f avx512_bf16", "zen5"),
+        ("AuthenticAMD", 25, 1, "avx2", "zen3"),
+        ("AuthenticAMD", 25, 17, "avx2 avx512f", "zen4"),
+        ("AuthenticAMD", 99, 1, "avx2 avx512f", "avx512"),
+        ("GenuineIntel", 6, 143, "avx2 avx512f avx512_bf16 amx_bf16", "amx"),
+        ("GenuineIntel", 6, 85, "avx2 avx512f", "avx512"),
+        ("GenuineIntel", 6, 60, "avx2", "avx2"),
+        ("", 0, 0, "", platform.machine()),
+    ],
+)
+def test_a_folder_is_named_for_its_processor(vendor: str, family: int, model: int, flags: str, name: str) -> None:
+    found = {"vendor_id": vendor, "cpu family": str(family), "model": str(model), "flags": flags}
+    assert machine.processor_name(found) == name
+
+
+def test_results_go_to_the_folder_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = machine.folder_name("cpu")
+    assert suite.parse([]).out == ROOT / "bench" / "results" / name
+    assert suite.parse(["--quick"]).out == Path("runs/bench-quick")
+    monkeypatch.setattr(machine, "repository", lambda: None)
+    assert suite.parse([]).out == Path("runs/bench")
+
+
+def test_results_of_another_machine_are_not_mixed_with_these(tmp_path: Path) -> None:
+    known = results_of("another", {Cell("self", 64): answers(fastpixcon=1.0)})
+    (tmp_path / "results.json").write_text(json.dumps(known))
+    arguments = ["--smallest", "--workloads", "select", "--peers", "lean", "--out", str(tmp_path)]
+    with pytest.raises(TrainingError, match=r"has results of another, this is .*; want another folder, or --fresh"):
+        suite.main(arguments)
+    assert json.loads((tmp_path / "results.json").read_text()) == known
 
 
 def test_what_is_known_is_not_measured_again(
@@ -186,7 +264,7 @@ def test_an_interrupted_suite_leaves_no_process(tmp_path: Path) -> None:
             errors = process.communicate(timeout=30)[1]
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT
     assert "run it again to go on" in errors
     assert "Traceback" not in errors
     until = time.monotonic() + 10
@@ -284,10 +362,10 @@ def test_points_where_a_peer_is_ahead_are_listed() -> None:
         cell.key: {"cell": vars(cell), "run": 0, "peers": {"fastpixcon": ours, "eager": ahead}}
         for cell in (Cell("self", 512), Cell("self", 2048), Cell("self", 4096))
     }
-    faster, smaller = report.losses({"cells": cells, "runs": []})
-    assert [re.search(r"N ([\d,]+), M", line)[1] for line in faster] == ["2,048", "4,096"]
-    assert [re.search(r"N ([\d,]+), M", line)[1] for line in smaller] == ["4,096"]
-    assert "eager 1 s, fastpixcon 2 s" in faster[0]
+    for of, text in (("median", "eager 1 s, fastpixcon 2 s"), ("memory", "eager 1.0 MiB, fastpixcon 2.0 MiB")):
+        found = report.ahead({"cells": cells, "runs": [{}]}, of)
+        assert [x.cell.n for x in found] == [512, 2048, 4096]
+        assert str(found[0]).endswith(text)
 
 
 def test_nothing_is_said_of_a_gpu_that_is_not_here(tmp_path: Path) -> None:
@@ -295,10 +373,9 @@ def test_nothing_is_said_of_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     nvcc = tmp_path / "bin" / "nvcc"
     nvcc.parent.mkdir()
     nvcc.touch(mode=0o755)
-    path = os.pathsep.join([str(ROOT / "bench" / "suite"), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+    env = {**os.environ, "CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     said = []
-    for first in ("torch", "peers"):
+    for first in ("torch", "fastpixcon.bench.peers"):
         code = f"import {first}, torch.utils.cpp_extension"
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

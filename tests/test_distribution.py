@@ -1,5 +1,6 @@
 """The source distribution and the wheels: what is in them, what they are called, and that they install."""
 
+import json
 import os
 import subprocess
 import sys
@@ -80,6 +81,31 @@ def test_a_wheel_of_the_sdist_is_pure_installs_and_runs(sdist: Path, tmp_path: P
     used = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert used.returncode == 0, used.stderr
     assert used.stdout.startswith(str(site))
+    times_a_loss_of_a_users_own(tmp_path, env)
+
+
+MINE = """
+from fastpixcon.functional import info_nce
+
+def loss(rows, labels, *, temperature):
+    return info_nce(rows, labels, temperature=temperature, backend="reference", reduction="none")
+"""
+
+
+def times_a_loss_of_a_users_own(folder: Path, env: dict[str, str]) -> None:
+    """The suite, where there is no repository: results go to the current folder."""
+    (folder / "mine.py").write_text(MINE)
+    command = [sys.executable, "-m", "fastpixcon", "bench", "--smallest", "--threads", "1", "--repeats", "1"]
+    command += ["--workloads", "self", "--peers", "eager", "--peer", "mine.py:loss"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mine.py:loss: timed on 1 of 1 problems." in done.stdout
+    results = json.loads((folder / "runs" / "bench-mine-loss-quick" / "results.json").read_text())
+    (run,), (entry,) = results["runs"], results["cells"].values()
+    assert run["commit"] == "none, it is installed"
+    assert {name: answer["status"] for name, answer in entry["peers"].items()} == dict.fromkeys(
+        ("fastpixcon", "eager", "mine.py:loss"), "ok"
+    )
 
 
 def test_a_wheel_whose_extension_could_not_be_built_is_one_for_every_machine(sdist: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ RUN = {  # page -> what it takes
     "own-pictures": ("pydantic",),
     "migration": ("pytorch_metric_learning",),
     "check-your-own": ("pytorch_metric_learning",),
+    "benchmark-your-own": ("pytorch_metric_learning",),
 }
 SUFFIXES = {".py", ".cpp", ".h", ".cu", ".cuh", ".toml", ".yml", ".yaml"}
 

@@ -10,11 +10,12 @@ import gpu_check
 import gpu_checks
 import gpu_steps
 import gpu_times
-import measure
 import pytest
 import torch
 from gpu_steps import FAILED, PASSED, SKIPPED, Result, Step
 from harness.tested_backends import Backend
+
+from fastpixcon.bench import measure
 
 SIZE, ROWS = (2, 16, 16, 32), (64, 16)
 SLEEP = "import time; print('begun', flush=True); time.sleep(60)"

@@ -1,4 +1,4 @@
-"""Who may import whom: cli -> training -> losses -> functional -> ops -> the backends; checked in the sources."""
+"""Who may import whom: cli -> bench -> training -> losses -> functional -> ops -> backends; checked in the sources."""
 
 import ast
 import re
@@ -14,6 +14,7 @@ PACKAGE = ROOT / "fastpixcon"
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"bench"},
     {"training", "plan", "adapters", "testing"},
     {"losses", "contrast_model"},
     {"last_call"},
@@ -111,6 +112,7 @@ def test_imports_only_downwards(path: Path) -> None:
         ("fastpixcon.extra", "import torch"),
         ("fastpixcon.losses", "from fastpixcon.contrast_model import projection_head"),
         ("fastpixcon.training.engine", "from fastpixcon.adapters import lightning"),
+        ("fastpixcon.testing.own", "from fastpixcon.bench import own"),
     ],
 )
 def test_the_rule_notices(module: str, source: str) -> None:

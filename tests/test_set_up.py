@@ -28,7 +28,7 @@ class Clone:
         self.source = folder / "csrc" / "cpu" / "tile.cpp"
         self.source.parent.mkdir(parents=True)
         self.source.touch()
-        for name in ("bench", "tests"):
+        for name in ("bench", "fastpixcon", "tests"):
             (folder / name).mkdir()
         self.program(folder / ".venv" / "bin" / "python", PYTHON)
         self.program(folder / ".venv" / "bin" / "fastpixcon", "#!/bin/sh\necho $* >> calls\n")

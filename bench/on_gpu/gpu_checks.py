@@ -10,10 +10,10 @@ from typing import Any
 
 import blockwise
 import torch
-import workloads
 from torch import Tensor, nn
 
 import fastpixcon as fpc
+from fastpixcon.bench import workloads
 from fastpixcon.ops import extension
 from fastpixcon.testing import InfoNCECase, Tolerance, assert_as_accurate
 from fastpixcon.testing.rounding import of_dtype

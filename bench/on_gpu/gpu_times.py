@@ -5,14 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import gpu_checks
-import measure
-import rivals
 import torch
-import workloads
 from torch import Tensor
-from workloads import Cell
 
 import fastpixcon as fpc
+from fastpixcon.bench import measure, rivals, workloads
+from fastpixcon.bench.workloads import Cell
 
 D = 256
 Step = tuple[int, int, int, int]

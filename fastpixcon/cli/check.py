@@ -1,12 +1,7 @@
 """``fastpixcon check``: a user's own loss against the reference in float64."""
 
 import argparse
-import contextlib
-import importlib.util
 import json
-import sys
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 from fastpixcon.cli.options import Verbs, add_overwrite, add_verb
@@ -60,23 +55,17 @@ def add(verbs: Verbs) -> None:
 def _run(options: argparse.Namespace) -> int:
     import torch
 
-    from fastpixcon.testing.own import DTYPES, check
+    from fastpixcon.testing.own import DTYPES, check, file
     from fastpixcon.training.writing import Outputs
 
-    name, _, function = options.loss.rpartition(":")
-    if not name or not function:
-        raise TrainingError(f"FILE.py:FUNCTION: got {options.loss!r}, want a file and the name of a function in it")
-    path = Path(name)
-    files = Outputs("--json", options.overwrite, [path])
-    if options.json:
-        files.claim(options.json)
-    with _executed(path) as names:
-        if function not in names:
-            there = ", ".join(x for x, value in names.items() if callable(value) and not x.startswith("_"))
-            raise TrainingError(f"{path}: has no {function!r}, want one of: {there}")
-        try:
+    try:
+        path, _ = file.split(options.loss)
+        files = Outputs("--json", options.overwrite, [path])
+        if options.json:
+            files.claim(options.json)
+        with file.loaded(options.loss) as loss:
             report = check(
-                names[function],
+                loss,
                 denominators=options.denominator or ("negatives",),
                 dtypes=[getattr(torch, x) for x in options.dtype] if options.dtype else DTYPES,
                 normalize=not options.no_normalize,
@@ -88,36 +77,12 @@ def _run(options: argparse.Namespace) -> int:
                 raises=False,
                 name=options.loss,
             )
-        except (TypeError, ValueError) as error:
-            raise TrainingError(f"{options.loss}: {error}") from None
+    except file.FileError as error:
+        raise TrainingError(str(error)) from None
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{options.loss}: {error}") from None
     print(report)
     if options.json:
         text = json.dumps(report.tree(), indent=2, allow_nan=False) + "\n"
         files.write(options.json, lambda file: file.write(text.encode()))
     return 0 if report.agrees else 1
-
-
-@contextlib.contextmanager
-def _executed(path: Path) -> Iterator[dict[str, object]]:
-    """The names of a file, which is a module of its name meanwhile and imports what lies beside it."""
-    if path.suffix != ".py" or not path.is_file():
-        raise TrainingError(f"{path}: {'is no file' if path.suffix == '.py' else 'ends otherwise'}, want a file .py")
-    if path.stem in sys.modules:
-        raise TrainingError(f"{path}: {path.stem} is a module that is imported already, want another name")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # a user's file may raise anything, which is its fault and no traceback of ours
-            lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if x.filename == spec.origin]
-            place = f"{path}:{lines[-1]}" if lines else str(path)  # of a SyntaxError the message has it
-            raise TrainingError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}") from None
-        yield vars(module)
-    finally:
-        sys.path.remove(str(path.resolve().parent))
-        del sys.modules[path.stem]

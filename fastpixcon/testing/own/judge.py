@@ -91,7 +91,7 @@ def judge(loss: Loss, problem: Problem, claims: Claims) -> list[Finding]:
     try:
         rule = {"temperature": temperature, "denominator": case.denominator, "normalize": claims.normalize}
         actual = loss(rows, labels, rule)
-        wrong = _no_loss(actual, case.N)
+        wrong = no_loss(actual, case.N)
         if wrong:
             return [Finding("loss", math.inf, *wrong)]
         if not actual.requires_grad:
@@ -122,8 +122,8 @@ def _names(problem: Problem, claims: Claims) -> list[str]:
     return [*both, *(["d_temperature"] if claims.temperature_gradient else [])]
 
 
-def _no_loss(actual: object, N: int) -> tuple[str, str] | None:
-    """Kind and text of what is no loss."""
+def no_loss(actual: object, N: int) -> tuple[str, str] | None:
+    """Kind and text of what is no loss; None of a loss."""
     want = f"want a floating point tensor [] or [{N}]"
     if not isinstance(actual, Tensor):
         return f"is {type(actual).__name__}", want

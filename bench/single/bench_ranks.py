@@ -13,11 +13,11 @@ import tempfile
 import time
 from typing import Any
 
-import measure
 import torch
 import torch.distributed as dist
 
 import fastpixcon as fpc
+from fastpixcon.bench import measure
 
 D, CLASSES = 256, 19
 

@@ -4,11 +4,9 @@ import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import machine
-import peers
-import workers
-from workloads import Cell
-
+from fastpixcon.bench import machine, peers, workers
+from fastpixcon.bench.cells import measured
+from fastpixcon.bench.workloads import Cell
 from fastpixcon.plan import EAGER_MATRICES, plan, with_rates
 
 ASYMPTOTIC = 4096  # anchors from which an exponent in N is fitted
@@ -63,7 +61,7 @@ def laws(results: dict[str, Any]) -> list[Law]:
     series += [("dim", replace(BASE, threads=threads)), ("threads", BASE), ("m", replace(BANK, threads=threads))]
     found = []
     for axis, base in series:
-        for name in peers.PEERS:
+        for name in measured(results):
             for of in ("median", "memory"):
                 points = [p for p in along(results, base, axis, name, of) if axis != "n" or p[0] >= ASYMPTOTIC]
                 if len(points) >= 2:

@@ -17,10 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
 OK, MEMORY, TIME, WRONG, FAILED = "ok", "out of memory", "over the time limit", "wrong result", "failed"
 ABSENT, NO_FORMULA = "not here", "can't express it"
 SET_UP = 120.0  # seconds to import and to make a problem
@@ -44,13 +42,12 @@ class NoResultError(Exception):
         self.status, self.reason = status, reason
 
 
-PRELOADED = ["torch", "fastpixcon", "workloads", "rivals", "measure", "truth", "peers"]  # once, before all forks
+SUITE = "fastpixcon.bench"
+PRELOADED = ["torch", "fastpixcon", *(f"{SUITE}.{x}" for x in ("workloads", "rivals", "measure", "truth", "peers"))]
+"""Modules that are imported once, before all forks."""
 
 
 def _context() -> multiprocessing.context.ForkServerContext:
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(HERE) not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, paths)])  # the server imports by it
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of processes beside
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -87,6 +84,7 @@ class Worker:
     def close(self) -> None:
         self.pipe.close()
         self.process.join(1)  # one that waits for a question ends by itself
+        assert self.process.pid is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)  # compilers, too, that it has started
         self.process.kill()
@@ -120,8 +118,9 @@ def open_worker(main: Callable[..., None], *arguments: Any) -> Iterator[Worker]:
 def _settle(threads: int, memory: int | None) -> None:
     """Threads of PyTorch and of others' OpenMP, and the limit of memory, which allocations beyond it meet as errors."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    import measure
     import torch
+
+    from fastpixcon.bench import measure
 
     torch.set_num_threads(threads)
     if memory is not None:
@@ -138,8 +137,8 @@ def _map_large_blocks() -> None:
 def write_truth(pipe: Connection, cell: Any, path: str) -> None:
     """Main of the process that makes the truth of a cell."""
     import torch
-    import truth
-    import workloads
+
+    from fastpixcon.bench import truth, workloads
 
     _settle(cell.threads, None)
     _map_large_blocks()
@@ -147,17 +146,11 @@ def write_truth(pipe: Connection, cell: Any, path: str) -> None:
     pipe.send((OK, None))
 
 
-def serve(
-    pipe: Connection, cell: Any, name: str, module: str, truth_path: str | None, device: str, limits: Limits
-) -> None:
-    """Main of a peer's process; ``module`` has its adapter in PEERS."""
-    import importlib
-
-    import measure
-    import workloads
+def serve(pipe: Connection, cell: Any, peer: Any, truth_path: str | None, device: str, limits: Limits) -> None:
+    """Main of a peer's process."""
+    from fastpixcon.bench import measure, workloads
 
     _settle(cell.threads, limits.memory)
-    peer = importlib.import_module(module).PEERS[name]
     problem = workloads.problem(cell, device)
     loss = peer.make(problem)
     if isinstance(loss, str):
@@ -217,7 +210,7 @@ def _forget(call: _Call, problem: Any) -> None:
 
 def _measured(call: _Call, problem: Any, device: str) -> dict[str, float]:
     """Seconds, and memory at the peak without inputs and outputs: the gradients."""
-    import measure
+    from fastpixcon.bench import measure
 
     times = []
     extra = measure.peak_extra_bytes(lambda: times.append(measure.once(call, device)), device)
@@ -228,7 +221,8 @@ def _measured(call: _Call, problem: Any, device: str) -> dict[str, float]:
 def _check(loss: Any, result: Any, problem: Any, truth_path: str | None) -> tuple[str | None, dict[str, float]]:
     """Why the result is wrong, or None, and its errors."""
     import torch
-    import truth
+
+    from fastpixcon.bench import truth
 
     cell = problem.cell
     if cell.workload == "select":
@@ -239,6 +233,7 @@ def _check(loss: Any, result: Any, problem: Any, truth_path: str | None) -> tupl
             return reason, {}
         wanted = truth.of_step(problem, *loss.selected())
     else:
+        assert truth_path is not None
         wanted = truth.Truth(**torch.load(truth_path, weights_only=True))
     if any(leaf.grad is None for leaf in problem.leaves):
         return "no gradient", {}

@@ -4,31 +4,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import laws
 import matplotlib
-import peers
-import workers
-from cells import entries
-from workloads import WORKLOADS
 
+from fastpixcon.bench import laws, peers, workers
+from fastpixcon.bench.cells import entries, measured
+from fastpixcon.bench.workloads import WORKLOADS
 from fastpixcon.training import writing
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-COLOURS = dict(zip(peers.PEERS, pyplot.get_cmap("tab20").colors, strict=False)) | {peers.OURS: "black"}
+COLOURS = dict(zip(peers.PEERS, map(pyplot.get_cmap("tab20"), range(20)), strict=False)) | {peers.OURS: "black"}
 DPI = 110
 Axes = Any
 
 
+def colour(name: str) -> Any:
+    return COLOURS.get(name, "red")  # of a user's own
+
+
 def _style(name: str) -> dict[str, Any]:
     width = 2.4 if name == peers.OURS else 1.2
-    return {"color": COLOURS[name], "linewidth": width, "marker": "o", "markersize": 3 if width < 2 else 5}
+    return {"color": colour(name), "linewidth": width, "marker": "o", "markersize": 3 if width < 2 else 5}
 
 
 def _lines(axes: Axes, results: dict[str, Any], base: Any, axis: str, of: str) -> None:
     scale = 1 if of == "median" else 2**20
-    for name in peers.PEERS:
+    for name in measured(results):
         points = laws.along(results, base, axis, name, of)
         if points:
             xs, ys = zip(*points, strict=True)
@@ -49,7 +51,7 @@ def _save(figure: Any, path: Path) -> str:
 def _against_n(results: dict[str, Any], of: str, path: Path) -> str | None:
     """A panel a workload and dtype that has two sizes."""
     threads = laws.most_threads(results)
-    bases = {}
+    bases: dict[str, Any] = {}
     for cell, _ in entries(results):
         if cell.threads == threads and cell.workload not in ("step", "select"):
             bases.setdefault(cell.series, cell)
@@ -115,7 +117,7 @@ def _ratios(results: dict[str, Any], path: Path) -> str | None:
     for cell, ratios in groups:
         start = at
         for name, value in ratios.items():
-            axes.bar(at, value, 0.9, color=COLOURS[name], label=None if name in seen else name)
+            axes.bar(at, value, 0.9, color=colour(name), label=None if name in seen else name)
             axes.text(at, value * 1.03, f"{value:.3g}", ha="center", fontsize=6)
             seen.add(name)
             at += 1
@@ -136,9 +138,8 @@ def _laws(results: dict[str, Any], path: Path) -> str | None:
     panels = [(base, "n", "median"), (base, "n", "memory"), (base, "dim", "median"), (base, "dim", "memory")]
     panels += [(laws.BASE, "threads", "median")]
     panels += [(replace(laws.BANK, threads=threads), "m", of) for of in ("median", "memory")]
-    panels = [
-        p for p in panels if len({x for n in peers.PEERS for x, _ in laws.along(results, p[0], p[1], n, p[2])}) > 1
-    ]
+    names = measured(results)
+    panels = [p for p in panels if len({x for n in names for x, _ in laws.along(results, p[0], p[1], n, p[2])}) > 1]
     if not panels:
         return None
     columns = min(4, len(panels))
@@ -151,15 +152,15 @@ def _laws(results: dict[str, Any], path: Path) -> str | None:
         _lines(axes, results, of_base, axis, of)
         if of_base.workload == "self" and axis in ("n", "dim"):
             points = laws.along(results, of_base, axis, peers.OURS, of)
-            at = [{"n": of_base.n, "dim": of_base.dim, axis: x} for x, _ in points]
-            xs, plans = [x for x, _ in points], [laws.planned(run, **where) for where in at]
+            at = [(x, of_base.dim) if axis == "n" else (of_base.n, x) for x, _ in points]
+            xs, plans = [x for x, _ in points], [laws.planned(run, *where) for where in at]
             which, scale = (0, 1) if of == "median" else (1, 2**20)
             axes.plot(xs, [p["ring"][which] / scale for p in plans], "k--", linewidth=1, label="plan: fused")
             axes.plot(
                 xs, [p["eager"][which] / scale for p in plans], "--", color="grey", linewidth=1, label="plan: eager"
             )
             if of == "median":
-                axes.plot(xs, [laws.roofline(run, **where) for where in at], "r:", linewidth=1.5, label="roof")
+                axes.plot(xs, [laws.roofline(run, *where) for where in at], "r:", linewidth=1.5, label="roof")
         axes.set_xlabel({"n": "N", "m": "M", "dim": "D", "threads": "threads"}[axis])
         axes.set_title(f"{of_base.workload}, {of_base.dtype}", fontsize=10)
         axes.legend(fontsize=6)

@@ -1,14 +1,16 @@
 """Every workload against every peer that this machine has: fastpixcon bench.
 
     fastpixcon bench --quick                    # three minutes
-    fastpixcon bench                            # an hour at most on two cores, into bench/results/
+    fastpixcon bench                            # an hour at most on two cores
     fastpixcon bench --workloads self pairs --peers eager linear_cross_entropy --out /tmp/results
+    fastpixcon bench --peer my_kernel.py:loss   # and a loss of your own: docs/benchmark-your-own.md
     fastpixcon bench --report                   # tables and plots anew from results.json
 
 Forward and backward of each peer run in a process of their own. A peer is timed on a problem only after its gradients
 agreed there with float64's; then peers take turns. Memory is what a call adds at its peak, without inputs and
 gradients. Cells that results.json has are kept; --fresh measures them again. Larger sizes of a peer that was too slow
-or too large are left out.
+or too large are left out. In a checkout results go to a folder of bench/results that is named for the processor, and
+bench/results/README.md and README.md are written anew of all of them; else to runs/ in the current folder.
 """
 
 import argparse
@@ -23,17 +25,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import machine
-import peers as all_peers
-import report
 import torch
-import workers
-import workloads
-from workloads import Cell
 
-from fastpixcon.cli import process
+from fastpixcon.bench import machine, own, processors, report, workers, workloads
+from fastpixcon.bench import peers as all_peers
+from fastpixcon.bench.workloads import Cell
+from fastpixcon.testing.own import file
 from fastpixcon.training import TrainingError, writing
 
 SCHEMA = 1
@@ -47,7 +44,7 @@ class Suite:
 
     def __init__(self, results: dict[str, Any], names: Sequence[str], options: argparse.Namespace) -> None:
         self.results, self.names, self.options = results, names, options
-        self.peers = importlib.import_module(options.module).PEERS
+        self.peers = importlib.import_module(options.module).PEERS | {peer.name: peer for peer in options.own}
         chosen = [self.peers[name] for name in names if self.peers[name].reason(options.device) is None]
         workers.PRELOADED += {p.preload for p in chosen if p.preload} - set(workers.PRELOADED)
         self.truths = tempfile.TemporaryDirectory()
@@ -131,7 +128,7 @@ class Suite:
         path = str(self.truth(cell)) if cell.workload in workloads.ROW_WORKLOADS else None
         limits = workers.Limits(self.options.memory_limit, self.options.time_limit)
         device = self.options.device
-        return workers.Worker(workers.serve, cell, name, self.options.module, path, device, limits)
+        return workers.Worker(workers.serve, cell, self.peers[name], path, device, limits)
 
     def truth(self, cell: Cell) -> Path:
         """The same for every dtype and number of threads; made when a peer first needs it."""
@@ -171,6 +168,29 @@ def read(path: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) and {"schema", "runs", "cells"} <= found.keys() else None
+
+
+def forget_changed(results: dict[str, Any], names: Sequence[str]) -> None:
+    """Of losses of a user's own, what was measured of another content of the file."""
+    known = results.setdefault("own", {})
+    for name in names:
+        now = own.contents(name)
+        if known.get(name, now) != now:
+            print(f"{name}: the file has changed, measured anew")
+            for entry in results["cells"].values():
+                entry["peers"].pop(name, None)
+        known[name] = now
+
+
+def check_machine(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """TrainingError where results are another machine's."""
+    here = torch.cuda.get_device_name() if options.device != "cpu" else machine.processor()
+    for run in report.used_runs(results):
+        there = run.get("gpu", run["cpu"])
+        if there != here:
+            raise TrainingError(
+                f"--out: {options.out} has results of {there}, this is {here}; want another folder, or --fresh"
+            )
 
 
 def check_outputs(folder: Path) -> None:
@@ -215,6 +235,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = list(workloads.WORKLOADS)
     parser.add_argument("--workloads", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--peers", nargs="+", metavar="NAME", help=f"beside {OURS}: {', '.join(all_peers.PEERS)}")
+    text = "a loss of your own, timed beside them; may be given several times. The file is executed"
+    parser.add_argument("--peer", action="append", default=[], metavar=file.WANTED, help=text)
+    text = "that it computes, default negatives; may be given several times"
+    parser.add_argument("--denominator", action="append", choices=own.DENOMINATORS, help=text)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--minutes", type=float, help="no cell begins later, run again to go on; default 60, quick 3")
     parser.add_argument("--repeats", type=int, help="rounds at most, default 7; quick 3")
@@ -224,10 +248,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cell-seconds", type=float, help="of rounds on a cell, default 20, quick 4")
     parser.add_argument("--memory-limit", type=float, metavar="GIB", help="of a call, default 0.7 of what is free")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--out", type=Path, help="folder, default bench/results, quick runs/bench-quick")
+    parser.add_argument("--out", type=Path, help="folder; default: see above, --quick runs/bench-quick")
     parser.add_argument("--fresh", action="store_true", help="measure again what results.json has")
     parser.add_argument("--report", action="store_true", help="measure nothing, write tables and plots")
-    parser.add_argument("--module", default="peers", help=argparse.SUPPRESS)  # with PEERS: tests have wrong ones
+    parser.add_argument(
+        "--module", default="fastpixcon.bench.peers", help=argparse.SUPPRESS
+    )  # with PEERS: tests have wrong ones
     options = parser.parse_args(arguments)
     options.size = options.size or "full"
     small = options.size != "full"
@@ -235,8 +261,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.minutes = options.minutes or (3.0 if small else 60.0)
     options.time_limit = options.time_limit or (5.0 if small else 20.0)
     options.cell_seconds = options.cell_seconds or (4.0 if small else 20.0)
-    results = machine.ROOT / "bench" / "results"
-    options.out = options.out or (machine.ROOT / "runs" / "bench-quick" if small else results)
+    options.out = options.out or default_folder(options)
     gib = options.memory_limit
     options.memory_limit = int(gib * 2**30 if gib else 0.7 * machine.available_memory())
     known = importlib.import_module(options.module).PEERS
@@ -245,17 +270,38 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--peers: got {', '.join(wrong)}, want some of {', '.join(known)}")
     options.leave_out_slow = small and options.peers is None
     options.peers = [OURS, *(name for name in known if name != OURS and name in (options.peers or known))]
+    try:
+        own_peers = [own.peer(text, options.denominator or ("negatives",)) for text in dict.fromkeys(options.peer)]
+    except file.FileError as error:
+        raise TrainingError(str(error)) from None
+    options.own = own_peers
+    options.peers += [peer.name for peer in own_peers]
     return options
+
+
+def default_folder(options: argparse.Namespace) -> Path:
+    """Where results go: of a machine to its folder in the repository, of anything less to runs/."""
+    root, small = machine.repository(), options.size != "full"
+    names = [f"{Path(name).stem}-{function}" for name, _, function in (x.rpartition(":") for x in options.peer)]
+    if root is not None and not small and not names:
+        return root / "bench" / "results" / machine.folder_name(options.device)
+    return Path("runs") / "-".join(["bench", *names, *(["quick"] if small else [])])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    path = options.out / "results.json"
+    path, root = options.out / "results.json", machine.repository()
+    is_ours = root is not None and options.out.resolve().parent == root / "bench" / "results"
     check_outputs(options.out)
+    if root is not None and is_ours and options.report:
+        print(*processors.write_all(root), sep="\n")
+        return 0
     results = load(path, options.fresh)
+    forget_changed(results, [peer.name for peer in options.own])
     suite = Suite(results, options.peers, options)
     cells = [] if options.report else [cell for cell in cells_of(options) if suite.wants(cell)]
     if cells:
+        check_machine(results, options)
         results["runs"].append(machine.describe(options.device, options.threads))
     until = time.monotonic() + 60 * options.minutes
     for number, cell in enumerate(cells, 1):
@@ -270,16 +316,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }  # fmt: skip
         save(results, path)
         print(f"[{number}/{len(cells)}, {took:.0f} s] {line(cell, answers)}", flush=True)
+    judged = [OURS, *(peer.name for peer in options.own)]
     if not results["cells"]:
         print(f"{path}: nothing measured yet", file=sys.stderr)
         return 2
     print(report.write(results, options.out))
-    if options.out == machine.ROOT / "bench" / "results":
-        readme = machine.ROOT / "README.md"
-        writing.write_text(readme, report.with_figures(readme.read_text(encoding="utf-8"), results))
-    failed = [key for key, entry in results["cells"].items() if entry["peers"][OURS]["status"] in report.OWN_FAILURES]
-    return int(bool(failed))
-
-
-if __name__ == "__main__":
-    sys.exit(process.run(main, "what was measured is kept, run it again to go on"))
+    for peer in options.own:
+        print("", *report.own_table(results, peer.name), sep="\n")
+    if root is not None and is_ours:
+        processors.write(root)
+    judgements = [entry["peers"].get(name) for entry in results["cells"].values() for name in judged]
+    return int(any(x is not None and x["status"] in report.OWN_FAILURES for x in judgements))

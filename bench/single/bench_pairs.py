@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import peak_extra_bytes
 
 import fastpixcon as fpc
+from fastpixcon.bench.measure import peak_extra_bytes
 
 CLASSES = 19
 RULES: dict[str, Callable[[int], dict[str, Any]]] = {

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import rivals
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from workloads import MAX_SAMPLES, TEMPERATURE, Maps, Rows
+
+from fastpixcon.bench import rivals
+from fastpixcon.bench.workloads import MAX_SAMPLES, TEMPERATURE, Maps, Rows
 
 OURS = "fastpixcon"
 Loss = Callable[[], Any]  # -> the loss []; a selection: index and label [A]
@@ -60,9 +61,9 @@ def peer(name: str, title: str, **needs: Any) -> Callable[[Adapter], Adapter]:
     return register
 
 
-def in_product_dtype(x: Tensor | None) -> Tensor | None:
+def in_product_dtype(x: Tensor) -> Tensor:
     """Cast to float32 where products of its dtype have no units; differentiable."""
-    if x is None or x.dtype not in (torch.bfloat16, torch.float16) or x.is_cuda:
+    if x.dtype not in (torch.bfloat16, torch.float16) or x.is_cuda:
         return x
     has = torch.ops.mkldnn
     fast = has._is_mkldnn_bf16_supported() if x.dtype == torch.bfloat16 else has._is_mkldnn_fp16_supported()
@@ -99,7 +100,7 @@ def ours(problem: Rows | Maps) -> Loss | str:
 
     if isinstance(problem, Maps):
         maps = (problem.labels, problem.predictions)
-        how = {"num_classes": problem.logits.shape[1], "max_samples": MAX_SAMPLES}
+        how: dict[str, Any] = {"num_classes": problem.logits.shape[1], "max_samples": MAX_SAMPLES}
         if problem.cell.workload == "select":
             return lambda: fpc.functional.select_anchors(*maps, **how)[:2]
         contrast = partial(fpc.functional.pixel_contrast, problem.embeddings, *maps, temperature=TEMPERATURE, **how)
@@ -151,7 +152,7 @@ def full_matrix(problem: Rows | Maps, lean: bool, wrap: Callable[[Any], Any] = l
     if problem.cell.workload == "two_views":
         loss = wrap(rivals.nt_xent)
         return lambda: loss(in_product_dtype(x))
-    if problem.cell.workload == "pairs":
+    if problem.cell.workload == "pairs" and c is not None:
         loss = wrap(rivals.cross_entropy)
         return lambda: loss(in_product_dtype(x), in_product_dtype(c))
     loss = wrap(among if c is None else against)
@@ -181,7 +182,12 @@ def in_chunks(problem: Rows | Maps, losses: Callable[..., Tensor]) -> Loss | str
         return "1,024 anchors fit in one chunk"
     rest = (problem.contrast_labels, TEMPERATURE, problem.denominator, losses)
     x, y, c = problem.anchors, problem.labels, problem.contrast
-    return lambda: rivals.chunked(in_product_dtype(x), y, None if c is None else unit(in_product_dtype(c)), *rest)
+
+    def loss() -> Tensor:
+        contrast = None if c is None else unit(in_product_dtype(c))
+        return rivals.chunked(in_product_dtype(x), y, contrast, *rest)
+
+    return loss
 
 
 @peer("chunked", "a loop over chunks, checkpointed")
@@ -331,6 +337,44 @@ def liger(problem: Rows | Maps) -> Loss | str:
     return as_cross_entropy(problem, lambda a, c, t: Function.apply(a, c, t)[0])
 
 
-@peer("siglip", "siglip-kernel", package="siglip_kernel", devices=("cuda",))
+@peer("memeff", "memeff", package="memeff", devices=("cuda",))
+def memeff(problem: Rows | Maps) -> Loss | str:
+    from memeff import MemoryEfficientQwen3Loss
+
+    if isinstance(problem, Maps):
+        return NO_MAP
+    if problem.cell.workload != "pairs":
+        return "one key a query only"
+    # margin 2: no negative is taken for a positive; not stable: gradients as they are
+    loss = MemoryEfficientQwen3Loss(temperature=TEMPERATURE, margin=2.0, stable=False)
+    return lambda: loss(problem.anchors, problem.contrast)
+
+
+@peer("inf_cl", "Inf-CL", package="inf_cl", devices=("cuda",))
+def inf_cl(problem: Rows | Maps) -> Loss | str:
+    from inf_cl import cal_flash_loss
+
+    width = min(256, problem.cell.dim)  # of a head, whose products are added up
+    return as_cross_entropy(problem, lambda a, c, t: cal_flash_loss(a, c, t, head_dim=width).mean())
+
+
+@peer("torch_info_nce", "F.info_nce_loss")
+def torch_info_nce(problem: Rows | Maps) -> Loss | str:
+    loss = getattr(F, "info_nce_loss", None)
+    if loss is None:
+        return "no released torch has it yet: pytorch/pytorch#195380"
+    if isinstance(problem, Maps):
+        return NO_MAP
+    if problem.cell.workload != "pairs":
+        return "one key a query only"
+    return lambda: loss(problem.anchors, problem.contrast, temperature=TEMPERATURE)
+
+
+@peer("siglip", "siglip-kernel")
 def siglip(problem: Rows | Maps) -> Loss | str:
     return "sigmoid of each pair by itself, no sum over a row"
+
+
+@peer("flashlib", "flashlib")
+def flashlib(problem: Rows | Maps) -> Loss | str:
+    return "clusters, neighbours, embeddings of points: no loss with a gradient (version 0.4)"

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-import workloads
 from torch import Tensor
+
+from fastpixcon.bench import workloads
 
 EXACT = 2**24  # pairs: 4,096 rows against each other
 ROWS = 1024
@@ -129,14 +130,14 @@ def of_rows(problem: workloads.Rows) -> Truth:
 
 def of_step(problem: workloads.Maps, index: Tensor, label: Tensor) -> Truth:
     """Of a step that has selected pixels ``index [A]``, b*h*w + y*w + x, of labels [A]."""
-    import rivals
+    from fastpixcon.bench import rivals
 
     index, label = index[label >= 0], label[label >= 0]
     flat = problem.embeddings.detach().permute(0, 2, 3, 1).flatten(0, 2)  # [P, D], a view where it can be
     picked = flat[index].double().requires_grad_()
     loss = rivals.info_nce(picked, label) * (workloads.TEMPERATURE / 0.07)
-    loss.backward()
-    return Truth(float(loss.detach()), [(index, picked.grad)])
+    (gradient,) = torch.autograd.grad(loss, picked)
+    return Truth(float(loss.detach()), [(index, gradient)])
 
 
 def selection_error(problem: workloads.Maps, index: Tensor, label: Tensor, max_views: int = 100) -> str | None:

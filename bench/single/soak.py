@@ -1,6 +1,6 @@
 """Many training steps with everything that has a state: does memory stay flat, and the loss finite?
 
-    python bench/suite/soak.py [--steps 10000] [--seed 0] [--threads 1]
+    python bench/single/soak.py [--steps 10000] [--seed 0] [--threads 1]
 
 A small network on the CPU, PixelContrastLoss with a MemoryBank whose rings fill up early, Mining, new images of varying
 size a step. Resident memory is read after every hundredth of the steps; after a fifth of them, the warm-up, a line is
@@ -14,10 +14,10 @@ from array import array
 from dataclasses import dataclass
 
 import torch
-from measure import status
 from torch import Tensor, nn
 
 import fastpixcon as fpc
+from fastpixcon.bench.measure import status
 
 K, D = 4, 16
 SIZES = ((16, 16), (12, 20), (17, 13), (8, 31))  # of maps: every allocation comes in several sizes

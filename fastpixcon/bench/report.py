@@ -1,23 +1,18 @@
 """results.json as Markdown: ratios and memory of every cell, what did not run and why, and where the library loses."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import laws
-import machine
-import peers
-import workers
-import workloads
-from cells import Entry, entries
-from workloads import Cell
-
+from fastpixcon.bench import laws, machine, peers, workers, workloads
+from fastpixcon.bench.cells import Entry, entries, in_order
+from fastpixcon.bench.workloads import Cell
 from fastpixcon.training import writing
 
 FILES = ("README.md", "time.png", "memory.png", "ratios.png", "laws.png")  # what write makes
 
 OURS = peers.OURS
 OWN_FAILURES = (workers.WRONG, workers.FAILED)
-FASTEST_FROM, SMALLEST_FROM = 1024, 4096  # anchors from which no peer may be faster, or use less memory
 SHORT = {workers.MEMORY: "memory", workers.TIME: "time", workers.WRONG: "wrong", workers.FAILED: "failed"}
 LEFT_OUT = (workers.ABSENT, workers.NO_FORMULA)
 
@@ -48,8 +43,8 @@ PROBLEM = ["N", "M", "D", "dtype", "classes", "threads"]
 
 def shown_peers(found: list[tuple[Cell, Entry]]) -> list[str]:
     """Those that tried at least one of the cells."""
-    tried = {n for _, entry in found for n, answer in entry["peers"].items() if answer["status"] not in LEFT_OUT}
-    return [name for name in peers.PEERS if name in tried and name != OURS]
+    tried = [n for _, entry in found for n, answer in entry["peers"].items() if answer["status"] not in LEFT_OUT]
+    return [name for name in in_order(tried) if name != OURS]
 
 
 def answer_text(answer: Entry | None, of: str, ours: Entry) -> str:
@@ -94,22 +89,34 @@ def memories(found: list[tuple[Cell, Entry]]) -> list[str]:
     return table([*PROBLEM, OURS, *names], rows)
 
 
-def losses(results: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Points where a peer is faster, and where one uses less memory."""
-    faster, smaller = [], []
+class Ahead(NamedTuple):
+    """Where a peer is ahead of the library."""
+
+    cell: Cell
+    of: str  # median or memory
+    name: str
+    theirs: float
+    ours: float
+    run: dict[str, Any]
+
+    def __str__(self) -> str:
+        where = ", ".join(f"{a} {b}" for a, b in zip(PROBLEM, problem(self.cell), strict=True))
+        text = duration if self.of == "median" else size
+        return f"{self.cell.workload}: {where}: {self.name} {text(self.theirs)}, {OURS} {text(self.ours)}"
+
+
+def ahead(results: dict[str, Any], of: str) -> list[Ahead]:
+    """Every cell and peer, in time (median) or memory."""
+    found = []
     for cell, entry in entries(results):
-        ours = entry["peers"][OURS]
-        if ours["status"] != workers.OK:
-            continue
-        where = f"{cell.workload}: {', '.join(f'{a} {b}' for a, b in zip(PROBLEM, problem(cell), strict=True))}"
-        for name, answer in entry["peers"].items():
-            if name == OURS or answer["status"] != workers.OK:
-                continue
-            for of, least, into in (("median", FASTEST_FROM, faster), ("memory", SMALLEST_FROM, smaller)):
-                if cell.n >= least and answer[of] < ours[of]:
-                    values = [duration(x[of]) if of == "median" else size(x[of]) for x in (answer, ours)]
-                    into.append(f"- {where}: {name} {values[0]}, {OURS} {values[1]}")
-    return faster, smaller
+        ours, run = entry["peers"][OURS], results["runs"][entry["run"]]
+        if ours["status"] == workers.OK:
+            found += [
+                Ahead(cell, of, name, answer[of], ours[of], run)
+                for name, answer in entry["peers"].items()
+                if name != OURS and answer["status"] == workers.OK and answer[of] < ours[of]
+            ]
+    return found
 
 
 def reasons(results: dict[str, Any]) -> list[str]:
@@ -124,8 +131,8 @@ def reasons(results: dict[str, Any]) -> list[str]:
         [name, ", ".join(dict.fromkeys(where)), status, reason.replace("|", "/")]
         for (name, status, reason), where in found.items()
     ]
-    order = {name: number for number, name in enumerate(peers.PEERS)}
-    rows.sort(key=lambda row: order.get(row[0], len(order)))
+    order = in_order(row[0] for row in rows)
+    rows.sort(key=lambda row: order.index(row[0]))
     return table(["peer", "workloads", "", "reason"], rows)
 
 
@@ -165,6 +172,11 @@ def environment(same: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def place(runs: list[dict[str, Any]]) -> str:
+    """The processor or GPU of the last run."""
+    return str(runs[-1].get("gpu", runs[-1]["cpu"])) if runs else "no machine"
+
+
 def best(answers: dict[str, Entry], of: str) -> str:
     """The peer with the least time or memory, and how many times ours it is."""
     there = {n: a[of] for n, a in answers.items() if n != OURS and a["status"] == workers.OK}
@@ -191,44 +203,36 @@ def summary(results: dict[str, Any]) -> str:
     return "\n".join(table(head, rows))
 
 
-FIGURES = {  # of the README: workload, N, M, dtype; what it is
-    ("self", 8192, 0, "bfloat16"): "8,192 anchors, bfloat16",
-    ("self", 131072, 0, "float32"): "131,072 anchors, float32",
-    ("bank", 1024, 190000, "float32"): "1,024 anchors against a bank of 190,000 rows, float32",
-}
-
-
-def figures(results: dict[str, Any]) -> str:
-    """What the README shows: a few problems, forward and backward, each against its best peers."""
-    rows = {}
+def own_table(results: dict[str, Any], name: str) -> list[str]:
+    """What a loss of a user's own gave on every cell, beside the library and the fastest other peer; and counts of why
+    it gave nothing."""
+    rows, why = [], Counter[str]()
     for cell, entry in entries(results):
-        what = FIGURES.get((cell.workload, cell.n, cell.m or 0, cell.dtype))
-        usual = cell.dim == 256 and cell.classes == 19 and cell.labels == "balanced"
-        if not what or not usual or cell.threads != results["runs"][entry["run"]]["threads"]:
+        answer, ours = entry["peers"].get(name), entry["peers"][OURS]
+        if answer is None:
             continue
-        answers = entry["peers"]
-        time, memory = duration(answers[OURS]["median"]), size(answers[OURS]["memory"])
-        rows[what] = [what, time, best(answers, "median"), memory, best(answers, "memory")]
-    run = used_runs(results)[-1]
-    where = f"{run['threads']} cores of {run.get('gpu', run['cpu'])}" if results["cells"] else ""
-    sorted_rows = [rows[what] for what in FIGURES.values() if what in rows]
-    head = [f"forward and backward, D = 256, {where}", "time", "fastest peer", "memory", "least of a peer"]
-    return "\n".join(table(head, sorted_rows))
-
-
-BEGIN, END = "<!-- begin of what fastpixcon bench wrote -->", "<!-- end of what fastpixcon bench wrote -->"
-
-
-def with_figures(readme: str, results: dict[str, Any]) -> str:
-    """The README with its figures between its marks."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{figures(results)}\n\n{END}{after}"
+        found, own = [answer["status"], "-", "-"], [ours["status"], "-"]
+        if answer["status"] == workers.OK:
+            error = answer.get("gradient_error")
+            found = [duration(answer["median"]), size(answer["memory"]), "-" if error is None else f"{error:.1e}"]
+        else:
+            why[f"{answer['status']}{': ' * bool(answer['reason'])}{answer['reason']}"] += 1
+        if ours["status"] == workers.OK:
+            own = [duration(ours["median"]), size(ours["memory"])]
+        others = {n: a for n, a in entry["peers"].items() if n != name}
+        rows.append([cell.workload, *problem(cell)[:4], *found, *own, best(others, "median")])
+    head = ["workload", *PROBLEM[:4], "time", "memory", "error of gradients", OURS, "its memory", "fastest other peer"]
+    rows = [head, *([text.replace("|", "/") for text in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]  # to be read in a terminal, too
+    head, *rows = ([text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows)
+    timed = f"{name}: timed on {len(rows) - why.total()} of {len(rows)} problems."
+    reasons = [f"- {count}: {reason}" for reason, count in why.items()]
+    return [*table(head, rows), "", timed, *([""] if reasons else []), *reasons]
 
 
 def markdown(results: dict[str, Any], plots: list[str]) -> str:
     lines = [
-        "# Benchmark",
+        f"# Benchmark on {place(used_runs(results))}",
         "",
         "Written by `fastpixcon bench`; `results.json` beside it has every number. Forward and backward; a peer is",
         "timed after its gradients agreed with float64's on that very problem. Times are medians of rounds in which",
@@ -243,20 +247,23 @@ def markdown(results: dict[str, Any], plots: list[str]) -> str:
         "## Where a peer is ahead",
         "",
     ]
-    faster, smaller = losses(results)
     lines[-2:-2] = ["## Summary", "", "D = 256, 19 classes.", "", *summary(results).split("\n"), ""]
-    lines += [f"Faster, from N = {FASTEST_FROM:,}: {len(faster) or 'none'}.", "", *faster, *([""] if faster else [])]
-    lines += [f"In less memory, from N = {SMALLEST_FROM:,}: {len(smaller) or 'none'}."]
-    lines += ["", *smaller] if smaller else []
+    for name in results.get("own", {}):
+        lines[-2:-2] = [f"## {name}", "", *own_table(results, name), ""]
+    for of, text in (("median", "Faster"), ("memory", "In less memory")):
+        found_ahead = ahead(results, of)
+        lines += [f"{text}: {len(found_ahead) or 'none'}.", "", *(f"- {x}" for x in found_ahead)]
+        lines += [""] if found_ahead else []
     for workload, text in workloads.WORKLOADS.items():
         found = entries(results, workload)
         if found:
-            lines += ["", f"## {workload}: {text}", "", "Time:", "", *times(results, found)]
-            lines += ["", "Memory:", "", *memories(found)]
-    lines += ["", *laws.markdown(results)]
+            lines += [f"## {workload}: {text}", "", "Time:", "", *times(results, found)]
+            lines += ["", "Memory:", "", *memories(found), ""]
+    lines += laws.markdown(results)
     lines += ["", "## What did not run", "", *reasons(results)]
     lines += ["", "## Peers", ""]
     lines += [f"- {p.name}: {p.title}" for p in peers.PEERS.values()]
+    lines += [f"- {name}: a loss of your own" for name in results.get("own", {})]
     lines += ["", "## Environment", ""]
     lines += environments(used_runs(results))
     return "\n".join(lines).rstrip() + "\n"
@@ -266,7 +273,7 @@ def write(results: dict[str, Any], folder: Path) -> str:
     """README.md and plots into ``folder``; returns what to print."""
     writing.make_folder(folder, "--out")
     try:
-        import plots
+        from fastpixcon.bench import plots
 
         names = plots.draw(results, folder)
     except ImportError as error:
@@ -274,5 +281,5 @@ def write(results: dict[str, Any], folder: Path) -> str:
         print(f"no plots: {error}")
     path = folder / "README.md"
     writing.write_text(path, markdown(results, names))
-    faster, smaller = losses(results)
-    return f"{path}: {len(results['cells'])} cells; a peer is faster at {len(faster)}, in less memory at {len(smaller)}"
+    faster, smaller = (len({x.cell for x in ahead(results, of)}) for of in ("median", "memory"))
+    return f"{path}: {len(results['cells'])} cells; a peer is faster at {faster}, in less memory at {smaller}"

@@ -209,6 +209,6 @@ def quick() -> list[Cell]:
 
 def smallest() -> list[Cell]:
     """Of no use but to test the suite: every workload in a second."""
-    small = {"dim": 64, "classes": 5}
+    small: dict[str, Any] = {"dim": 64, "classes": 5}
     cells = [Cell(w, 64, **small) for w in ("self", "supcon", "two_views")] + [Cell("pairs", 128, 128, **small)]
     return [*cells, *(Cell(w, 64, 500, **small) for w in ("bank", "bank_supcon")), *_maps(QUICK_MAP)]

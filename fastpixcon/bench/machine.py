@@ -13,15 +13,46 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import workers
+from fastpixcon.bench import workers
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 PACKAGES = (
     "torch", "numpy", "pytorch-metric-learning", "lightly", "info-nce-pytorch", "pykeops", "cut-cross-entropy",
-    "liger-kernel", "siglip-kernel",
+    "liger-kernel", "memeff", "inf-cl",
 )  # fmt: skip
 COPIED = 2**28  # bytes
+ZEN = {  # family of AMD -> (from which model on, name), as Linux tells them apart
+    0x17: ((0x00, "zen"), (0x30, "zen2"), (0x50, "zen"), (0x60, "zen2")),
+    0x19: ((0x00, "zen3"), (0x10, "zen4"), (0x20, "zen3"), (0x60, "zen4")),
+    0x1A: ((0x00, "zen5"), (0x50, "zen6"), (0x60, "zen5"), (0x80, "zen6")),
+}
+WIDEST = {"amx": "amx_bf16", "avx512_bf16": "avx512_bf16", "avx512": "avx512f", "avx2": "avx2"}  # name -> flag
+
+
+def repository() -> Path | None:
+    """The checkout that this package lies in; None where it is installed without one."""
+    root = HERE.parents[1]
+    return root if (root / "bench" / "results").is_dir() else None
+
+
+def folder_name(device: str) -> str:
+    """Of the results of this machine: its processor, or its GPU."""
+    if device != "cpu":
+        import torch
+
+        return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
+    return processor_name(_cpuinfo())
+
+
+def processor_name(cpuinfo: dict[str, str]) -> str:
+    """By the generation of AMD's processors, of others by their widest instruction set."""
+    if cpuinfo.get("vendor_id") == "AuthenticAMD":
+        model = int(cpuinfo.get("model", "0"))
+        names = [name for first, name in ZEN.get(int(cpuinfo.get("cpu family", "0")), ()) if first <= model]
+        if names:
+            return names[-1]
+    flags = cpuinfo.get("flags", "").split()
+    return next((name for name, flag in WIDEST.items() if flag in flags), platform.machine())
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
@@ -37,12 +68,12 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         measured = worker.ask(300)
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"),
+        "commit": _commit(),
         "fastpixcon": fastpixcon.__version__,
         "build": dict(extension.build),
         "python": platform.python_version(),
         "packages": versions,
-        "cpu": _processor(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "load": round(os.getloadavg()[0], 2),  # of others, before the start
@@ -53,8 +84,9 @@ def describe(device: str, threads: int) -> dict[str, Any]:
 
 def _measure(pipe: Connection, device: str, threads: int) -> None:
     """Main of a process: rates in TFLOP/s and GB/s on all threads; of registers alone where cpu_peak.cpp can tell."""
-    import measure
     import torch
+
+    from fastpixcon.bench import measure
 
     workers._settle(threads, None)
     found: dict[str, Any] = {"isa": torch.backends.cpu.get_cpu_capability(), "memory_gib": _memory_gib()}
@@ -101,17 +133,27 @@ def _meminfo(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    found = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())
+def processor() -> str:
+    """Name and numbers."""
+    found = _cpuinfo()
     numbers = ", ".join(f"{k} {found[k]}" for k in ("cpu family", "model") if k in found)
     return f"{found.get('model name', platform.machine())} ({numbers})"
 
 
-def _output(*command: str) -> str:
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first core."""
+    found: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def _commit() -> str:
+    root = repository()
+    if root is None:
+        return "none, it is installed"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

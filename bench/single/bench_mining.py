@@ -12,12 +12,11 @@ import argparse
 import statistics
 import time
 
-import measure
-import peers
 import torch
-from workloads import Cell, rows
 
 import fastpixcon as fpc
+from fastpixcon.bench import measure, peers
+from fastpixcon.bench.workloads import Cell, rows
 
 CLASSES = 19
 MININGS = {
