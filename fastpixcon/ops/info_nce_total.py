@@ -11,8 +11,8 @@ gradients at once, where their weights are known before the backward.
                       any number
 
 The backward multiplies them with the gradient of the total, so that no product of rows is computed twice: on CPUs,
-6 N M D FLOP for 8 of separate rows, 3 N^2 D for 4 of self contrast, whose tiles stay: where they are a few MiB. On GPUs it
-is one after the other, and nothing chooses it there.
+6 N M D FLOP for 8 of separate rows, 3 N^2 D for 4 of self contrast, whose tiles stay where they are a few MiB. On GPUs
+it is one after the other, and nothing chooses it there.
 """
 
 from typing import Any

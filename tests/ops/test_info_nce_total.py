@@ -86,8 +86,8 @@ def sets(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def test_where_a_forward_makes_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU, of separate rows and of few against themselves, where somebody wants them and all losses weigh what is
-    known."""
+    """On the CPU, of separate rows and of few against themselves, where somebody wants them and all losses weigh what
+    is known."""
     pytest.importorskip("fastpixcon._C")
     called = recorded(monkeypatch)
     x, y, c, z = sets()
