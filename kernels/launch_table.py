@@ -3,7 +3,8 @@
 A row is (BLOCK_M rows, BLOCK_N columns, num_warps, num_stages, BLOCK_K, MASKED_N). In sums BLOCK_N divides BLOCK_M;
 MASKED_N divides BLOCK_N. Rows fit the registers and the shared memory of their architectures: 163 KiB on sm_80, 227 KiB
 on sm_90 and sm_100, 99 KiB on sm_86, sm_89 and sm_120. With FASTPIXCON_AUTOTUNE=1 the first call of each row times its
-neighbours and prints the best one, to be copied here.
+neighbours and prints the best one, to be copied here, and by what it won, to be copied to launch_provenance.py, which
+has that of every row.
 """
 
 import os
@@ -336,10 +337,13 @@ def run(kernel: str, architecture: int, itemsize: int, block_d: int, start: Call
 def _tune(kernel: str, architecture: int, itemsize: int, block_d: int, start: Callable[[Launch], None]) -> Launch:
     import triton
 
+    from fastpixcon.kernels import launch_provenance  # which reads this table
+
     key = (kernel, architecture, itemsize, max(64, block_d))
     if key not in _tuned:
         times: dict[Launch, float] = {}
-        for launch in [row(*key), *neighbours(row(*key))]:
+        near = dict.fromkeys([row(*key), *neighbours(row(*key))])
+        for launch in near:
             try:
                 start(launch)
                 times[launch] = triton.testing.do_bench(lambda launch=launch: start(launch), warmup=5, rep=30)
@@ -347,4 +351,5 @@ def _tune(kernel: str, architecture: int, itemsize: int, block_d: int, start: Ca
                 continue
         _tuned[key] = min(times, key=lambda launch: times[launch])
         print(f"sm_{architecture} {kernel!r} {itemsize} bytes: {key[-1]}: {_tuned[key]}  # {times[_tuned[key]]:.4f} ms")
+        print(launch_provenance.measured(*key, times, len(near)))
     return _tuned[key]

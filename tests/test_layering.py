@@ -29,7 +29,7 @@ LAYERS = [
 ]
 ANYWHERE = {"_version"}
 BACKEND_IMPORTS = {"reference": {"torch"}, "kernels": {"torch", "triton"}}
-STANDARD_IN_BACKENDS = {"collections", "functools", "math", "os", "typing"}
+STANDARD_IN_BACKENDS = {"collections", "functools", "math", "os", "time", "typing"}
 
 
 def module_name(path: Path) -> str:
@@ -151,7 +151,12 @@ def test_every_operator_has_the_same_file_name_everywhere() -> None:
         "void",
     }
     assert operators == {p.stem for p in (PACKAGE / "reference").glob("*.py")} - {"__init__", "pairs"}
-    kernels = {p.stem for p in (ROOT / "kernels").glob("*.py")} - {"__init__", "common", "launch_table"}
+    kernels = {p.stem for p in (ROOT / "kernels").glob("*.py")} - {
+        "__init__",
+        "common",
+        "launch_table",
+        "launch_provenance",
+    }
     assert {name for name in kernels if not any(name.startswith(f"{op}_") for op in operators)} <= operators
     tests = {p.stem.removeprefix("test_") for p in (ROOT / "tests" / "ops").glob("test_*.py")}
     assert operators <= tests

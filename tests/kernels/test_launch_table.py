@@ -1,11 +1,13 @@
 """The launch table: rows that the kernels can run, and what tuning makes of them."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 import torch
 
 launch_table = pytest.importorskip("fastpixcon.kernels.launch_table", reason="triton is not installed")
+provenance = pytest.importorskip("fastpixcon.kernels.launch_provenance", reason="triton is not installed")
 triton = pytest.importorskip("triton")
 
 KERNELS = list(launch_table.HALF)
@@ -48,6 +50,7 @@ def test_tuning_takes_the_fastest_and_prints_it(
     monkeypatch.setattr(launch_table, "AUTOTUNE", True)
     monkeypatch.setattr(launch_table, "_tuned", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     started: list[launch_table.Launch] = []
     table = launch_table.row("gradient", 80, 2, 256)
     best = table._replace(num_stages=4)
@@ -66,4 +69,30 @@ def test_tuning_takes_the_fastest_and_prints_it(
         launch_table.run("gradient", 80, 2, 256, start)
         assert started[-1] == best
         started.clear()
-    assert capsys.readouterr().out == f"sm_80 'gradient' 2 bytes: 256: {best}  # 1.0000 ms\n"
+    line, by = capsys.readouterr().out.splitlines()
+    assert line == f"sm_80 'gradient' 2 bytes: 256: {best}  # 1.0000 ms"
+    # what is printed for launch_provenance.py is Python, and says by what the row won
+    ((row, measured),) = eval(f"{{{by}}}", dict(vars(provenance))).items()
+    assert row == ("gradient", 2, 80, 256, best)
+    assert measured[:2] == ("a card", time.strftime("%Y-%m-%d"))
+    assert (measured.ms, len(measured.rivals), measured.rivals[table]) == (1.0, 3, 2.0)
+
+
+def test_every_row_says_by_what_it_won() -> None:
+    assert provenance.complaints() == []
+
+
+def test_a_row_that_changes_has_no_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = launch_table.GRADIENT_RULED[90][128]
+    changed = before._replace(num_warps=4)
+    monkeypatch.setitem(launch_table.GRADIENT_RULED[90], 128, changed)
+    assert provenance.complaints() == [
+        f'missing: (Launch{tuple(changed)}, 2, "gradient_ruled", (90,), (128,)),',
+        f"not in the table: {provenance.Row('gradient_ruled', 2, 90, 128, before)}",
+    ]
+
+
+def test_no_row_is_both_measured_and_not() -> None:
+    lines = [line for lines in provenance.UNMEASURED.values() for line in lines]
+    count = sum(len(k.split()) * len(families) * len(widths) for _, _, k, families, widths in lines)
+    assert len(provenance.MEASURED) + count == len(provenance.everything())
