@@ -341,10 +341,6 @@ def everything() -> dict[Row, Measured | Unmeasured]:
     return found | MEASURED
 
 
-def written(launch: Launch) -> str:
-    return f"Launch{tuple(launch)}"
-
-
 def complaints() -> list[str]:
     """Lines of UNMEASURED that are missing, and rows that are here and not in the table."""
     here, there = everything(), list(rows())
@@ -353,7 +349,7 @@ def complaints() -> list[str]:
         if (kernel, itemsize, family, width, launch) not in here:
             missing.setdefault((launch, itemsize, kernel, family), []).append(width)
     found = [
-        f'missing: ({written(launch)}, {itemsize}, "{kernel}", ({family},), {tuple(widths)}),'
+        f'missing: ({launch.written()}, {itemsize}, "{kernel}", ({family},), {tuple(widths)}),'
         for (launch, itemsize, kernel, family), widths in missing.items()
     ]
     return found + [f"not in the table: {row}" for row in here.keys() - set(there)]
@@ -362,8 +358,8 @@ def complaints() -> list[str]:
 def measured(kernel: str, architecture: int, itemsize: int, width: int, times: dict[Launch, float], near: int) -> str:
     """The line of MEASURED for the fastest of those that ran, whose times are ms; `near` were to be tried."""
     best, *others = sorted(times, key=lambda launch: times[launch])
-    rivals = ", ".join(f"{written(launch)}: {times[launch]:.4g}" for launch in others[:3])
-    row = f'Row("{kernel}", {itemsize}, {FAMILY.get(architecture, 89)}, {width}, {written(best)})'
+    rivals = ", ".join(f"{launch.written()}: {times[launch]:.4g}" for launch in others[:3])
+    row = f'Row("{kernel}", {itemsize}, {FAMILY.get(architecture, 89)}, {width}, {best.written()})'
     of = f'"{torch.cuda.get_device_name()}", "{time.strftime("%Y-%m-%d")}", "{__version__}", {times[best]:.4g}'
     timed = f'"the kernel alone, Triton {triton.__version__}"'
     return f'{row}: Measured({of}, {timed}, {{{rivals}}}, "{near}, of which {len(times)} ran"),'

@@ -26,6 +26,10 @@ class Launch(NamedTuple):
     BLOCK_K: int = 0  # logits in parts of so many columns of the rows; 0: of whole rows
     MASKED_N: int | None = 16  # columns of a tile with masks, which needs more registers
 
+    def written(self) -> str:
+        """As it stands here."""
+        return f"Launch{tuple(self)}"
+
 
 FAMILY = {80: 80, 86: 89, 87: 80, 89: 89, 90: 90, 100: 100, 103: 100, 120: 89, 121: 89}
 

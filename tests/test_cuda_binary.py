@@ -124,10 +124,14 @@ def test_shared_memory_is_within_the_limit(architecture: int, dtype: torch.dtype
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the path")
 @pytest.mark.parametrize("make", [cuda_model.sums_kernel, cuda_model.gradient_kernel])
-def test_predicted_to_reach_three_fifths_of_the_peak(make: Any) -> None:
+def test_tiles_are_predicted_to_go_at_three_fifths_of_the_peak(make: Any) -> None:
+    """Before what blocks of rows begin and end with, which may be more or less on an A100 than on the H200 where the
+    model has it from."""
     gpu = gpu_model.GPUS[80]
-    prediction = cuda_model.predict(make(256, gpu), gpu, 256, 65536)
-    assert min(prediction.fraction(gpu)) >= 0.6, prediction
+    kernel = make(256, gpu)
+    work = cuda_model.work(kernel, gpu, 256, 65536)
+    blocks = gpu_model.resident(gpu, work.registers, work.shared, kernel.warps)
+    assert blocks * work.flop / gpu.tensor >= 0.6 * gpu_model.expected(gpu, work.plain, blocks)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the path")
@@ -137,9 +141,9 @@ def test_the_model_counts_what_was_executed(make: Any, D: int) -> None:
     kernel = make(D, gpu_model.GPUS[80])
     tile = cuda_model.tile(kernel, 80, D, masked=False)
     executed = cuda_emulated.executed_tile(kernel.name, D)
-    assert tile.flop == executed["flop"]
+    assert tile.products == executed["flop"]
     assert tile.instructions["tensor"] == executed["mma"]
-    assert tile.operand_loads == executed["ldmatrix"]
+    assert tile.operand_bytes == 4 * 128 * executed["ldmatrix"]
     assert tile.instructions["mufu"] == executed["ex2"]
     assert tile.instructions["shuffle"] == executed["shfl"]
     assert executed["cp.async"] <= tile.instructions["global"] <= 1.6 * executed["cp.async"]

@@ -1,8 +1,9 @@
 """How long a kernel should take on a GPU, *predicted* from what its loops execute and published rates.
 
-Nothing here was measured on a GPU. A tile costs every unit of a multiprocessor (SM) some cycles; with enough warps that
-do not wait for each other the busiest unit decides (``overlapping``), in one block whose warps do, the products and
-what lies between them add up (``serial``). The truth lies between; ``Prediction`` has both.
+A tile costs every unit of a multiprocessor (SM) some cycles; if they all overlap the busiest decides. But a warp issues
+one instruction after the other, waits for tensor cores and for loads, and queues with others for the units: that is
+what is expected. Five constants of it, ``ISSUE_EVERY`` to ``REST``, were fitted to some of what an H200 was measured
+at; ``measured.py`` has all of that beside what is predicted. ``Prediction`` has both times.
 """
 
 import math
@@ -30,6 +31,8 @@ class GPU:
     l2: float  # bytes
     l2_rate: float  # bytes a cycle, whole chip
     dram_rate: float  # bytes a second
+    synchronous: float = 1.0  # of `tensor`, what mma.sync reaches
+    sustained: float = 1.0  # of the peak, what products of large matrices reach; measured on H200 alone
     int32: int = 64  # lanes a cycle and SM, integer and logic
     mufu: int = 16  # lanes a cycle and SM, exp2 and 1/x
     convert: int = 64
@@ -53,16 +56,24 @@ GPUS = {
     # Ada whitepaper: 128 SM, 2.52 GHz, 165.2 TFLOPS with float32 sums = 512; L2 72 MB; 1008 GB/s. L2: about 5 TB/s in
     # public microbenchmarks.
     89: GPU("RTX 4090", 89, 128, 2.52e9, 512, 128, 48, 100 << 10, 72e6, 2048, 1008e9),
-    # H100 SXM datasheet: 989.4 TFLOPS dense, 132 SM at 1.83 GHz = 4096; L2 50 MB; 3352 GB/s. L2: 5.5 TB/s in public
-    # microbenchmarks of the smaller PCIe card, and what plain 128 x 256 matmul tiles need at 600 TFLOPS: 7 TB/s.
-    90: GPU("H100", 90, 132, 1.83e9, 4096, 128, 64, 228 << 10, 50e6, 4096, 3352e9),
+    # H200 SXM datasheet: 989.4 TFLOPS dense, 132 SM at 1.83 GHz = 4096; L2 50 MB; 4.8 TB/s. L2: 5.5 TB/s in public
+    # microbenchmarks of the smaller H100 PCIe, and what plain 128 x 256 matmul tiles need at 600 TFLOPS: 7 TB/s.
+    # mma.sync: 62.9 % of the peak (Luo et al. 2024, "Benchmarking and dissecting the NVIDIA Hopper GPU architecture").
+    # torch.mm: 734 TFLOPS, docs/gpu.md; power keeps the clock below its boost.
+    90: GPU("H200", 90, 132, 1.83e9, 4096, 128, 64, 228 << 10, 50e6, 4096, 4800e9, 0.629, 734 / 989.4),
     # HGX B200 datasheet: 2250 TFLOPS dense, 8 TB/s; 148 SM at 1.85 GHz = 8192; L2 126 MB, its rate taken as H100's for
     # every SM.
     100: GPU("B200", 100, 148, 1.85e9, 8192, 128, 64, 228 << 10, 126e6, 4600, 8000e9),
 }
 BARRIER = 30  # cycles that a block waits at each, from public microbenchmarks of bar.sync
-L2_LATENCY = 270  # cycles; 200 on A100, 260 to 280 on H100 and 4090 in public microbenchmarks
-START = 8  # trips to L2 one after the other before a block of rows has its first tile, and after its last
+RELOAD = 33  # cycles to L1, where spilled registers come from: public microbenchmarks of H100
+TEAM = 4  # warps, one on each scheduler: what has a group of wgmma together
+# Fitted to rows of measured.py, of an H200 at the clock above; taken for other GPUs, too.
+ISSUE_EVERY = 1.3  # cycles between two instructions of a warp that has a scheduler for itself
+PRODUCT_WAIT = 550  # cycles from a group of wgmma to its sums, beyond the products, with the fences around it
+LOAD_WAIT = 600  # cycles that a load takes for which nothing else is done
+START = 44  # such loads one after the other before a block of rows has its first tile, and after its last
+REST = 75e-6  # seconds: what a step launches beside the kernels of tiles, sorts above all; half of it forward
 
 
 CLASSES = 19  # of the problem that is predicted, all alike; their tiles go through the masked loops
@@ -72,25 +83,32 @@ CLASSES = 19  # of the problem that is predicted, all alike; their tiles go thro
 class Tile:
     """What a block of warps executes for one tile."""
 
-    flop: float  # executed; more than the products need where warps repeat each other's
+    products: float  # FLOP executed, those of TF32 twice; more than needed where warps repeat each other's
     instructions: Counter[str]  # of all its warps, by pipe
     shared_bytes: float  # moved by instructions and read by the tensor cores
-    operand_bytes: float  # the operands' part of it
-    operand_loads: int  # instructions that load operands into registers
+    operand_bytes: float  # the tensor cores' part of it
     global_bytes: float
     barriers: int
-    exposed: bool  # the loop waits for the rows that it has just asked for
+    warps: int
+    asynchronous: bool  # wgmma, tcgen05: products that are waited for
+    product_waits: int = 0
+    load_waits: int = 0  # for loads that have just been asked for
+    reloads: int = 0  # of spilled registers, a warp
 
     @property
     def issued(self) -> int:
         return sum(self.instructions.values())
+
+    @property
+    def teams(self) -> float:
+        return max(1.0, self.warps / TEAM)
 
     def cycles(self, gpu: GPU) -> dict[str, float]:
         """Of an SM, for each of its units."""
         n = self.instructions
         both = (n["fma"] + n["imad"]) * WARP / gpu.fp32  # IMAD uses the same lanes, half of them since sm_86
         return {
-            "tensor": self.flop / gpu.tensor,
+            "tensor": self.products / gpu.tensor / (1.0 if self.asynchronous else gpu.synchronous),
             "exp": n["mufu"] * WARP / gpu.mufu,
             "issue": self.issued / gpu.issue,
             "float": max(both, n["imad"] * WARP / 64),
@@ -98,11 +116,8 @@ class Tile:
             "convert": n["convert"] * WARP / gpu.convert,
             "shuffle": n["shuffle"] * WARP / gpu.shuffle,
             "shared": self.shared_bytes / gpu.shared_rate,
-            "L2": self.l2(gpu),
+            "L2": l2_cycles(gpu, self.global_bytes),
         }
-
-    def l2(self, gpu: GPU) -> float:
-        return self.global_bytes / min(64, gpu.l2_rate / gpu.sms)
 
     def busiest(self, gpu: GPU) -> str:
         cycles = self.cycles(gpu)
@@ -111,14 +126,40 @@ class Tile:
     def overlapping(self, gpu: GPU) -> float:
         return max(self.cycles(gpu).values())
 
-    def serial(self, gpu: GPU) -> float:
-        """Cycles where the products, with the operands they read, and everything else take turns."""
+    def alone(self, gpu: GPU) -> float:
+        """Cycles of a team that has the SM for itself: instructions one after the other, and all that it waits for. Of
+        products that come through registers, the instructions are those of the products, too."""
         cycles = self.cycles(gpu)
-        products = max(cycles["tensor"], self.operand_bytes / gpu.shared_rate)
-        units = [cycles[unit] for unit in ("exp", "float", "integer", "convert", "shuffle")]
-        between = (self.issued - self.instructions["tensor"] - self.operand_loads) / gpu.issue
-        waiting = self.barriers * BARRIER + (L2_LATENCY + cycles["L2"] if self.exposed else 0)
-        return max(products + max(between, *units) + waiting, cycles["shared"], cycles["L2"])
+        between = self.issued - (self.instructions["tensor"] if self.asynchronous else 0)
+        busy = between / self.warps * ISSUE_EVERY
+        if self.asynchronous:
+            busy += max(cycles["tensor"], self.operand_bytes / gpu.shared_rate) / self.teams
+        else:
+            busy = max(busy, *(cycles[unit] / self.teams for unit in cycles if unit != "L2"))
+        waiting = self.product_waits * PRODUCT_WAIT + self.barriers * BARRIER + self.reloads * RELOAD
+        if self.load_waits:
+            waiting += self.load_waits * LOAD_WAIT + cycles["L2"]
+        return max(busy + waiting, self.overlapping(gpu) / self.teams)
+
+
+def l2_cycles(gpu: GPU, moved: float) -> float:
+    return moved / min(64, gpu.l2_rate / gpu.sms)
+
+
+def queued(demand: float, alone: float, customers: int) -> float:
+    """Cycles until each of them has had `demand` of one unit and all else, which takes `alone` without the others:
+    mean value analysis of a closed queue."""
+    waiting = 0.0  # in the queue when another one comes
+    time = alone
+    for number in range(1, customers + 1):
+        time = alone + demand * waiting
+        waiting = number * demand * (1 + waiting) / time
+    return time
+
+
+def expected(gpu: GPU, tile: Tile, blocks: int) -> float:
+    """Cycles in which so many blocks on an SM get through a tile each."""
+    return queued(tile.overlapping(gpu) / tile.teams, tile.alone(gpu), round(blocks * tile.teams))
 
 
 def rows_loaded(body: list[sass.Instruction]) -> int:
@@ -161,37 +202,45 @@ def tile_flop(launch: Launch) -> int:
 
 
 def synchronous_tile(body: Iterable[sass.Instruction], warps: int, exposed: bool) -> Tile:
-    """Of products whose operands come through registers (mma.sync)."""
+    """Of products whose operands come through registers (mma.sync). Spilled registers go through the port of shared
+    memory."""
     body = list(body)
-    moved = sum(x.bytes for x in body if x.pipe == "shared" or x.base == "LDGSTS")
-    matrices = [x for x in body if x.base == "LDSM"]
+    moved = sum(x.bytes for x in body if x.pipe in ("shared", "local") or x.base == "LDGSTS")
     return Tile(
-        flop=sum(x.flop for x in body) * warps,
+        products=sum(x.flop * (2 if "TF32" in x.name else 1) for x in body) * warps,
         instructions=Counter({pipe: n * warps for pipe, n in sass.by_pipe(body).items()}),
         shared_bytes=moved * warps,
-        operand_bytes=sum(x.bytes for x in matrices) * warps,
-        operand_loads=len(matrices) * warps,
+        operand_bytes=sum(x.bytes for x in body if x.base == "LDSM") * warps,
         global_bytes=sum(x.bytes for x in body if x.base in ("LDGSTS", "LDG", "STG")) * warps,
         barriers=sum(x.base == "BAR" for x in body),
-        exposed=exposed,
+        warps=warps,
+        asynchronous=False,
+        load_waits=max(1, sum(x.base == "DEPBAR" for x in body)) if exposed else 0,
+        reloads=sum(x.base == "LDL" for x in body),
     )
 
 
-def tile_of(body: list[sass.Instruction], launch: Launch) -> Tile:
-    warps, stages = launch.warps, launch.options["num_stages"]
+def tile_of(body: list[sass.Instruction], launch: Launch, masked: bool = False) -> Tile:
+    """`masked`: of a second loop, which asks for no rows ahead."""
+    warps, sizes = launch.warps, launch.tile
+    through_registers = any(x.base == "HMMA" for x in body) or "tf32x3" in launch.words
+    ahead = launch.options["num_stages"] - (1 if through_registers else 0)  # tiles that Triton keeps
+    exposed = ahead < 2 or (masked and sizes.BLOCK_K == sizes.BLOCK_D)
+    tile = synchronous_tile(body, warps, exposed)
     if any(x.base == "HMMA" for x in body):
-        return synchronous_tile(body, warps, exposed=stages < 3)  # Triton keeps stages - 1 tiles
-    by_tensor_cores = sum(x.operand_bytes for x in body)
+        return tile
+    by_tensor_cores = sum(x.operand_bytes for x in body) * warps
+    waits = sum(x.name.startswith("WARPGROUP.DEPBAR") for x in body)
     if launch.architecture == 100:  # SASS has no shapes: both operands from shared memory, each once
-        sizes = launch.tile
-        by_tensor_cores = (sizes.BLOCK_M + sizes.BLOCK_N) * sizes.BLOCK_D * 2 // warps
-    tile = synchronous_tile(body, warps, exposed=stages < 2)  # with wgmma one tile more
+        by_tensor_cores = (sizes.BLOCK_M + sizes.BLOCK_N) * sizes.BLOCK_D * 2
+        waits = 2 if "gradient" in launch.name else 1
     return replace(
         tile,
-        flop=tile.flop or tile_flop(launch),  # tcgen05 does not tell
-        shared_bytes=tile.shared_bytes + by_tensor_cores * warps,
-        operand_bytes=by_tensor_cores * warps,
-        operand_loads=0,
+        products=tile.products or tile_flop(launch),  # tcgen05 does not tell
+        shared_bytes=tile.shared_bytes + by_tensor_cores,
+        operand_bytes=by_tensor_cores,
+        asynchronous=True,
+        product_waits=waits,
     )
 
 
@@ -202,7 +251,7 @@ def resident(gpu: GPU, registers: int, shared: int, warps: int) -> int:
 
 
 class Prediction(NamedTuple):
-    seconds: tuple[float, float]  # if units overlap, and if not
+    seconds: tuple[float, float]  # if units overlap, and as expected
     flop: float  # that the products of its tiles need
     bound: str
 
@@ -219,29 +268,31 @@ class Grid(NamedTuple):
     tiles: float  # of a block
     masked: float  # fraction of them
     row_blocks: int = 1  # that a block takes one after the other
+    row_block_bytes: float = 0.0  # loaded for each
     masked_tiles: float = 1.0  # that a tile is cut into where masks are needed
 
 
 def seconds(gpu: GPU, grid: Grid, plain: Tile, masked: Tile) -> tuple[float, float]:
-    """If the units of an SM overlap, and if not."""
+    """If the units of an SM overlap, and as expected."""
 
     def tiles(one: float, other: float) -> float:
         return grid.tiles * ((1 - grid.masked) * one + grid.masked * grid.masked_tiles * other)
 
     busy = tiles(plain.overlapping(gpu), masked.overlapping(gpu))
-    apart = tiles(plain.serial(gpu), masked.serial(gpu))
-    start = grid.row_blocks * START * L2_LATENCY
+    alone = tiles(plain.alone(gpu), masked.alone(gpu))
+    start = grid.row_blocks * (START * LOAD_WAIT + l2_cycles(gpu, grid.row_block_bytes))
 
-    def wave(blocks: int, alone: float) -> float:
+    def wave(blocks: int) -> tuple[float, float]:
         """Cycles of so many blocks on an SM."""
-        return max(blocks * busy, alone + start) if blocks else 0.0
+        if not blocks:
+            return 0.0, 0.0
+        teams = round(blocks * plain.teams)
+        return max(blocks * busy, busy + start), queued(busy / plain.teams, alone, teams) + start
 
     full, rest = divmod(grid.blocks, gpu.sms * grid.resident)
-    last = -(-rest // gpu.sms)
-    overlapping, serial = (
-        (full * wave(grid.resident, alone) + wave(last, alone)) / gpu.clock for alone in (busy, apart)
-    )
-    return overlapping, serial
+    waves = wave(grid.resident), wave(-(-rest // gpu.sms))
+    overlapping, expected = ((full * of_full + of_rest) / gpu.clock for of_full, of_rest in zip(*waves, strict=True))
+    return overlapping, expected
 
 
 def masked_fraction(N: int, m: int, n: int) -> float:
@@ -259,26 +310,73 @@ def dram_bytes(gpu: GPU, N: int, row_bytes: int, waves: int, group_bytes: float 
     return waves * N * row_bytes
 
 
-def predict(compiled: Compiled, gpu: GPU, N: int) -> Prediction:
-    """Of the sums or the gradient kernel of self contrast, launched for N rows in CLASSES classes of equal size."""
+class Work(NamedTuple):
+    """A launch of self contrast, by all that its time is predicted from."""
+
+    kernel: str  # "sums", "positives" or "gradient"
+    N: int
+    row_bytes: int
+    m: int  # rows and columns of a tile
+    n: int
+    masked_n: int  # columns of a masked tile
+    flop: int  # that the products of a tile need
+    registers: int
+    shared: int  # bytes a block
+    blocks: int
+    rows: int  # that a block takes, m at a time
+    groups: int  # of sums, blocks side by side; 0: of a gradient, whose blocks read the same columns
+    plain: Tile
+    masked: Tile
+
+
+def work_of(compiled: Compiled, N: int) -> Work:
     launch = compiled.launch
-    programs = math.prod(launch.grid)
-    m, n = launch.tile.BLOCK_M, launch.tile.BLOCK_N
+    sizes = launch.tile
     sums = "sums" in launch.name
-    plain, masked = (tile_of(body, launch) for body in tile_loops(compiled))
-    grid = Grid(
-        blocks=programs,
-        resident=resident(gpu, compiled.registers, compiled.shared, launch.warps),
-        tiles=(N / m) * (N / n) * (0.5 + m / N if sums else 1.0) / programs,
-        masked=masked_fraction(N, m, n),
-        row_blocks=-(-launch.argument("size_x") // m) if sums else 1,
-        masked_tiles=plain.flop / masked.flop,
+    tiles = [tile_of(body, launch, number == 1) for number, body in enumerate(tile_loops(compiled))]
+    return Work(
+        launch.name.removeprefix("info_nce_").removesuffix("_kernel"),
+        N,
+        launch.arguments[0].shape[1] * launch.arguments[0].element_size(),
+        sizes.BLOCK_M,
+        sizes.BLOCK_N,
+        sizes.MASKED_N or sizes.BLOCK_N,
+        tile_flop(launch),
+        compiled.registers,
+        compiled.shared,
+        math.prod(launch.grid),
+        launch.argument("size_x") if sums else sizes.BLOCK_M,
+        launch.argument("groups") if sums else 0,
+        tiles[0],
+        tiles[-1],
     )
-    compute = seconds(gpu, grid, plain, masked)
-    row_bytes = launch.arguments[0].shape[1] * launch.arguments[0].element_size()
+
+
+def tiles_in_all(work: Work) -> float:
+    """Of all blocks: the triangle, the classes of a block of rows, or everything."""
+    N, m, n = work.N, work.m, work.n
+    if work.kernel == "positives":
+        return N / m * ((N / CLASSES + m) / n + 1)
+    return (N / m) * (N / n) * (0.5 + m / N if work.kernel == "sums" else 1.0)
+
+
+def predict(work: Work, gpu: GPU) -> Prediction:
+    """In CLASSES classes of equal size."""
+    tiles = tiles_in_all(work)
+    grid = Grid(
+        blocks=work.blocks,
+        resident=resident(gpu, work.registers, work.shared, work.plain.warps),
+        tiles=tiles / work.blocks,
+        masked=0.0 if work.kernel == "positives" else masked_fraction(work.N, work.m, work.n),
+        row_blocks=-(-work.rows // work.m),
+        row_block_bytes=work.m * work.row_bytes,
+        masked_tiles=work.n / work.masked_n,
+    )
+    compute = seconds(gpu, grid, work.plain, work.masked)
     side_by_side = gpu.sms * grid.resident
-    group_bytes = min(side_by_side, launch.argument("groups")) * launch.argument("size_y") * row_bytes if sums else None
-    waves = programs // side_by_side + 1
-    dram = dram_bytes(gpu, N, row_bytes, waves, group_bytes, grid.tiles * programs * n * row_bytes) / gpu.dram_rate
-    bound = "DRAM" if dram > compute[0] else plain.busiest(gpu)
-    return Prediction((max(compute[0], dram), max(compute[1], dram)), grid.tiles * programs * tile_flop(launch), bound)
+    group_bytes = min(side_by_side, work.groups) * work.rows * work.row_bytes if work.groups else None
+    waves = work.blocks // side_by_side + 1
+    dram = dram_bytes(gpu, work.N, work.row_bytes, waves, group_bytes, tiles * work.n * work.row_bytes) / gpu.dram_rate
+    least = max(dram, tiles * work.plain.products / gpu.peak / gpu.sustained)
+    bound = work.plain.busiest(gpu) if compute[0] >= least else "DRAM" if least == dram else "power"
+    return Prediction((max(compute[0], least), max(compute[1], least)), tiles * work.flop, bound)
