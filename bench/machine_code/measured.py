@@ -24,6 +24,8 @@ WORKS = Path(__file__).with_name("measured.jsonl")
 GPU = gpu_model.GPUS[90]
 # Rows of the launch table that a sweep replaced, by (dtype, D): docs/gpu.md, kernels/launch_provenance.py.
 BEFORE = {
+    ("bfloat16", 64): {"sums": Launch(128, 64, 4, 3, 0, 64)},
+    ("bfloat16", 128): {"sums": Launch(128, 64, 4, 3, 0, 64), "gradient": Launch(64, 128, 4, 2)},
     ("bfloat16", 512): {"sums": Launch(64, 64, 8, 2, 0, 64), "gradient": Launch(32, 32, 8, 2)},
     ("float32", 64): {"sums": Launch(64, 64, 8, 3, 32, 32), "gradient": Launch(32, 32, 8, 2, 32, 32)},
     ("float32", 128): {"sums": Launch(64, 64, 8, 3, 32, 32), "gradient": Launch(32, 32, 8, 2, 32, 32)},
@@ -43,7 +45,8 @@ class Measured(NamedTuple):
     rows: str = "after"  # of TABLES
     forward: bool = False  # alone
     fitted: bool = False  # the constants of the model are fitted to it
-    replayed: bool = True  # from a CUDA graph; False: called, where the GPU takes longer than the host
+    replayed: bool = True  # from a CUDA graph
+    hosts: bool = False  # called, and the host takes longer than the GPU: no more than a bound
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -54,13 +57,19 @@ def called(dtype: str, D: int, ms: float, rows: str = "after", forward: bool = F
     return Measured("Triton", dtype, D, 16384, ms, rows, forward, fitted, replayed=False)
 
 
-# docs/gpu.md: one NVIDIA H200, November 2026. Not here: what the host takes longer for than the GPU.
+# docs/gpu.md: one NVIDIA H200, November 2026.
 MEASURED = [
     Measured("Triton", "bfloat16", 256, 1024, 0.172, fitted=True),
     Measured("Triton", "bfloat16", 256, 4096, 0.286),
     Measured("Triton", "bfloat16", 256, 8192, 0.56),
     Measured("Triton", "bfloat16", 256, 16384, 1.04),
     Measured("Triton", "bfloat16", 256, 65536, 11.0, fitted=True),
+    called("bfloat16", 64, 1.01, "before", forward=True)._replace(hosts=True),
+    called("bfloat16", 64, 0.93, forward=True)._replace(hosts=True),
+    called("bfloat16", 128, 1.02, "before", forward=True)._replace(hosts=True),
+    called("bfloat16", 128, 0.76, forward=True)._replace(hosts=True),
+    called("bfloat16", 128, 2.18, "before")._replace(hosts=True),
+    called("bfloat16", 128, 2.04)._replace(hosts=True),
     called("bfloat16", 512, 6.95, "before"),
     called("bfloat16", 512, 4.09, "spilling"),
     called("bfloat16", 512, 5.02, fitted=True),
@@ -162,9 +171,9 @@ takes into account was chosen with all of Triton's rows in sight, and none of CU
 
 {constants}
 
-Launch table: as it was before or after the sweep of [](gpu.md), or a row that spills. Called times are here only where
-the GPU takes longer than the host, which leaves out bfloat16 at D = 64 and 128. Of CUDA C++ the model has no float32,
-and positives go as its sums with masks do. float32 is three products of TF32.
+Launch table: as it was before or after the sweep of [](gpu.md), or a row that spills. What is the host's is a bound and
+no time of the GPU, and not in the spread. Of CUDA C++ the model has no float32, and positives go as its sums with masks
+do. float32 is three products of TF32.
 
 Spread, the root mean square of log(predicted / measured): fitted {fitted:.2f}, held out of Triton {Triton:.2f}, of
 CUDA C++ {CUDA:.2f}.
@@ -186,10 +195,12 @@ def document() -> str:
     rows, ratios = [], {"fitted": [], "Triton": [], "CUDA": []}
     for row in MEASURED:
         ms = predicted(row, launches)
-        ratios["fitted" if row.fitted else row.backend].append(ms / row.ms)
+        if not row.hosts:
+            ratios["fitted" if row.fitted else row.backend].append(ms / row.ms)
         cells = [row.backend, row.dtype, row.D, f"{row.N:,}", "forward" if row.forward else "both", row.rows]
         cells += ["replayed" if row.replayed else "called", f"{row.ms:.3g}", f"{ms:.3g}", f"{ms / row.ms:.2f}"]
-        rows.append(f"| {' | '.join(map(str, [*cells, 'fitted' if row.fitted else '']))} |\n")
+        cells.append("fitted" if row.fitted else "the host's" if row.hosts else "")
+        rows.append(f"| {' | '.join(map(str, cells))} |\n")
     constants = "\n".join(f"- `{name}` = {getattr(gpu_model, name):g} {what}" for name, what in CONSTANTS.items())
     spreads = {name: spread(found) for name, found in ratios.items()}
     return HEAD.format(constants=constants, **spreads) + "".join(rows)
