@@ -56,10 +56,16 @@ void emulate(py::object run, int shared, int multiprocessors) {
   set_emulator(Emulator{call, {shared, multiprocessors}});
 }
 
+void skip(int shared, int multiprocessors) {
+  set_emulator(Emulator{[](const Launch&) {}, {shared, multiprocessors}});
+}
+
 void bind(py::module_& m) {
   m.def("set_emulator", &emulate, py::arg("run"), py::arg("shared") = 0, py::arg("multiprocessors") = 0,
         "Launches of CUDA kernels on CPU tensors go to run(name, grid, block, shared, arguments); None: they are "
         "refused.");
+  m.def("skip_launches", &skip, py::arg("shared"), py::arg("multiprocessors"),
+        "Launches of CUDA kernels on CPU tensors do nothing, until set_emulator(None): what is left is host code.");
 }
 
 const bool added = (module_parts().push_back({add_facts, bind}), true);
