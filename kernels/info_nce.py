@@ -289,6 +289,12 @@ def info_nce(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tup
     return loss, log_sum, weight, mass
 
 
+def largest_of(d_loss: Tensor) -> Tensor:
+    """[], the largest |d_loss| [n]; where all are one and the same, it, whatever its sign: dividing and multiplying
+    undo it."""
+    return d_loss[0] if d_loss.stride(0) == 0 else d_loss.abs().amax()
+
+
 def gradient_terms(x: Prepared, of: Statistics | None, setting: Setting, largest: Tensor | None) -> Tensor | None:
     """What the gradient needs of anchors, [3, n], in the order of their rows."""
     if of is None:
@@ -308,7 +314,7 @@ class Sides(NamedTuple):
 
     x_terms: Tensor | None
     y_terms: Tensor | None
-    largest: Tensor | None  # [] |d_loss|, by which terms were divided; None: they were not
+    largest: Tensor | None  # [], by which terms were divided, see largest_of; None: they were not
 
     def swapped(self) -> "Sides":
         return Sides(self.y_terms, self.x_terms, self.largest)
@@ -372,7 +378,7 @@ def info_nce_backward(
         return x.new_empty(N, D) if output_mask[0] else nothing, d_contrast, d_temperature
     a, c = prepare_both(anchors, contrast, rule, rows)
     setting = Setting(rule, rule.fixed_shift and rows != "any")
-    largest = statistics.d_loss.abs().amax().float() if x.dtype == torch.float16 else None
+    largest = largest_of(statistics.d_loss) if x.dtype == torch.float16 else None
     terms = gradient_terms(a, statistics, setting, largest)
     sides = Sides(terms, terms if own else None, largest)
     d_anchors = nothing

@@ -69,7 +69,7 @@ def info_nce_terms_kernel(
     mass = tl.load(mass_ptr + at, mask=here, other=0.0)
     if largest_ptr is not None:  # float16 has no exponents for means over many anchors
         largest = tl.load(largest_ptr)
-        d_loss = tl.where(largest > 0, d_loss * (4096.0 / largest), 0.0)
+        d_loss = tl.where(largest != 0, d_loss * (4096.0 / largest), 0.0)
     counts = (mass > 0) & (log_sum != float("-inf"))
     weight = d_loss
     if has(HOW, "negatives"):

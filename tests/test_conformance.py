@@ -12,11 +12,13 @@ from torch import Tensor
 
 from fastpixcon.ops import define
 from fastpixcon.ops.info_nce import DIFFERENTIABLE
+from fastpixcon.ops.info_nce_mean import DIFFERENTIABLE as OF_MEAN
 from fastpixcon.ops.info_nce_total import DIFFERENTIABLE as OF_TOTAL
 from fastpixcon.testing import (
     CASES,
     GatherCase,
     InfoNCECase,
+    InfoNCEMeanCase,
     InfoNCETotalCase,
     SelectCase,
     Tolerance,
@@ -31,6 +33,7 @@ from fastpixcon.testing.tolerances import forward_tolerances, gradient_tolerance
 OUTPUTS = {
     "info_nce": ("loss", "log_sum", "weight", "mass"),
     "info_nce_backward": ("d_anchors", "d_contrast", "d_temperature"),
+    "info_nce_mean": ("value", "share", "log_sum", "weight", "mass"),
     "info_nce_total": ("total", "mass", "d_anchors", "d_contrast", "d_temperature"),
     "gather_normalize": ("rows", "inv_norm"),
     "gather_normalize_backward": ("d_embeddings",),
@@ -83,6 +86,19 @@ def test_info_nce(case: InfoNCECase, operators: Backend, threads: Callable[[int]
     compare("info_nce", results, forward_tolerances(case))
     d_loss = backward_arguments(case, arguments, results[1])[0]
     compare("info_nce_backward", gradients, gradient_tolerances(case, arguments, d_loss))
+
+
+@pytest.mark.parametrize("case", CASES["info_nce_mean"], ids=str)
+def test_info_nce_mean(case: InfoNCEMeanCase, operators: Backend, threads: Callable[[int], None]) -> None:
+    op = operators.op("info_nce_mean", case.dtype, case.D)
+    threads(ODD_THREADS)
+    arguments = case.arguments()
+    results = [run(op, case.arguments(operators.device))]
+    results += [run(reference("info_nce_mean"), these) for these in (arguments, float64(arguments))]
+    weights, share = case.anchor_weights(), float(results[2][1])
+    weight = float(weights.sum()) if weights is not None else case.N
+    value = Tolerance(case.tol, weight * share).times(ONE)
+    compare("info_nce_mean", results, [value, Tolerance(case.tol), *forward_tolerances(case)[1:]])
 
 
 @pytest.mark.parametrize("case", CASES["info_nce_total"], ids=str)
@@ -188,6 +204,10 @@ FEW_CASES = {
         InfoNCECase(40, 32, M=17, labels="ignored", rows="any", dtype=torch.bfloat16, d_loss="expanded"),
         InfoNCECase(130, 64, labels="sorted", rows="unit", dtype=torch.bfloat16, temperature=0.02),
     ],
+    "info_nce_mean": [
+        InfoNCEMeanCase(33, 16, M=70, denominator="all", rows="unit", layout="strided"),
+        InfoNCEMeanCase(40, 32, labels="ignored", dtype=torch.bfloat16, weighed=False),
+    ],
     "info_nce_total": [
         InfoNCETotalCase(33, 16, M=70, denominator="all", rows="unit", layout="strided"),
         InfoNCETotalCase(40, 32, M=17, labels="ignored", dtype=torch.bfloat16, weighed=False),
@@ -209,8 +229,8 @@ def call_arguments(operator: str, case: Any, operators: Backend) -> list[Any]:
 def test_opcheck(operator: str, case: Any, operators: Backend) -> None:
     op = operators.op(operator)
     arguments = call_arguments(operator, case, operators)
-    with_gradient = {"info_nce": DIFFERENTIABLE, "info_nce_total": OF_TOTAL, "gather_normalize": [0]}.get(operator, [])
-    for i in with_gradient:
+    with_gradient = {"info_nce": DIFFERENTIABLE, "info_nce_mean": OF_MEAN, "info_nce_total": OF_TOTAL}
+    for i in with_gradient.get(operator, [0] if operator == "gather_normalize" else []):
         if arguments[i] is not None:
             arguments[i] = arguments[i].detach().requires_grad_()
     torch.library.opcheck(op, tuple(arguments))

@@ -152,6 +152,13 @@ inline void check_statistics(const at::Tensor& rows, const Statistics& of) {
   check_statistic("mass", of.mass, at::kFloat, N, rows);
 }
 
+inline void check_info_nce_mean(const InfoNCEMean& call) {
+  check_info_nce(call.given);
+  const at::Tensor& x = call.given.anchors.x;
+  if (call.anchor_weights.has_value())
+    check_statistic("anchor_weights", *call.anchor_weights, at::kFloat, x.size(0), x);
+}
+
 inline void check_info_nce_total(const InfoNCETotal& call) {
   check_info_nce(call.given);
   const at::Tensor& x = call.given.anchors.x;

@@ -26,6 +26,19 @@ struct InfoNCEBackward {
       : statistics(std::move(statistics_)), given(std::move(given_)), output_mask(output_mask_) {}
 };
 
+struct InfoNCEMean {
+  InfoNCE given;
+  std::optional<at::Tensor> anchor_weights;  // [N]; none: ones
+  double scale;
+  bool mean;  // or a sum
+
+  explicit InfoNCEMean(const Arguments& of)
+      : given(of),
+        anchor_weights(of.optional_tensor("anchor_weights")),
+        scale(of.at("scale").toDouble()),
+        mean(of.flag("mean")) {}
+};
+
 struct InfoNCETotal {
   std::optional<at::Tensor> d_loss;  // [N]; none: ones
   InfoNCE given;

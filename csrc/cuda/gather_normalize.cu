@@ -121,10 +121,18 @@ __global__ void __launch_bounds__(kGatherThreads)
 
 namespace {
 
-// 0: row n is padding, or a row before it has its pixel; 1: no other has it; 2: rows after it have it as well.
-__device__ int ownership(const int32_t* owner, int64_t pixel, int n, int N) {
-  const int32_t mark = pixel >= 0 ? owner[pixel] : 0;
-  return pixel >= 0 && mark / 2 == N - n ? 1 + mark % 2 : 0;
+// 0: row n is padding, or a row before it has its pixel; 1: no other has it; 2: rows after it have it as well. For whole
+// warps, who look through the index where nobody has marked owners.
+__device__ int ownership(const int64_t* index, const int32_t* owner, int64_t pixel, int n, int N) {
+  if (pixel < 0) return 0;
+  if (owner != nullptr) return owner[pixel] / 2 == N - n ? 1 + owner[pixel] % 2 : 0;
+  bool before = false, after = false;
+#pragma unroll 4
+  for (int m = threadIdx.x % kWarp; m < N; m += kWarp) {
+    const bool equal = index[m] == pixel;
+    before |= equal && m < n, after |= equal && m > n;
+  }
+  return __any_sync(kAllLanes, before) ? 0 : __any_sync(kAllLanes, after) ? 2 : 1;
 }
 
 // The first row from m on with that pixel; N: none. For whole warps.
@@ -205,12 +213,12 @@ struct Gradients {
 template <typename scalar_t, int kVector>
 __global__ void __launch_bounds__(kGatherThreads, 2)
     scatter_rows(const void* d_rows, const void* rows, const float* inv_norm, const int64_t* index,
-                 const int32_t* owner, void* d_embeddings, int N, int D, int h, int w, int64_t stride_n,
+                 const int32_t* owner, void* d_embeddings, int N, int64_t pixels, int D, int h, int w, int64_t stride_n,
                  int64_t stride_k, int64_t stride_b, int64_t stride_d, int64_t stride_h, int64_t stride_w) {
   const int n = blockIdx.x * kGatherWarps + threadIdx.x / kWarp;
   if (n >= N) return;
-  const int64_t pixel = index[n];
-  const int owned = ownership(owner, pixel, n, N);
+  const int64_t pixel = checked_pixel(index[n], pixels);
+  const int owned = ownership(index, owner, pixel, n, N);
   if (owned == 0) return;
   scalar_t* to = static_cast<scalar_t*>(d_embeddings) + pixel_offset(pixel, h, w, stride_b, stride_h, stride_w);
   const Gradients<scalar_t, kVector> gradients{static_cast<const scalar_t*>(d_rows),
@@ -227,10 +235,11 @@ __global__ void __launch_bounds__(kGatherThreads, 2)
 template <typename scalar_t, int kAnchors>
 __global__ void __launch_bounds__(kGatherThreads, 2)
     scatter_planes(const void* d_rows, const void* rows, const float* inv_norm, const int64_t* index,
-                   const int32_t* owner, void* d_embeddings, int N, int D, int h, int w, int64_t stride_n,
-                   int64_t stride_k, int64_t stride_b, int64_t stride_d, int64_t stride_h, int64_t stride_w,
-                   int pitch) {
+                   const int32_t* owner, void* d_embeddings, int N, int64_t pixels, int D, int h, int w,
+                   int64_t stride_n, int64_t stride_k, int64_t stride_b, int64_t stride_d, int64_t stride_h,
+                   int64_t stride_w, int pitch) {
   extern __shared__ int4 shared[];
+  __shared__ bool writes[kAnchors];
   scalar_t* tile = reinterpret_cast<scalar_t*>(shared);  // [kAnchors, pitch]
   const int n0 = blockIdx.x * kAnchors;
   const Gradients<scalar_t, 1> gradients{static_cast<const scalar_t*>(d_rows),
@@ -242,17 +251,17 @@ __global__ void __launch_bounds__(kGatherThreads, 2)
                                          stride_n,
                                          stride_k};
   for (int i = threadIdx.x / kWarp; i < kAnchors && n0 + i < N; i += kGatherWarps) {
-    const int64_t pixel = index[n0 + i];
-    const int owned = ownership(owner, pixel, n0 + i, N);
+    const int64_t pixel = checked_pixel(index[n0 + i], pixels);
+    const int owned = ownership(index, owner, pixel, n0 + i, N);
+    if (threadIdx.x % kWarp == 0) writes[i] = owned > 0;
     scalar_t* to = tile + i * pitch;
     if (owned > 0) gradients.for_each(n0 + i, pixel, owned > 1, [&](int d, const scalar_t(&x)[1]) { to[d] = x[0]; });
   }
   __syncthreads();
   constexpr int kStep = kGatherThreads / kAnchors;
   const int anchor = threadIdx.x % kAnchors;
-  if (n0 + anchor >= N) return;
+  if (n0 + anchor >= N || !writes[anchor]) return;
   const int64_t pixel = index[n0 + anchor];
-  if (ownership(owner, pixel, n0 + anchor, N) == 0) return;
   const scalar_t* from = tile + anchor * pitch;
   scalar_t* to = static_cast<scalar_t*>(d_embeddings) + pixel_offset(pixel, h, w, stride_b, stride_h, stride_w);
 #pragma unroll 4

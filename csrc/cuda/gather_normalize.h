@@ -29,15 +29,18 @@ GatherPlanes gather_planes_kernel(Dtype dtype, int anchors);
 using MarkOwners = void (*)(const int64_t* index, int32_t* owner, int N, int64_t pixels);
 MarkOwners mark_owners_kernel();
 
+// owner: as above; null: each row looks through the index itself, which for few costs less than marks.
+constexpr int kMostUnmarked = 2048;
 using ScatterRows = void (*)(const void* d_rows, const void* rows, const float* inv_norm, const int64_t* index,
-                             const int32_t* owner, void* d_embeddings, int N, int D, int h, int w, int64_t stride_n,
-                             int64_t stride_k, int64_t stride_b, int64_t stride_d, int64_t stride_h, int64_t stride_w);
+                             const int32_t* owner, void* d_embeddings, int N, int64_t pixels, int D, int h, int w,
+                             int64_t stride_n, int64_t stride_k, int64_t stride_b, int64_t stride_d, int64_t stride_h,
+                             int64_t stride_w);
 ScatterRows scatter_rows_kernel(Dtype dtype, bool vectors);
 
 using ScatterPlanes = void (*)(const void* d_rows, const void* rows, const float* inv_norm, const int64_t* index,
-                               const int32_t* owner, void* d_embeddings, int N, int D, int h, int w, int64_t stride_n,
-                               int64_t stride_k, int64_t stride_b, int64_t stride_d, int64_t stride_h, int64_t stride_w,
-                               int pitch);
+                               const int32_t* owner, void* d_embeddings, int N, int64_t pixels, int D, int h, int w,
+                               int64_t stride_n, int64_t stride_k, int64_t stride_b, int64_t stride_d, int64_t stride_h,
+                               int64_t stride_w, int pitch);
 ScatterPlanes scatter_planes_kernel(Dtype dtype, int anchors);
 
 }  // namespace fastpixcon

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   const bool counts = mass > 0 && log_sum != -INFINITY;
   float d_loss = d_losses[from * stride_d];
   if (largest != nullptr) {  // float16 has no exponents for means over many anchors
-    d_loss = *largest > 0 ? d_loss * (kLargestScaled / *largest) : 0;
+    d_loss = *largest != 0 ? d_loss * (kLargestScaled / *largest) : 0;
   }
   const float inv_sum = fixed && counts ? exp2f(-log_sum * kLog2E) : 0;
   float weight = negatives ? d_loss * weights[from] : d_loss;

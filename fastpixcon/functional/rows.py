@@ -220,6 +220,12 @@ def info_nce_of(
     if not in_steps and reduction != "none" and at_once(own, others, wanted, backend):
         total, mass, *_ = call("info_nce_total", own.x, backend, own, others, rule, rows, weights, wanted)
         return reduced(total if scale is None else total * scale, mass, weights, reduction)
+    if not in_steps and reduction != "none":
+        inside = scale if isinstance(scale, float) and not torch.compiler.is_compiling() else None  # or it may change
+        value, _share, _log_sum, _weight, mass = call(
+            "info_nce_mean", own.x, backend, own, others, rule, rows, weights, inside or 1.0, reduction == "mean"
+        )
+        return value if scale is None or inside is not None else value * scale, mass
     if not in_steps:
         loss, _log_sum, _weight, mass = call("info_nce", own.x, backend, own, others, rule, rows)
     else:

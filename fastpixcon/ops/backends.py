@@ -9,6 +9,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from fastpixcon.ops import define, extension
+from fastpixcon.ops.derivatives import PLAIN
+from fastpixcon.ops.plain import is_plain
 from fastpixcon.ops.signature import flat
 
 # On GPUs CUDA C++ has nothing to compile at the first step, less to do before each launch, and the faster products of
@@ -136,7 +138,12 @@ def choose(operator: str, tensor: Tensor, name: str = "auto") -> OpOverload:
 
 def call(operator: str, like: Tensor, name: str, *values: Any) -> Any:
     """``operator`` of its arguments, on the backend that :func:`choose` takes for tensors like this one."""
-    return choose(operator, like, name)(*flat(values, define.WIDTHS[operator]))
+    leaves = flat(values, define.WIDTHS[operator])
+    if is_plain(leaves):
+        plain = PLAIN.get((chosen(operator, like, name), operator))
+        if plain is not None:
+            return plain(*leaves)
+    return choose(operator, like, name)(*leaves)
 
 
 def show_config() -> str:

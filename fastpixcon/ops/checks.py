@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active
 
 from fastpixcon.ops.backends import choose
+from fastpixcon.ops.plain import constant
 from fastpixcon.reference.info_nce import TEMPERATURES
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
@@ -301,4 +302,4 @@ def temperature_tensor(temperature: float | Tensor, anchors: Tensor) -> Tensor:
     dtype = torch.float64 if anchors.dtype == torch.float64 else torch.float32
     if isinstance(temperature, Tensor):
         return temperature.reshape(()).to(device=anchors.device, dtype=dtype)
-    return torch.full((), float(temperature), dtype=dtype, device=anchors.device)
+    return constant(float(temperature), dtype, anchors)

@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 from fastpixcon.ops import extension
-from fastpixcon.ops.derivatives import Autograd, autograd_kernel
+from fastpixcon.ops.derivatives import PLAIN, Autograd, ways_of
 from fastpixcon.ops.signature import Signature, signature
 
 __all__ = ["Autograd", "define"]
@@ -62,8 +62,9 @@ def define(name: str, fake: Callable[..., Any], returns: str, autograd: Autograd
         torch.library.register_fake(qualified, fake_of_leaves)
         overload = getattr(getattr(torch.ops, namespace), name).default
         if not mutated(schema):  # what is written in place has no derivative, and no output
-            kernel = autograd_kernel(overload, name, backend, autograd)
-            library(namespace).impl(name, kernel, "Autograd", with_keyset=True)
+            ways = ways_of(overload, name, backend, autograd, implementation and directly(implementation))
+            library(namespace).impl(name, ways.kernel, "Autograd", with_keyset=True)
+            PLAIN[backend, name] = ways.plain
         if implementation is not None:
             IMPLEMENTATIONS[backend, name] = f"{package}.{name.removesuffix('_backward')}:{name}"
         else:
@@ -97,6 +98,16 @@ def mutated(schema: str) -> list[str]:
     return re.findall(r"Tensor\(\w!\) (\w+)", schema)
 
 
+def directly(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """An implementation in Python whose kernels are launched, not recorded."""
+
+    def run(*arguments: Any) -> Any:
+        with set_wrap_triton_enabled(False):
+            return implementation(*arguments)
+
+    return run
+
+
 def _triton_op(qualified: str, implementation: Callable[..., Any], schema: str) -> None:
     """What ``torch.library.triton_op`` does: torch.compile looks into the operator, so that the graph has its kernels
     and PyTorch's operators instead of it.
@@ -105,9 +116,7 @@ def _triton_op(qualified: str, implementation: Callable[..., Any], schema: str) 
     imports Triton, Inductor and Dynamo, for seconds.
     """
 
-    def eager(*arguments: Any) -> Any:
-        with set_wrap_triton_enabled(False):  # kernels are launched, not recorded
-            return implementation(*arguments)
+    eager = directly(implementation)
 
     def decomposed(mode: Any, operator: Any, types: Any, arguments: Any, keywords: Any) -> Any:
         from torch.export._trace import custom_triton_ops_decomposition_disabled
@@ -136,8 +145,10 @@ def _python_implementation(package: str, name: str, of: Signature) -> Callable[.
         return None
 
     def run(*leaves: Any) -> Any:
-        function = getattr(importlib.import_module(module), name)
-        with torch.autocast(leaves[0].device.type, enabled=False):  # an operator says itself what it computes in
+        function, device = getattr(importlib.import_module(module), name), leaves[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return function(**of.values(leaves))
+        with torch.autocast(device, enabled=False):  # an operator says itself what it computes in
             return function(**of.values(leaves))
 
     return run

@@ -8,7 +8,7 @@ from here. It works under ``torch.func``, too, which wants another kind of node.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,16 +18,45 @@ from torch._ops import OpOverload
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-__all__ = ["Autograd", "autograd_kernel", "below_autograd", "first_only", "no_forward_mode", "no_transforms"]
+from fastpixcon.ops.plain import is_plain, wants_node
+
+__all__ = [
+    "PLAIN",
+    "Autograd",
+    "below_autograd",
+    "first_only",
+    "no_forward_mode",
+    "no_transforms",
+    "ways_of",
+]
+
+PLAIN: dict[tuple[str, str], Callable[..., Any]] = {}  # (backend, name) -> what a plain call does
 
 
 @dataclass(frozen=True)
 class Autograd:
-    """``save(ctx, inputs, output)`` and ``backward(ops, ctx, *d_outputs)``; ``ops`` is the namespace
-    that ran the forward, so a backward always runs on the same backend."""
+    """``save(ctx, inputs, output)`` and ``backward(ops, ctx, *d_outputs)``; ``ops`` are the operators of the backend
+    that ran the forward, on which a backward always runs."""
 
     save: Callable[..., None]
     backward: Callable[..., Any]
+
+
+class OperatorsOf:
+    """Of a backend, by their names."""
+
+    def __init__(self, backend: str, namespace: str) -> None:
+        self.backend, self.namespace = backend, namespace
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        overload = getattr(getattr(torch.ops, self.namespace), name).default
+        plain = PLAIN.get((self.backend, name))
+
+        def call(*arguments: Any) -> Any:
+            return plain(*arguments) if plain is not None and is_plain(arguments) else overload(*arguments)
+
+        self.__dict__[name] = call
+        return call
 
 
 def no_forward_mode(what: str) -> NoReturn:
@@ -56,13 +85,26 @@ def no_transforms(what: str) -> None:
         raise NotImplementedError(f"{what}: torch.func (grad, vjp, vmap, jvp) is not supported; backward is")
 
 
-def autograd_kernel(operator: OpOverload, name: str, backend: str, autograd: Autograd | None) -> Callable[..., Any]:
-    """What an operator does for inputs that may want a derivative."""
-    ops = getattr(torch.ops, operator.namespace)
+class Ways(NamedTuple):
+    """Of calling an operator."""
+
+    kernel: Callable[..., Any]  # (keys, *arguments): what the dispatcher calls for inputs that may want a derivative
+    plain: Callable[..., Any]  # (*arguments): what a plain call does, see ``plain.py``
+
+
+def ways_of(
+    operator: OpOverload, name: str, backend: str, autograd: Autograd | None, implementation: Callable[..., Any] | None
+) -> Ways:
+    """Those of an operator, which may have an implementation that the dispatcher need not be asked for."""
+    ops = OperatorsOf(backend, operator.namespace)
     what = f"{name.removesuffix('_backward')} on backend {backend!r}"
 
     def run(keys: Any, arguments: tuple[Any, ...]) -> Any:
+        if keys is None and implementation is not None:
+            return implementation(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
+            if keys is None:
+                return operator(*arguments)
             return operator.redispatch(keys & _after_autograd_keyset, *arguments)
 
     class Node(_SingleLevelFunction):  # one level of torch.func, of which the dispatcher calls us once each
@@ -91,7 +133,12 @@ def autograd_kernel(operator: OpOverload, name: str, backend: str, autograd: Aut
         with enable_single_level_autograd_function() if _are_functorch_transforms_active() else nullcontext():
             return Node.apply(*arguments, keys)  # type: ignore[attr-defined]
 
-    return kernel
+    def plain(*arguments: Any) -> Any:
+        if not wants_node(arguments):
+            return run(None, arguments)
+        return Node.apply(*arguments, None)  # type: ignore[attr-defined]
+
+    return Ways(kernel, plain)
 
 
 @contextmanager

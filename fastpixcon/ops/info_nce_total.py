@@ -55,7 +55,7 @@ def backward(ops: Any, ctx: Any, d_total: Tensor | None, *_: Tensor | None) -> t
     given = tuple(
         (d * d_total).to(x.dtype) if wants else None for wants, d, x in zip(wanted, of_total, inputs, strict=True)
     )
-    what = f"info_nce on backend {ops.name.removeprefix('fastpixcon_')!r}"
+    what = f"info_nce on backend {ops.backend!r}"
     for at, gradient in zip(DIFFERENTIABLE, first_only(what, given, d_total, *inputs), strict=True):
         gradients[at] = gradient
     return tuple(gradients)

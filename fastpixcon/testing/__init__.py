@@ -12,7 +12,14 @@ from torch import Tensor
 
 from fastpixcon.testing.accuracy import Tolerance, assert_as_accurate, float64
 from fastpixcon.testing.contrast import ContrastCase, MiningCase, contrast_cases, mining_cases
-from fastpixcon.testing.info_nce import InfoNCECase, InfoNCETotalCase, info_nce_cases, info_nce_total_cases
+from fastpixcon.testing.info_nce import (
+    InfoNCECase,
+    InfoNCEMeanCase,
+    InfoNCETotalCase,
+    info_nce_cases,
+    info_nce_mean_cases,
+    info_nce_total_cases,
+)
 from fastpixcon.testing.memory import (
     EnqueueCase,
     MemoryCase,
@@ -30,6 +37,7 @@ __all__ = [
     "EnqueueCase",
     "GatherCase",
     "InfoNCECase",
+    "InfoNCEMeanCase",
     "InfoNCETotalCase",
     "MemoryCase",
     "MemoryRowsCase",
@@ -65,6 +73,7 @@ CASES: dict[str, Sequence[Any]] = {
     "select_anchors": select_cases(),
     "gather_normalize": gather_cases(),
     "info_nce": info_nce_cases(),
+    "info_nce_mean": info_nce_mean_cases(),
     "info_nce_total": info_nce_total_cases(),
     "contrast_sums": contrast_cases(),
     "contrast_positives": contrast_cases(),

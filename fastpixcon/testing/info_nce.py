@@ -136,6 +136,34 @@ class InfoNCECase(Case):
 
 
 @dataclass(frozen=True)
+class InfoNCEMeanCase(InfoNCECase):
+    operator = "info_nce_mean"
+    weighed: bool = True
+    mean: bool = True
+    scale: float = 0.7
+
+    def anchor_weights(self, device: str | torch.device = "cpu") -> Tensor | None:
+        if not self.weighed:
+            return None
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        weights = torch.rand(self.N, generator=self.generator()).mul(2)
+        weights[::5] = 0
+        return weights.to(device, wide)
+
+    def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
+        values = *self.sets(device), self.rule(device), self.rows, self.anchor_weights(device), self.scale, self.mean
+        return leaves("info_nce_mean", *values)
+
+
+def info_nce_mean_cases() -> list[InfoNCEMeanCase]:
+    kinds = ("all ignored", "singles", "disjoint")
+    few = [case for n, case in enumerate(info_nce_cases()) if n % 7 == 0 or case.N < 2 or case.labels in kinds]
+    made = [{x.name: getattr(case, x.name) for x in fields(case)} for case in few]
+    cases = [InfoNCEMeanCase(**of, weighed=n % 2 == 0, mean=n % 3 > 0) for n, of in enumerate(made)]
+    return [*cases, InfoNCEMeanCase(2100, 3, classes=60), InfoNCEMeanCase(2100, 3, classes=60, weighed=False)]
+
+
+@dataclass(frozen=True)
 class InfoNCETotalCase(InfoNCECase):
     """Its arguments besides, d_loss and what is wanted."""
 

@@ -12,6 +12,7 @@ from fastpixcon.testing import (
     EnqueueCase,
     GatherCase,
     InfoNCECase,
+    InfoNCEMeanCase,
     InfoNCETotalCase,
     MemoryCase,
     MemoryRowsCase,
@@ -71,6 +72,14 @@ def info_nce(random: Random) -> InfoNCECase:
         rows(random), width(random), random.choice((None, rows(random))), labels=kind, rows=taken,
         norm=random.choice(norms) if taken == "raw" else 1.0, zero_rows=random.random() < 0.1,
         layout=random.choice(ROW_LAYOUTS), d_loss=random.choice(("random", "expanded")), **how,
+    )  # fmt: skip
+
+
+def info_nce_mean(random: Random) -> InfoNCEMeanCase:
+    case = info_nce(random)
+    return InfoNCEMeanCase(
+        **{x.name: getattr(case, x.name) for x in fields(case)}, weighed=random.choice((True, False)),
+        mean=random.choice((True, False)), scale=random.choice((1.0, 0.1, 30.0)),
     )  # fmt: skip
 
 
@@ -169,6 +178,7 @@ CASES: dict[str, Callable[[Random], Any]] = {
     "gather_normalize_backward": gather,
     "info_nce": info_nce,
     "info_nce_backward": info_nce,
+    "info_nce_mean": info_nce_mean,
     "info_nce_total": info_nce_total,
     "contrast_sums": contrast,
     "contrast_positives": contrast,

@@ -35,6 +35,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "gather_normalize_backward": batch.test_gather_normalize,
     "info_nce": batch.test_info_nce,
     "info_nce_backward": batch.test_info_nce,
+    "info_nce_mean": batch.test_info_nce_mean,
     "info_nce_total": batch.test_info_nce_total,
     "contrast_sums": sets.test_contrast_sums,
     "contrast_positives": sets.test_contrast_positives,

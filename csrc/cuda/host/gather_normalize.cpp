@@ -1,5 +1,5 @@
 // gather_normalize on CUDA: N pixels of a feature map as unit rows, in one launch, and the gradient map from theirs, in
-// two beside zeroing.
+// one beside zeroing; of many anchors in two.
 #include "cuda/gather_normalize.h"
 
 #include <ATen/ops/empty.h>
@@ -106,19 +106,22 @@ at::Tensor gather_normalize_backward(const at::Tensor& d_rows_, const at::Tensor
   at::Tensor d_embeddings = at::empty(size, rows.options(), layout).zero_();  // [B, D, h, w]
   check_map(d_embeddings, N);
   if (d_embeddings.numel() == 0) return d_embeddings;
-  const at::Tensor owner = at::zeros({pixels}, index.options().dtype(at::kInt));  // [pixels]
-  launch(mark_owners_kernel(), dim3(ceil_div<int64_t>(N, kGatherThreads)), dim3(kGatherThreads), 0, index, owner, N,
-         pixels);
+  std::optional<at::Tensor> owner;  // [pixels]
+  if (N > kMostUnmarked) {
+    owner = at::zeros({pixels}, index.options().dtype(at::kInt));
+    launch(mark_owners_kernel(), dim3(ceil_div<int64_t>(N, kGatherThreads)), dim3(kGatherThreads), 0, index, owner, N,
+           pixels);
+  }
   const Tile tile(d_embeddings, N);
   if (tile.anchors > 0) {
     launch(scatter_planes_kernel(dtype, tile.anchors), dim3(ceil_div<int64_t>(N, tile.anchors)), dim3(kGatherThreads),
-           tile.shared, d_rows, rows, inv_norm, index, owner, d_embeddings, N, D, h, w, d_rows.stride(0),
+           tile.shared, d_rows, rows, inv_norm, index, owner, d_embeddings, N, pixels, D, h, w, d_rows.stride(0),
            d_rows.stride(1), d_embeddings.stride(0), d_embeddings.stride(1), d_embeddings.stride(2),
            d_embeddings.stride(3), tile.pitch);
   } else {
     const bool vectors = takes_vectors(d_embeddings, 1) && takes_vectors(d_rows, 1) && takes_vectors(rows, 1);
     launch(scatter_rows_kernel(dtype, vectors), dim3(ceil_div<int64_t>(N, kGatherWarps)), dim3(kGatherThreads), 0,
-           d_rows, rows, inv_norm, index, owner, d_embeddings, N, D, h, w, d_rows.stride(0), d_rows.stride(1),
+           d_rows, rows, inv_norm, index, owner, d_embeddings, N, pixels, D, h, w, d_rows.stride(0), d_rows.stride(1),
            d_embeddings.stride(0), d_embeddings.stride(1), d_embeddings.stride(2), d_embeddings.stride(3));
   }
   return d_embeddings;

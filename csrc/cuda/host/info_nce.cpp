@@ -5,8 +5,6 @@
 // come unsorted, raw or not in whole panels, and at most kMostPartialRows rows of float32.
 #include "cuda/info_nce.h"
 
-#include <ATen/ops/abs.h>
-#include <ATen/ops/amax.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -22,6 +20,7 @@
 #include "common/checks.h"
 #include "cuda/host/problem.h"
 #include "cuda/host/tensors.h"
+#include "cuda/mean_loss.h"
 
 namespace fastpixcon {
 namespace {
@@ -53,6 +52,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
   return {loss, log_sum, weight, mass};
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_mean(const InfoNCEMean& call) {
+  check_info_nce_mean(call);
+  const c10::DeviceGuard guard(call.given.anchors.x.device());
+  const auto [loss, log_sum, weight, mass] = info_nce(call.given);
+  std::optional<Tensor> weights;
+  if (call.anchor_weights.has_value()) weights = call.anchor_weights->contiguous();
+  Tensor value = at::empty({}, loss.options()), share = at::empty({}, loss.options());
+  launch(mean_loss_kernel(), dim3(1), dim3(kMeanThreads), 0, loss, mass, weights, value, share, loss.size(0),
+         call.scale, call.mean);
+  return {value, share, log_sum, weight, mass};
+}
+
 std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call) {
   const auto& [statistics, given, wanted] = call;
   const Tensor &x = given.anchors.x, &temperature = given.rule.temperature;
@@ -72,7 +83,7 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call
     return {d_anchors, d_contrast, d_temperature};
   }
   Sides sides;
-  if (x.scalar_type() == at::kHalf) sides.largest = at::amax(at::abs(statistics.d_loss));
+  if (x.scalar_type() == at::kHalf) sides.largest = largest_of(statistics.d_loss);
   sides.x_terms = terms_of(p.a, statistics, sides.largest, p.negatives(), p.fixed);
   if (p.self) sides.y_terms = sides.x_terms;
   if (wanted[0] || wanted[2]) {
@@ -105,6 +116,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_total(const InfoNCET
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) {
   m.impl("info_nce", by_name<&info_nce>());
+  m.impl("info_nce_mean", by_name<&info_nce_mean>());
   m.impl("info_nce_total", by_name<&info_nce_total>());
   m.impl("info_nce_backward", by_name<&info_nce_backward>());
 }

@@ -1,5 +1,7 @@
 #include "cuda/host/problem.h"
 
+#include <ATen/ops/abs.h>
+#include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>
 
 #include "common/checks.h"
@@ -101,6 +103,11 @@ void project(const Tensor& d_rows, const Prepared& x, const Tensor& d_x, const s
   launch(info_nce_project_kernel(dtype_of("rows", x.x), dtype_of("d_x", d_x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
          dim3(kRowwiseThreads), 0, d_rows, x.x, x.source, x.inv_norm, d_x, along, n, d_x.size(1), d_rows.size(2),
          d_rows.size(0));
+}
+
+Tensor largest_of(const Tensor& d_loss) {
+  if (d_loss.stride(0) == 0) return d_loss.select(0, 0);
+  return at::amax(at::abs(d_loss));
 }
 
 Tensor terms_of(const Prepared& rows, const Statistics& of, const std::optional<Tensor>& largest, bool negatives,

@@ -41,10 +41,13 @@ Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D
 // What the rows and the columns of a gradient are as anchors, [3, n] each; none: they are none.
 struct Sides {
   std::optional<at::Tensor> x_terms, y_terms;
-  std::optional<at::Tensor> largest;  // [] |d_loss|, by which terms were divided; none: they were not
+  std::optional<at::Tensor> largest;  // [], by which terms were divided, see largest_of; none: they were not
 
   Sides swapped() const { return {y_terms, x_terms, largest}; }
 };
+
+// [], the largest |d_loss| [n]; where all are one and the same, it, whatever its sign: dividing and multiplying undo it.
+at::Tensor largest_of(const at::Tensor& d_loss);
 
 // [3, n] of anchors, see InfoNCETermsKernel.
 at::Tensor terms_of(const Prepared& rows, const Statistics& of, const std::optional<at::Tensor>& largest,

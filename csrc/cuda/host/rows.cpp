@@ -10,6 +10,7 @@
 #include "cuda/host/launch.h"
 #include "cuda/host/tensors.h"
 #include "cuda/info_nce.h"
+#include "cuda/order_rows.h"
 
 namespace fastpixcon {
 
@@ -34,6 +35,15 @@ Denominator denominator_of(const Rule& rule) {
 Order order(const Tensor& labels, bool is_sorted) {
   const bool wide = labels.scalar_type() == at::kLong;
   if (is_sorted && !wide) return {};
+  const int64_t n = labels.size(0);
+  if (n > 0 && n <= kMostOrdered) {
+    const Tensor places = at::empty({n}, labels.options().dtype(at::kLong));
+    std::optional<Tensor> values;
+    if (wide) values = at::empty({n}, places.options());
+    launch(order_rows_kernel(wide), dim3(ceil_div<int64_t>(n, kOrderThreads / kOrderLanes)), dim3(kOrderThreads), 0,
+           labels.contiguous(), places, values, n);
+    return {places, values};
+  }
   // In the order of unsigned numbers -1 is last.
   const at::Scalar lowest = wide ? at::Scalar(std::numeric_limits<int64_t>::min())
                                  : at::Scalar(static_cast<int64_t>(std::numeric_limits<int32_t>::min()));
