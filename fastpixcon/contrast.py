@@ -183,30 +183,34 @@ def totals(batch: Batch | None, memory: Memory | None, wants_gradient: bool, rul
         *sums, pull = memory.positives(log_z, wants_gradient)
         losses.append((sums[0], sums[1], sums[2]))
     loss, weight, mass = losses[0] if len(losses) == 1 else (x + y for x, y in zip(*losses, strict=True))
-    inverse = torch.where(mass > 0, 1 / mass, 0)  # [N]
+    counts = mass > 0
+    inverse = torch.where(counts, 1 / mass, 0)  # [N]
     loss, weight = loss * inverse, weight * inverse
     if memory is None or not wants_gradient:
         return Totals(loss, log_z, weight, mass, None)
     share = torch.where(log_sum == -torch.inf, 0, torch.exp(log_sum - log_z))
     push = share * weight if rule.denominator == "negatives" else share
-    pushed = push[:, None] * mean - inverse[:, None] * pull
-    gradient = torch.where((mass > 0)[:, None], pushed / rule.temperature, 0)
-    return Totals(loss, log_z, weight, mass, gradient)
+    pushed = torch.addcmul(push[:, None] * mean, inverse[:, None], pull, value=-1)
+    return Totals(loss, log_z, weight, mass, torch.where(counts[:, None], pushed / rule.temperature, 0))
 
 
 def with_memory(
     d_anchors: Tensor | None,
-    d_temperature: Tensor,
+    d_temperature: Tensor | None,
     d_loss: Tensor,
     memory_gradient: Tensor | None,
     anchors: Tensor,
     temperature: Tensor,
-) -> tuple[Tensor | None, Tensor]:
-    """The gradients of the batch (None: it has none) and of the memory together."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of the batch (of the anchors None: it has none) and of the memory together; of the temperature
+    None: not wanted."""
     if memory_gradient is None:
         return d_anchors, d_temperature
+    if d_temperature is None and d_anchors is not None:
+        return torch.addcmul(d_anchors, d_loss[:, None], memory_gradient), None
     d_memory = d_loss[:, None] * memory_gradient  # [N, D]
-    d_temperature = d_temperature - (d_memory * anchors).sum() / temperature
+    if d_temperature is not None:
+        d_temperature = d_temperature - (d_memory * anchors).sum() / temperature
     return d_memory if d_anchors is None else d_anchors + d_memory, d_temperature
 
 
@@ -307,7 +311,9 @@ class _ContrastLoss(torch.autograd.Function):
         x, contrast_x, temperature, mass, log_z, weight, memory_gradient, mined, seed, *given = ctx.saved_tensors
         anchors, contrast, rule = Given(*given).sets(x, contrast_x, temperature, ctx.known)
         needs = ctx.needs_input_grad
-        d_anchors, d_contrast, d_temperature = None, None, torch.zeros_like(temperature)
+        d_anchors, d_contrast, d_temperature = None, None, None
+        if needs[2] and not ctx.how.use_batch:
+            d_temperature = torch.zeros_like(temperature)
         if ctx.how.use_batch:
             batch = LocalBatch(anchors, contrast, rule, Pairs(ctx.how.diagonal, mined, seed), ctx.how.backend)
             with below_autograd():
@@ -315,7 +321,8 @@ class _ContrastLoss(torch.autograd.Function):
                     Statistics(d_loss, log_z, weight, mass), [needs[0], needs[1], needs[2]]
                 )
         d_batch = d_anchors if needs[0] else None
-        d_anchors, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, x, temperature)
+        of_rule = d_temperature if needs[2] else None
+        d_anchors, d_temperature = with_memory(d_batch, of_rule, d_loss, memory_gradient, x, temperature)
         gradients = (
             d_anchors.to(x.dtype) if needs[0] and d_anchors is not None else None,
             d_contrast.to(x.dtype) if needs[1] and d_contrast is not None else None,

@@ -1,5 +1,6 @@
 """The memory bank: rows of earlier batches, by class, to contrast with."""
 
+import math
 from typing import Any
 
 import torch
@@ -334,7 +335,10 @@ _MOVED_ON = (
 def _finite_only(rows: Tensor, labels: Tensor) -> Tensor:
     """``labels [..]``, -1 where a row [.., D] is not finite. Of another number than the rows they are refused after
     this."""
-    return torch.where(rows.isfinite().all(dim=-1), labels, -1) if rows.shape[:-1] == labels.shape else labels
+    if rows.shape[:-1] != labels.shape:
+        return labels
+    largest = torch.linalg.vector_norm(rows, math.inf, dim=-1)  # NaN where there is one
+    return torch.where(largest < math.inf, labels, -1)
 
 
 def _unless(anew: bool | Tensor, rows: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

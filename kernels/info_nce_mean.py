@@ -1,6 +1,5 @@
 """The mean of the losses, in a launch after those of the losses: one program adds them up, in the same order always."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

@@ -121,8 +121,8 @@ __global__ void __launch_bounds__(kGatherThreads)
 
 namespace {
 
-// 0: row n is padding, or a row before it has its pixel; 1: no other has it; 2: rows after it have it as well. For whole
-// warps, who look through the index where nobody has marked owners.
+// 0: row n is padding, or a row before it has its pixel; 1: no other has it; 2: rows after it have it as well. For
+// whole warps, who look through the index where nobody has marked owners.
 __device__ int ownership(const int64_t* index, const int32_t* owner, int64_t pixel, int n, int N) {
   if (pixel < 0) return 0;
   if (owner != nullptr) return owner[pixel] / 2 == N - n ? 1 + owner[pixel] % 2 : 0;

@@ -1,13 +1,11 @@
 // The mean of losses: one block adds them up, in the same order always.
 #include "cuda/mean_loss.h"
-
 #include "cuda/warp.cuh"
 
 namespace fastpixcon {
 
-__global__ void __launch_bounds__(kMeanThreads)
-    mean_loss(const float* loss, const float* mass, const float* weights, float* value, float* share, int N,
-              float scale, bool mean) {
+__global__ void __launch_bounds__(kMeanThreads) mean_loss(const float* loss, const float* mass, const float* weights,
+                                                          float* value, float* share, int N, float scale, bool mean) {
   constexpr int kWarps = kMeanThreads / kWarp;
   __shared__ float totals[kWarps], counts[kWarps];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;

@@ -1,6 +1,5 @@
 // Few labels in order: each counts those that come before it, in one launch where a sort takes several.
 #include "cuda/order_rows.h"
-
 #include "cuda/warp.cuh"
 
 namespace fastpixcon {
@@ -20,8 +19,6 @@ __global__ void __launch_bounds__(kOrderThreads)
   if (values != nullptr) values[before] = static_cast<int64_t>(own) ^ INT64_MIN;
 }
 
-OrderRowsKernel order_rows_kernel(bool wide) {
-  return wide ? &order_rows<uint64_t> : &order_rows<uint32_t>;
-}
+OrderRowsKernel order_rows_kernel(bool wide) { return wide ? &order_rows<uint64_t> : &order_rows<uint32_t>; }
 
 }  // namespace fastpixcon

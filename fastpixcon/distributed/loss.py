@@ -92,10 +92,11 @@ class _RanksLoss(torch.autograd.Function):
         if needs[0] and ranks.across == "gather":
             d_anchors += ranks.reduce_scatter_rows(d_gathered, sizes, "gradients of anchors")
         d_batch = d_anchors if needs[0] else None
-        d_total, d_temperature = with_memory(d_batch, d_temperature, d_loss, memory_gradient, x, temperature)
+        of_rule = d_temperature if needs[1] else None
+        d_total, of_rule = with_memory(d_batch, of_rule, d_loss, memory_gradient, x, temperature)
         gradients = (
             d_total.to(x.dtype) if needs[0] and d_total is not None else None,
-            d_temperature if needs[1] else None,
+            of_rule if needs[1] else None,
         )
         return *first_only(WHAT, gradients, d_loss, x, temperature), *(None,) * (len(Given._fields) + 8)
 

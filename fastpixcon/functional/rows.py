@@ -274,6 +274,8 @@ def weighed_rows(
     sets: list[Rows], pairs: PairRule, weighed: Weighed, bank: Bank | None, contrast_with: str
 ) -> list[Rows]:
     """Anchors and contrast rows, if there are some, with what the rule of the pairs looks at."""
+    if all(x is None for x in weighed) and pairs.class_weights is None and not pairs.grouped:
+        return sets
     (anchors, *others), (weights, contrast_weights, groups, contrast_groups) = sets, weighed
     contrast = others[0] if others else anchors
     if weights is not None:

@@ -111,8 +111,11 @@ def ways_of(
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
             *inputs, keys = arguments  # last, so that ctx.needs_input_grad begins with the inputs
-            with _levels_below():
-                output = run(keys, tuple(inputs))
+            if keys is None:
+                output = run(None, tuple(inputs))
+            else:
+                with _levels_below():
+                    output = run(keys, tuple(inputs))
             if autograd is not None:
                 autograd.save(ctx, tuple(inputs), output)
             return output

@@ -17,6 +17,8 @@ def void_labels(ignore_index: object) -> tuple[int, ...]:
     Raises:
         TypeError: it is something else.
     """
+    if type(ignore_index) is int:
+        return (ignore_index,)
     given = [ignore_index] if isinstance(ignore_index, int) else ignore_index
     if not isinstance(given, (list, tuple, set, frozenset)) or not given:
         raise TypeError(f"ignore_index: got {ignore_index!r}, want an int, or several")
@@ -40,8 +42,11 @@ def one_void(labels: Tensor, ignore_index: Void) -> tuple[Tensor, int]:
 
 def of_rows(labels: Tensor, ignore_index: Void) -> Tensor:
     """Labels of rows, int32 or int64, with -1, which leaves a row out, in place of those that do not count."""
+    others = [value for value in void_labels(ignore_index) if value != -1]
+    if not others:
+        return labels
     limits = torch.iinfo(labels.dtype)
-    for value in void_labels(ignore_index):
-        if value != -1 and limits.min <= value <= limits.max:
+    for value in others:
+        if limits.min <= value <= limits.max:
             labels = torch.where(labels == value, -1, labels)
     return labels

@@ -46,7 +46,8 @@ struct Sides {
   Sides swapped() const { return {y_terms, x_terms, largest}; }
 };
 
-// [], the largest |d_loss| [n]; where all are one and the same, it, whatever its sign: dividing and multiplying undo it.
+// [], the largest |d_loss| [n]; where all are one and the same, it, whatever its sign: dividing and multiplying undo
+// it.
 at::Tensor largest_of(const at::Tensor& d_loss);
 
 // [3, n] of anchors, see InfoNCETermsKernel.
