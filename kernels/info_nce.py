@@ -33,6 +33,7 @@ from fastpixcon.kernels.info_nce_gradient import (
 from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel, info_nce_sums_kernel
 from fastpixcon.kernels.launch_table import Launch, tile
 from fastpixcon.kernels.memory_sums_blocks import short_labels
+from fastpixcon.kernels.order_rows import in_order
 from fastpixcon.values import ALL_PAIRS, Pairs, Rows, Rule, Statistics
 
 MOST_GROUPS = 127  # of rows; odd
@@ -121,8 +122,7 @@ class Order(NamedTuple):
 def order(labels: Tensor, is_sorted: bool) -> Order:
     if is_sorted and labels.dtype == torch.int32:
         return Order(None, None)
-    # in the order of unsigned numbers -1 is last
-    values, source = torch.sort(labels ^ torch.iinfo(labels.dtype).min, stable=True)
+    values, source = in_order(labels)
     return Order(source, values if labels.dtype == torch.int64 else None)
 
 

@@ -111,7 +111,14 @@ def operators(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield request.param
 
 
-BATCH = ("select_anchors", "gather_normalize", "gather_normalize_backward", "info_nce", "info_nce_backward")
+BATCH = (
+    "select_anchors",
+    "gather_normalize",
+    "gather_normalize_backward",
+    "info_nce",
+    "info_nce_mean",
+    "info_nce_backward",
+)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_the_argument_wins_over_the_default(operators: Backend) -> None:
     x, y = small_rows(device=operators.device)
     with Recorder() as recorder, fpc.backend("reference"):
         info_nce(x, y, backend=operators.name)
-    assert recorder.ran == [f"{operators.name} info_nce"]
+    assert recorder.ran == [f"{operators.name} info_nce_mean"]
 
 
 def test_auto_prefers_kernels(operators: Backend) -> None:
@@ -173,13 +173,13 @@ def test_a_backward_in_another_thread_keeps_its_backend(operators: Backend) -> N
 def test_asked_for_and_missing_raises_with_the_reason(name: str) -> None:
     x, y = small_rows()
     reason = "there was no compiler" if name == "native" else "no operators for triton"
-    with pytest.raises(RuntimeError, match=f"backend {name!r} can't run info_nce: .*{reason}"):
+    with pytest.raises(RuntimeError, match=f"backend {name!r} can't run info_nce_mean: .*{reason}"):
         info_nce(x, y, backend=name)
     with fpc.backend(name), pytest.raises(RuntimeError, match=reason):
         info_nce(x, y)
     with Recorder() as recorder, fpc.backend("auto"):
         info_nce(x, y)
-    assert recorder.ran == ["reference info_nce"]
+    assert recorder.ran == ["reference info_nce_mean"]
 
 
 def test_float64_is_for_the_reference(operators: Backend) -> None:
@@ -190,7 +190,7 @@ def test_float64_is_for_the_reference(operators: Backend) -> None:
             info_nce(x, y)
     with Recorder() as recorder, fpc.backend("auto"):
         info_nce(x, y)
-    assert recorder.ran == ["reference info_nce"]
+    assert recorder.ran == ["reference info_nce_mean"]
 
 
 def test_show_config_names_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
