@@ -30,10 +30,10 @@ from fastpixcon.kernels.info_nce_gradient import (
     info_nce_project_kernel,
     info_nce_terms_kernel,
 )
+from fastpixcon.kernels.info_nce_order import in_order
 from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel, info_nce_sums_kernel
 from fastpixcon.kernels.launch_table import Launch, tile
 from fastpixcon.kernels.memory_sums_blocks import short_labels
-from fastpixcon.kernels.order_rows import in_order
 from fastpixcon.values import ALL_PAIRS, Pairs, Rows, Rule, Statistics
 
 MOST_GROUPS = 127  # of rows; odd

@@ -147,6 +147,7 @@ def test_every_operator_has_the_same_file_name_everywhere() -> None:
         "derivatives",
         "extension",
         "maps",
+        "plain",
         "signature",
         "void",
     }
