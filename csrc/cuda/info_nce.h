@@ -42,8 +42,8 @@ constexpr int kSweepColumns = 128, kPositivesRows = 64;
 int sweep_shared_bytes(int rows, int row_bytes, bool resident);
 
 // Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (fixed) or of e^(s - log Z) in dL/ds, the pull
-// of each positive, and 1 / Z (fixed) or log Z. d_loss is float32; largest: of |d_loss|, or all of them, which is then scaled to
-// 4096.
+// of each positive, and 1 / Z (fixed) or log Z. d_loss is float32; largest: of |d_loss|, or all of them, which is then
+// scaled to 4096.
 using InfoNCETermsKernel = void (*)(const float* d_loss, const float* log_sum, const float* weight, const float* mass,
                                     const int64_t* source, const float* largest, float* terms, int N, int64_t stride_d,
                                     bool negatives, bool fixed);
