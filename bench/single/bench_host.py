@@ -137,12 +137,14 @@ def host_of(backend: str, launches: list[str] | None) -> Iterator[None]:
     elif backend == "cuda":
         record = Recorder(launches if launches is not None else [])
         at_once, rows.at_once = rows.at_once, lambda *_: False  # which is for CPUs
-        with compiled_cuda.launching(record), fpc.backend("native"):
-            if launches is None:
-                extension = importlib.import_module("fastpixcon._C")
-                extension.skip_launches(**GPU)
-            yield
-        rows.at_once = at_once
+        try:
+            with compiled_cuda.launching(record), fpc.backend("native"):
+                if launches is None:
+                    extension = importlib.import_module("fastpixcon._C")
+                    extension.skip_launches(**GPU)
+                yield
+        finally:
+            rows.at_once = at_once
     else:
 
         def start(kernel: Any, *_: Any) -> None:
