@@ -156,7 +156,7 @@ def tile_flop(launch: Launch) -> int:
     """Of the products of a tile: logits, and in the gradient their product with the rows."""
     tile = launch.tile
     products = 2 if "gradient" in launch.name else 1
-    passes = 3 if "tf32x3" in launch.words else 1
+    passes = 3 if launch.words & {"tf32x3", "fp16x3"} else 1
     return 2 * tile.BLOCK_M * tile.BLOCK_N * tile.BLOCK_D * products * passes
 
 
@@ -275,7 +275,7 @@ def predict(compiled: Compiled, gpu: GPU, N: int) -> Prediction:
         masked_tiles=plain.flop / masked.flop,
     )
     compute = seconds(gpu, grid, plain, masked)
-    row_bytes = launch.arguments[0].shape[1] * launch.arguments[0].element_size()
+    row_bytes = launch.arguments[0][0].numel() * launch.arguments[0].element_size()
     side_by_side = gpu.sms * grid.resident
     group_bytes = min(side_by_side, launch.argument("groups")) * launch.argument("size_y") * row_bytes if sums else None
     waves = programs // side_by_side + 1

@@ -20,7 +20,7 @@ from aot_problems import WIDTHS, InfoNCE
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "triton-kernels.md"
 SIZES = (1024, 8192, 65536, 1 << 20)
 PREDICTED_WIDTHS = (64, 128, 256, 512)
-ROWS = [InfoNCE(D) for D in WIDTHS] + [InfoNCE(D, torch.float32, tf32=tf32) for D in WIDTHS for tf32 in (False, True)]
+ROWS = [InfoNCE(D) for D in WIDTHS] + [InfoNCE(D, torch.float32) for D in WIDTHS]
 HEAD = "kernel | arch | D | rows | tile | warps | stages"
 FACTS = "registers | shared, KiB | spills | tensor | *predicted*, % of peak"
 WANTED = ("sums", "positives", "gradient")
@@ -33,7 +33,7 @@ def short(launch: aot.Launch) -> str:
 def key(launch: aot.Launch, problem: InfoNCE) -> str:
     """The first columns: what is launched."""
     o = launch.tile
-    rows = str(problem.dtype)[6:] + (", TF32" if problem.tf32 else "")
+    rows = str(problem.dtype)[6:]
     tile = f"{o.BLOCK_M} x {o.BLOCK_N}" + (f" / {o.BLOCK_K}" if o.BLOCK_K < o.BLOCK_D else "")
     stages = launch.options["num_stages"]
     cells = (short(launch), f"sm_{launch.architecture}", problem.D, rows, tile, launch.warps, stages)

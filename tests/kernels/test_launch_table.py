@@ -28,9 +28,9 @@ def check(kernel: str, row: "launch_table.Launch") -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_rows_and_their_neighbours_can_run(kernel: str) -> None:
     for architecture in ARCHITECTURES:
-        for itemsize in (2, 4):
+        for kind in [kind for kind, table in launch_table.TABLES.items() if kernel in table]:
             for block_d in (16, 32, 64, 128, 256, 512, 1024):
-                row = launch_table.row(kernel, architecture, itemsize, block_d)
+                row = launch_table.row(kernel, architecture, kind, block_d)
                 check(kernel, row)
                 for neighbour in launch_table.neighbours(row):
                     check(kernel, neighbour)
@@ -49,7 +49,7 @@ def test_tuning_takes_the_fastest_and_prints_it(
     monkeypatch.setattr(launch_table, "_tuned", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     started: list[launch_table.Launch] = []
-    table = launch_table.row("gradient", 80, 2, 256)
+    table = launch_table.row("gradient", 80, "half", 256)
     best = table._replace(num_stages=4)
 
     def start(row: launch_table.Launch) -> None:
@@ -63,7 +63,7 @@ def test_tuning_takes_the_fastest_and_prints_it(
 
     monkeypatch.setattr(triton.testing, "do_bench", do_bench)
     for _ in range(2):
-        launch_table.run("gradient", 80, 2, 256, start)
+        launch_table.run("gradient", 80, "half", 256, start)
         assert started[-1] == best
         started.clear()
-    assert capsys.readouterr().out == f"sm_80 'gradient' 2 bytes: 256: {best}  # 1.0000 ms\n"
+    assert capsys.readouterr().out == f"sm_80 'gradient' half: 256: {best}  # 1.0000 ms\n"
