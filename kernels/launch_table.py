@@ -291,21 +291,23 @@ GRADIENT_HALVES_RULED = {
 GRADIENT_HALVES_MINED = {
     64: Launch(32, 64, 8, 2, 0, 64),
     128: Launch(32, 64, 8, 2, 0, 64),
-    256: Launch(32, 32, 4, 2, 0, 32),
+    256: Launch(32, 64, 8, 2, 0, 64),
     512: Launch(32, 32, 8, 2, 64, 32),
     1024: Launch(16, 32, 8, 2, 64, 32),
 }
 HALVES = {
     "sums": SUMS_HALVES,
     "sums_any": SUMS_HALVES,
-    "positives": dict.fromkeys(SUMS, POSITIVES_HALVES),
+    "positives": dict.fromkeys(SUMS, POSITIVES_HALVES)
+    | {100: POSITIVES_HALVES | dict.fromkeys(WIDTHS[:2], Launch(32, 32, 4, 2, MASKED_N=None))},
     "gradient": GRADIENT_HALVES,
     "gradient_online": GRADIENT_HALVES,
     "sums_ruled": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 16))),
     "gradient_ruled": dict.fromkeys(SUMS, GRADIENT_HALVES_RULED)
     | {89: GRADIENT_HALVES_RULED | {256: Launch(32, 32, 4, 2)}},
     "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 32))),
-    "gradient_mined": dict.fromkeys(SUMS, GRADIENT_HALVES_MINED),
+    "gradient_mined": dict.fromkeys(SUMS, GRADIENT_HALVES_MINED)
+    | {89: GRADIENT_HALVES_MINED | {256: Launch(16, 32, 4, 2, 0, 32)}},
 }
 # Rows of float32 as they are: of any norm, or of a bank, whose three TF32 products keep two parts of every operand in
 # registers.
