@@ -57,7 +57,9 @@ def tile_complaints(compiled: Compiled) -> list[str]:
     if launch.words & {"fp16x1", "fp16x3"} and re.search(r"tf32|bf16", compiled.ptx):
         return ["products of TF32 or bfloat16, want float16"]
     if tile.BLOCK_K < tile.BLOCK_D:  # the parts are a loop of their own
-        return wide_loads([loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))], launch, 1)
+        bodies = [loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))]
+        # of halves, in masked tiles of a gradient, there are too few for every thread
+        return wide_loads(bodies[:1] if "fp16x3" in launch.words else bodies, launch, 1)
     if launch.name in BANK_TILES:
         loops = [loop.body for loop in sass.tensor_leaves(sass.loops(compiled.code))]
         return wide_loads(loops, launch, 1) if launch.options["D"] == tile.BLOCK_D else []

@@ -114,6 +114,7 @@ def document(architectures: list[int], widths: list[int]) -> str:
         "",
         "Self contrast, sorted unit rows, temperature >= 0.025, N = 65,536. Spills: instructions of the whole kernel.",
         "Tile: BLOCK_M x BLOCK_N, / BLOCK_K where logits come in parts. Peak: dense bfloat16 with float32 sums.",
+        "Rows of float32 are multiplied as two float16 halves, in three products; if TF32 is allowed, as float16.",
         "",
         *kernels_table(architectures, widths),
         "",
