@@ -301,7 +301,7 @@ HALVES = {
     "positives": dict.fromkeys(SUMS, POSITIVES_HALVES)
     | {100: POSITIVES_HALVES | dict.fromkeys(WIDTHS[:2], Launch(32, 32, 4, 2, MASKED_N=None))},
     "gradient": GRADIENT_HALVES,
-    "gradient_online": GRADIENT_HALVES,
+    "gradient_online": GRADIENT_HALVES | {100: GRADIENT_HALVES[100] | {256: Launch(32, 64, 8, 2)}},
     "sums_ruled": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 16))),
     "gradient_ruled": dict.fromkeys(SUMS, GRADIENT_HALVES_RULED)
     | {89: GRADIENT_HALVES_RULED | {256: Launch(32, 32, 4, 2)}},
