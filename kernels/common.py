@@ -55,13 +55,21 @@ def how(*words: str, **where: bool) -> str:
 
 
 def precision(dtype: torch.dtype, fixed: bool) -> str:
-    """The word for products of float32: TF32 where PyTorch allows it, else three TF32 products for 22 bits, or plain
-    float32 where a logit must come out the same as a row's and as a column's."""
+    """The word for products of float32 that are read as they lie: TF32 where PyTorch allows it, else three TF32
+    products for 22 bits, or plain float32 where a logit must come out the same as a row's and as a column's."""
     if dtype != torch.float32:
         return "ieee"
     if torch.backends.cuda.matmul.allow_tf32:
         return "tf32"
     return "tf32x3" if fixed else "ieee"
+
+
+def prepared_precision(dtype: torch.dtype, fixed: bool) -> str:
+    """The word for products of rows that are prepared for it: unit rows of float32 as float16, which has the bits of
+    TF32, or as two halves of 22 bits in three products, ``info_nce_halves.py``."""
+    if dtype != torch.float32 or not fixed:
+        return precision(dtype, fixed)
+    return "fp16x1" if torch.backends.cuda.matmul.allow_tf32 else "fp16x3"
 
 
 def cdiv(a: int, b: int) -> int:

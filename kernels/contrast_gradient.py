@@ -9,6 +9,7 @@ from fastpixcon.kernels.info_nce import (
     Sides,
     gradient,
     gradient_terms,
+    largest_d_loss,
     prepare_both,
     temperature_gradient,
 )
@@ -27,17 +28,14 @@ def contrast_gradient(
     x, own = anchors.x, contrast is None
     a, c = prepare_both(anchors, contrast, rule, "unit")
     setting = setting_of(contrast, rule, pairs)
-    largest = None
-    if x.dtype == torch.float16:
-        d_losses = [of.d_loss.abs().amax().float() for of in (statistics, columns) if of is not None and len(of.d_loss)]
-        largest = torch.stack(d_losses).amax() if d_losses else None
+    largest = largest_d_loss(a, statistics, columns)
 
     def of(rows: Prepared, others: Prepared, sides: Sides, along: Tensor | None) -> Tensor:
         if rows.n == 0 or others.n == 0:
             if along is not None:
                 along.zero_()
             return x.new_zeros(rows.n, x.shape[1], dtype=torch.float32)
-        return gradient(rows, others, sides, setting, rows is a, x.shape[1], along, dtype=torch.float32)
+        return gradient(rows, others, sides, setting, rows is a, x.shape[1], along, torch.float32)
 
     terms = gradient_terms(a, statistics, setting, largest)
     sides = Sides(terms, terms if own else gradient_terms(c, columns, setting, largest), largest)

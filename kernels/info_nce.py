@@ -3,7 +3,7 @@ of their tiles in ``launch_table.py``.
 
 FLOP, self contrast: N^2 D forward (the triangle) and 4 N^2 D backward (all tiles, two products), 2 N^2 D / classes for
 the positives. Memory beyond inputs and outputs: at most 129 partial sums a row, and a copy of the rows where they come
-unsorted, raw or badly aligned.
+unsorted, raw, badly aligned, or in float32 for products of float16 halves: as many bytes as they have themselves.
 """
 
 from typing import Any, NamedTuple
@@ -19,10 +19,11 @@ from fastpixcon.kernels.common import (
     architecture,
     cast,
     cdiv,
+    has,
     how,
     launch,
     normalize,
-    precision,
+    prepared_precision,
     round_up,
 )
 from fastpixcon.kernels.info_nce_gradient import (
@@ -30,6 +31,7 @@ from fastpixcon.kernels.info_nce_gradient import (
     info_nce_project_kernel,
     info_nce_terms_kernel,
 )
+from fastpixcon.kernels.info_nce_halves import UNIT, split
 from fastpixcon.kernels.info_nce_order import in_order
 from fastpixcon.kernels.info_nce_sums import info_nce_positives_kernel, info_nce_sums_kernel
 from fastpixcon.kernels.launch_table import Launch, tile
@@ -59,11 +61,11 @@ def lower_bound(values_ptr, n, value):
 @triton.jit
 def prepare_rows_kernel(
     x_ptr, labels_ptr, source_ptr, values_ptr, classes_ptr, rows_ptr, facts_ptr, inv_norm_ptr, N, n_classes, D, D_PAD,
-    stride_n, stride_d, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    stride_n, stride_d, HOW: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Rows in sorted order, unit where their inv_norm is wanted, dense and padded with zeros to [N, D_PAD]; their facts
-    [2, N], labels and where they came from. With values, labels are 32-bit numbers in the order of the values, odd for
-    those among the classes."""
+    """Rows in sorted order, unit where their inv_norm is wanted, dense and padded with zeros to [N, D_PAD], or halves
+    [N, 2, D_PAD]; their facts [2, N], labels and where they came from. With values, labels are 32-bit numbers in the
+    order of the values, odd for those among the classes."""
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_d = tl.arange(0, BLOCK_D)
     here = offs_n < N
@@ -73,15 +75,24 @@ def prepare_rows_kernel(
         tl.store(facts_ptr + N + offs_n, source.to(tl.int32), mask=here)
     ptrs = x_ptr + source[:, None] * stride_n + offs_d.to(tl.int64)[None, :] * stride_d
     x = tl.load(ptrs, mask=here[:, None] & (offs_d < D)[None, :], other=0.0)
+    x = x.to(tl.float32)
     if inv_norm_ptr is not None:
-        unit, inv_norm = normalize(x.to(tl.float32))
-        x = cast(unit, x.dtype)
+        x, inv_norm = normalize(x)
         tl.store(inv_norm_ptr + offs_n, inv_norm, mask=here)
-    else:  # one that is not finite is NaN altogether: an infinite logit may add nothing to a sum
-        whole = tl.sum(x.to(tl.float32) * 0.0, axis=1) == 0
-        x = cast(tl.where(whole[:, None], x.to(tl.float32), float("nan")), x.dtype)
-    out = rows_ptr + offs_n.to(tl.int64)[:, None] * D_PAD + offs_d[None, :]
-    tl.store(out, x, mask=here[:, None] & (offs_d < D_PAD)[None, :])
+    if has(HOW, "fp16x3"):
+        x *= UNIT
+    if inv_norm_ptr is None:  # one that is not finite is NaN altogether: an infinite logit may add nothing to a sum
+        whole = tl.sum(cast(x, rows_ptr.dtype.element_ty).to(tl.float32) * 0.0, axis=1) == 0
+        x = tl.where(whole[:, None], x, float("nan"))
+    inside = here[:, None] & (offs_d < D_PAD)[None, :]
+    if has(HOW, "fp16x3"):
+        out = rows_ptr + offs_n.to(tl.int64)[:, None] * (2 * D_PAD) + offs_d[None, :]
+        hi, lo = split(x)
+        tl.store(out, hi, mask=inside)
+        tl.store(out + D_PAD, lo, mask=inside)
+    else:
+        out = rows_ptr + offs_n.to(tl.int64)[:, None] * D_PAD + offs_d[None, :]
+        tl.store(out, cast(x, rows_ptr.dtype.element_ty), mask=inside)
     if values_ptr is not None:
         value = tl.load(values_ptr + offs_n, mask=here, other=0)
         rank = lower_bound(classes_ptr, n_classes, value)
@@ -95,7 +106,8 @@ def prepare_rows_kernel(
 class Prepared(NamedTuple):
     """Rows as the kernels want them."""
 
-    x: Tensor  # [N, D_pad], D_pad a multiple of 16
+    x: Tensor  # [N, D_pad], D_pad a multiple of 16; or halves [N, 2, D_pad] float16
+    precision: str  # of their products, one of their words
     # int32: labels [N], sorted, those left out last; [.., N] where they have more: where each row came from, if moved,
     # its group, and its weights as a positive and as a negative, in the bits of float32
     facts: Tensor
@@ -109,7 +121,12 @@ class Prepared(NamedTuple):
 
     @property
     def D(self) -> int:  # noqa: N802
-        return int(self.x.shape[1])  # a constant of the kernels
+        return int(self.x.shape[-1])  # a constant of the kernels
+
+    @property
+    def kind(self) -> str:
+        """Of rows of the launch table."""
+        return "halves" if self.precision == "fp16x3" else launch_table.kind(self.x.dtype)
 
 
 class Order(NamedTuple):
@@ -138,6 +155,7 @@ def more_facts(these: Rows, source: Tensor | None, grouped: bool) -> list[Tensor
 
 def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None, rule: Rule) -> Prepared:
     """Rows, with facts as far as the rule looks at them."""
+    word = prepared_precision(these.x.dtype, rule.fixed_shift and rows != "any")
     if rule.grouped and these.groups is None:
         raise ValueError("groups: got None, want [N] int32, which the rule looks at")
     more = more_facts(these, by.source, rule.grouped)
@@ -145,22 +163,25 @@ def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None, rule: Rul
     x, labels = these.x, these.labels
     N, D = x.shape
     dense = x.is_contiguous() and D % 16 == 0 and x.storage_offset() % 16 == 0
-    if by.source is None and dense and rows == "unit":
+    if by.source is None and dense and rows == "unit" and word not in ("fp16x1", "fp16x3"):
         facts = labels.contiguous()
-        return Prepared(x, torch.cat([facts[None], *more]) if more else facts, False, weighted, None)
+        return Prepared(x, word, torch.cat([facts[None], *more]) if more else facts, False, weighted, None)
     D_pad = round_up(D, 16)
-    out = x.new_empty(N, D_pad)
+    if word == "fp16x3":
+        out = x.new_empty(N, 2, D_pad, dtype=torch.float16)
+    else:
+        out = x.new_empty(N, D_pad, dtype=torch.float16 if word == "fp16x1" else x.dtype)
     facts = labels.new_empty(1 if by.source is None else 2, N, dtype=torch.int32)
     inv_norm = x.new_empty(N, dtype=torch.float32) if rows == "raw" else None
     block_d = launch_table.width(D)
     block_n = max(1, 8192 // block_d)
     launch(
         prepare_rows_kernel, (cdiv(N, block_n),), x, labels.contiguous(), by.source, by.values, classes, out, facts,
-        inv_norm, N, 0 if classes is None else classes.shape[0], D, D_pad, x.stride(0), x.stride(1), BLOCK_N=block_n,
-        BLOCK_D=block_d, num_warps=8,
+        inv_norm, N, 0 if classes is None else classes.shape[0], D, D_pad, x.stride(0), x.stride(1), HOW=how(word),
+        BLOCK_N=block_n, BLOCK_D=block_d, num_warps=8,
     )  # fmt: skip
     facts = torch.cat([facts, *more]) if more else facts
-    return Prepared(out, facts, by.source is not None, weighted, inv_norm)
+    return Prepared(out, word, facts, by.source is not None, weighted, inv_norm)
 
 
 def prepare_both(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Prepared, Prepared]:
@@ -198,7 +219,7 @@ class Setting(NamedTuple):
         row is not itself."""
         diagonal, mined = self.pairs.diagonal is not None, self.pairs.mined is not None
         return how(
-            self.rule.denominator, precision(x.x.dtype, self.fixed), apart=self.rule.apart, fixed=self.fixed,
+            self.rule.denominator, x.precision, apart=self.rule.apart, fixed=self.fixed,
             numbered=diagonal or mined, diagonal=diagonal or x is y, x_moved=x.moved, y_moved=y.moved,
             x_weighted=x.weighted, y_weighted=y.weighted, **self.groups(), **more,
         )  # fmt: skip
@@ -257,7 +278,7 @@ def partial_sums(x: Prepared, y: Prepared, setting: Setting, x_anchors: bool = T
         kernel = "sums_ruled" if fixed else "sums_online_ruled"
     if setting.masked:
         kernel = "sums_mined"
-    launch_table.run(kernel, architecture(x.x), x.x.element_size(), launch_table.width(x.D), start)
+    launch_table.run(kernel, architecture(x.x), x.kind, launch_table.width(x.D), start)
     return result[0]
 
 
@@ -276,7 +297,7 @@ def positives(
             None if sums is None else sums.shape[1], *outputs, D=x.D, HOW=setting.words(x, y), **tile(row, block_d),
         )  # fmt: skip
 
-    launch_table.run("positives", architecture(x.x), x.x.element_size(), block_d, start)
+    launch_table.run("positives", architecture(x.x), x.kind, block_d, start)
 
 
 def info_nce(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -289,22 +310,28 @@ def info_nce(anchors: Rows, contrast: Rows | None, rule: Rule, rows: str) -> tup
     return loss, log_sum, weight, mass
 
 
-def largest_of(d_loss: Tensor) -> Tensor:
-    """[], the largest |d_loss| [n]; where all are one and the same, it, whatever its sign: dividing and multiplying
-    undo it."""
-    return d_loss[0] if d_loss.stride(0) == 0 else d_loss.abs().amax()
+def largest_d_loss(x: Prepared, *sides: Statistics | None) -> Tensor | None:
+    """[] float32, the largest |d_loss| of the anchors that count, where dL/ds becomes float16, which has few exponents;
+    where all are one and the same, it, whatever its sign: dividing and multiplying undo it."""
+    found = [of for of in sides if of is not None and len(of.d_loss)]
+    if x.x.dtype != torch.float16 or not found:
+        return None
+    if len(found) == 1 and found[0].d_loss.stride(0) == 0:
+        return found[0].d_loss[0].float()
+    each = [torch.where(of.mass > 0, of.d_loss, 0).abs().amax().float() for of in found]
+    return each[0] if len(each) == 1 else torch.stack(each).amax()
 
 
 def gradient_terms(x: Prepared, of: Statistics | None, setting: Setting, largest: Tensor | None) -> Tensor | None:
-    """What the gradient needs of anchors, [3, n], in the order of their rows."""
+    """What the gradient needs of anchors, [3, n], of halves [6, n], in the order of their rows."""
     if of is None:
         return None
-    terms = x.x.new_empty(3, x.n, dtype=torch.float32)
+    terms = x.x.new_empty(6 if x.precision == "fp16x3" else 3, x.n, dtype=torch.float32)
     d_loss, *found = of
     launch(
         info_nce_terms_kernel, (cdiv(x.n, 256),), d_loss, *(each.contiguous() for each in found), x.facts,
         setting.rule.temperature, largest, terms, x.n, d_loss.stride(0),
-        HOW=how(setting.rule.denominator, fixed=setting.fixed, x_moved=x.moved), BLOCK=256, **ASSERTIONS,
+        HOW=how(setting.rule.denominator, x.precision, fixed=setting.fixed, x_moved=x.moved), BLOCK=256, **ASSERTIONS,
     )  # fmt: skip
     return terms
 
@@ -322,7 +349,7 @@ class Sides(NamedTuple):
 
 def gradient(
     x: Prepared, y: Prepared, sides: Sides, setting: Setting, x_anchors: bool, D: int, along: Tensor | None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     """Gradient of the rows that x was prepared from, [N, D]; of anchors, of contrast rows, or of both if x is y. Their
     dot products with the rows go `along`."""
@@ -347,12 +374,12 @@ def gradient(
         kernel = "gradient_ruled"
     if setting.masked:
         kernel = "gradient_mined"
-    launch_table.run(kernel, architecture(x.x), x.x.element_size(), block_d, start)
+    launch_table.run(kernel, architecture(x.x), x.kind, block_d, start)
     if in_two_steps:
         block_n = max(1, 4096 // block_d)
         launch(
             info_nce_project_kernel, (cdiv(x.n, block_n),), d_rows, x.x, x.facts, x.inv_norm, d_x, along, x.n, D, D=x.D,
-            HOW=how(x_moved=x.moved), BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
+            HOW=how(x.precision, x_moved=x.moved), BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
         )  # fmt: skip
     return d_x
 
@@ -378,17 +405,17 @@ def info_nce_backward(
         return x.new_empty(N, D) if output_mask[0] else nothing, d_contrast, d_temperature
     a, c = prepare_both(anchors, contrast, rule, rows)
     setting = Setting(rule, rule.fixed_shift and rows != "any")
-    largest = largest_of(statistics.d_loss) if x.dtype == torch.float16 else None
+    largest = largest_d_loss(a, statistics)
     terms = gradient_terms(a, statistics, setting, largest)
     sides = Sides(terms, terms if own else None, largest)
     d_anchors = nothing
     if output_mask[0] or output_mask[2]:
         along = x.new_empty(N, dtype=torch.float32) if output_mask[2] else None
-        d_anchors = gradient(a, c, sides, setting, True, D, along)
+        d_anchors = gradient(a, c, sides, setting, True, D, along, x.dtype)
         if along is not None:
             d_temperature = temperature_gradient(along, rule, own)
     if wants_contrast and c.n == 0:
         d_contrast = x.new_empty(0, D)
     elif wants_contrast:
-        d_contrast = gradient(c, a, sides.swapped(), setting, False, D, None)
+        d_contrast = gradient(c, a, sides.swapped(), setting, False, D, None, x.dtype)
     return d_anchors if output_mask[0] else nothing, d_contrast, d_temperature

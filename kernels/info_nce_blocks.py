@@ -11,7 +11,15 @@ float32 and sums of e^s need no shift at all. Otherwise sums are kept relative t
 import triton
 import triton.language as tl
 
-from fastpixcon.kernels.common import LEAST_ROWS, cast, dot, size
+from fastpixcon.kernels.common import LEAST_ROWS, cast, dot, has, size
+from fastpixcon.kernels.info_nce_halves import (
+    add_rows_of_halves,
+    halves_in_parts,
+    load_halves,
+    number_of_chunks,
+    product_of_halves,
+    width_of_chunk,
+)
 
 CHUNK = tl.constexpr(128)  # blocks whose labels are looked at together
 
@@ -139,13 +147,16 @@ def products_in_parts(
 
 
 @triton.jit
-def load_block(x_ptr, i0, end, D: tl.constexpr, TILE: tl.constexpr):
-    """The rows that all tiles of a program share: where they lie, the first, the end, and [BLOCK_M, BLOCK_D] of them
-    unless they come in parts."""
+def load_block(x_ptr, i0, end, D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr):
+    """The rows that all tiles of a program share: where they lie, the first, the end, and [BLOCK_M, BLOCK_D] of them,
+    or halves, unless they come in parts."""
+    BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
     if size(TILE, "BLOCK_K") < size(TILE, "BLOCK_D"):
         return x_ptr, i0, end, None
+    elif has(HOW, "fp16x3"):
+        return x_ptr, i0, end, load_halves(x_ptr, i0, end, D, True, BLOCK_M, width_of_chunk(HOW, TILE))
     else:
-        return x_ptr, i0, end, load_rows(x_ptr, i0, end, D, True, size(TILE, "BLOCK_M"), size(TILE, "BLOCK_D"))
+        return x_ptr, i0, end, load_rows(x_ptr, i0, end, D, True, BLOCK_M, size(TILE, "BLOCK_D"))
 
 
 @triton.jit
@@ -158,9 +169,14 @@ def products(
     x_ptr, i0, x_end, x = block
     BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
     BLOCK_K: tl.constexpr = size(TILE, "BLOCK_K")
-    if x is None:
-        STAGES: tl.constexpr = size(TILE, "STAGES")
+    STAGES: tl.constexpr = size(TILE, "STAGES")
+    if x is None and has(HOW, "fp16x3"):
+        return halves_in_parts(x_ptr, i0, x_end, y_ptr, j0, y_end, D, HOW, BLOCK_M, BLOCK_N, BLOCK_K, STAGES), None
+    elif x is None:
         return products_in_parts(x_ptr, i0, x_end, y_ptr, j0, y_end, D, HOW, BLOCK_M, BLOCK_N, BLOCK_K, STAGES), None
+    elif has(HOW, "fp16x3"):
+        y = load_halves(y_ptr, j0, y_end, D, MASKED, BLOCK_N, width_of_chunk(HOW, TILE))
+        return product_of_halves(x, y, BLOCK_M, BLOCK_N, number_of_chunks(D, HOW, TILE), HOW), y
     else:
         y = load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_K)
         return dot(x, tl.trans(y), tl.zeros([BLOCK_M, BLOCK_N], tl.float32), HOW), y
@@ -175,30 +191,47 @@ def products_on_their_side(
     x_ptr, i0, x_end, x = block
     BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
     BLOCK_K: tl.constexpr = size(TILE, "BLOCK_K")
-    if x is None:
-        STAGES: tl.constexpr = size(TILE, "STAGES")
+    STAGES: tl.constexpr = size(TILE, "STAGES")
+    if x is None and has(HOW, "fp16x3"):
+        return halves_in_parts(y_ptr, j0, y_end, x_ptr, i0, x_end, D, HOW, BLOCK_N, BLOCK_M, BLOCK_K, STAGES)
+    elif x is None:
         return products_in_parts(y_ptr, j0, y_end, x_ptr, i0, x_end, D, HOW, BLOCK_N, BLOCK_M, BLOCK_K, STAGES)
+    elif has(HOW, "fp16x3"):
+        y = load_halves(y_ptr, j0, y_end, D, MASKED, BLOCK_N, width_of_chunk(HOW, TILE))
+        return product_of_halves(y, x, BLOCK_N, BLOCK_M, number_of_chunks(D, HOW, TILE), HOW)
     else:
         y = load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_K)
         return dot(y, tl.trans(x), tl.zeros([BLOCK_N, BLOCK_M], tl.float32), HOW)
 
 
 @triton.jit
+def begin_rows(D: tl.constexpr, HOW: tl.constexpr, TILE: tl.constexpr):
+    """Zeros that `add_rows` adds to: chunks of [BLOCK_M, BLOCK_D]."""
+    sums = ()
+    for _ in tl.static_range(number_of_chunks(D, HOW, TILE)):
+        sums += (tl.zeros([size(TILE, "BLOCK_M"), width_of_chunk(HOW, TILE)], tl.float32),)
+    return sums
+
+
+@triton.jit
 def add_rows(
     h, y, y_ptr, j0, y_end, MASKED: tl.constexpr, D: tl.constexpr, total, HOW: tl.constexpr, TILE: tl.constexpr
 ):
-    """total [BLOCK_M, BLOCK_D] + h [BLOCK_M, BLOCK_N] times the rows j0.. of y: those that `products` gave, unless they
-    came in parts."""
+    """total, chunks of [BLOCK_M, BLOCK_D], + h [BLOCK_M, BLOCK_N] times the rows j0.. of y: those that `products` gave,
+    unless they came in parts."""
     BLOCK_N: tl.constexpr = h.shape[1]
     BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
-    if y is not None:
-        return dot(cast(h, y.dtype), y, total, HOW)
+    if has(HOW, "fp16x3"):
+        return add_rows_of_halves(h, y, y_ptr, j0, y_end, MASKED, D, total, HOW, TILE)
+    elif y is not None:
+        return (dot(cast(h, y.dtype), y, total[0], HOW),)
     elif BLOCK_D < 512 or BLOCK_N // 2 < LEAST_ROWS:
-        return dot(h, load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_D), total, HOW)
+        return (dot(h, load_rows(y_ptr, j0, y_end, D, MASKED, BLOCK_N, BLOCK_D), total[0], HOW),)
     else:  # half of the rows at a time, in a loop that keeps both halves from the registers
         HALF: tl.constexpr = BLOCK_N // 2
         halves = h.reshape(h.shape[0], 2, HALF)
+        sums = total[0]
         for t in tl.range(0, 2, num_stages=size(TILE, "STAGES")):
             half = tl.sum(tl.where((tl.arange(0, 2) == t)[None, :, None], halves, 0.0), axis=1)  # [BLOCK_M, HALF]
-            total = dot(half, load_rows(y_ptr, j0 + t * HALF, y_end, D, MASKED, HALF, BLOCK_D), total, HOW)
-        return total
+            sums = dot(half, load_rows(y_ptr, j0 + t * HALF, y_end, D, MASKED, HALF, BLOCK_D), sums, HOW)
+        return (sums,)

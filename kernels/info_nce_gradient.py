@@ -14,6 +14,7 @@ from fastpixcon.kernels.common import (
 )
 from fastpixcon.kernels.info_nce_blocks import (
     add_rows,
+    begin_rows,
     left_out,
     load_block,
     load_keys,
@@ -25,6 +26,7 @@ from fastpixcon.kernels.info_nce_blocks import (
     rows_of_block,
     taking_part,
 )
+from fastpixcon.kernels.info_nce_halves import MOST, UNIT, load_joined, number_of_chunks, width_of_chunk
 from fastpixcon.kernels.info_nce_pairs import (
     as_anchors,
     as_column,
@@ -57,7 +59,8 @@ def info_nce_terms_kernel(
     stride_d, HOW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (fixed) or of e^(s - log Z) in dL/ds, the
-    pull of each positive, and 1 / Z (fixed) or log Z."""
+    pull of each positive, and 1 / Z (fixed) or log Z. For halves of float32 three more, with which H is as exact in a
+    row of small d_loss as in any: weight and pull for d_loss = MOST, and d_loss."""
     # Not in the kernels of tiles: that they might call what prints it makes ptxas serialise wgmma.
     tl.device_assert(is_temperature(tl.load(temperature_ptr)), "temperature: not a number > 0 from 2^-126 on")
     rows = set_of_rows(None, facts_ptr, N, None, None, HOW, "x")
@@ -67,35 +70,41 @@ def info_nce_terms_kernel(
     d_loss = tl.load(d_loss_ptr + at * stride_d, mask=here, other=0.0)
     log_sum = tl.load(log_sum_ptr + at, mask=here, other=float("-inf"))
     mass = tl.load(mass_ptr + at, mask=here, other=0.0)
-    if largest_ptr is not None:  # float16 has no exponents for means over many anchors
-        largest = tl.load(largest_ptr)
-        d_loss = tl.where(largest != 0, d_loss * (4096.0 / largest), 0.0)
     counts = (mass > 0) & (log_sum != float("-inf"))
-    weight = d_loss
+    share = tl.full([BLOCK], 1.0, tl.float32)
     if has(HOW, "negatives"):
-        weight *= tl.load(weight_ptr + at, mask=here, other=0.0)
+        share = tl.load(weight_ptr + at, mask=here, other=0.0)
     if has(HOW, "fixed"):
         inv_sum = tl.where(counts, tl.exp2(-log_sum * LOG2_E), 0.0)
-        weight *= inv_sum
+        share *= inv_sum
         tl.store(terms_ptr + 2 * N + offs, inv_sum, mask=here)
     else:
         tl.store(terms_ptr + 2 * N + offs, tl.where(counts, log_sum, float("inf")), mask=here)
-    tl.store(terms_ptr + offs, tl.where(counts, weight, 0.0), mask=here)
+    if has(HOW, "fp16x3"):
+        tl.store(terms_ptr + 3 * N + offs, tl.where(counts, MOST * share, 0.0), mask=here)
+        tl.store(terms_ptr + 4 * N + offs, tl.where(counts, MOST / mass, 0.0), mask=here)
+        tl.store(terms_ptr + 5 * N + offs, tl.where(counts, d_loss, 0.0), mask=here)
+    if largest_ptr is not None:
+        largest = tl.load(largest_ptr)
+        d_loss = tl.where(largest != 0, d_loss * (MOST / largest), 0.0)
+    tl.store(terms_ptr + offs, tl.where(counts, d_loss * share, 0.0), mask=here)
     tl.store(terms_ptr + N + offs, tl.where(counts, d_loss / mass, 0.0), mask=here)
 
 
 @triton.jit
-def load_terms(rows, offs, here, MASKED: tl.constexpr, HOW: tl.constexpr):
-    """Weight, pull and 1 / Z or log Z of rows as anchors; zeros of what is not used. None if they are no anchors."""
+def load_terms(rows, offs, here, MASKED: tl.constexpr, ALONE: tl.constexpr, HOW: tl.constexpr):
+    """Weight, pull and 1 / Z or log Z of rows as anchors; zeros of what is not used. None if they are no anchors.
+    ALONE: they are the only ones, and of halves of float32 have d_loss = MOST."""
     n, terms_ptr = rows[3], rows[5]
+    FIRST: tl.constexpr = 3 if ALONE and has(HOW, "fp16x3") else 0
     if terms_ptr is None:
         return None
     else:
-        weight = tl.load(terms_ptr + offs, mask=here, other=0.0)
+        weight = tl.load(terms_ptr + FIRST * n + offs, mask=here, other=0.0)
         pull = tl.zeros_like(weight)
         sum_term = pull
         if MASKED:
-            pull = tl.load(terms_ptr + n + offs, mask=here, other=0.0)
+            pull = tl.load(terms_ptr + (FIRST + 1) * n + offs, mask=here, other=0.0)
         if MASKED or not has(HOW, "fixed"):
             nothing = 0.0 if has(HOW, "fixed") else float("inf")
             sum_term = tl.load(terms_ptr + 2 * n + offs, mask=here, other=nothing)
@@ -223,7 +232,7 @@ def gradient_tile(
         logit = rounded_product(s, scale)
     by_rows = terms_of_rows(terms_i)
     seen_by_rows, seen_by_columns, of_columns = weights_of_pairs(i, y, offs_j, y_end, classes, MASKED, HOW)
-    terms_j = load_terms(y, offs_j, offs_j < y_end, MASKED, HOW)
+    terms_j = load_terms(y, offs_j, offs_j < y_end, MASKED, False, HOW)
     by_columns = terms_of_columns(weighed_terms(terms_j, of_columns, HOW))
     h = s
     if mining[0] is None:
@@ -268,7 +277,8 @@ def info_nce_gradient_kernel(
     BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
     MASKED_N: tl.constexpr = size(TILE, "MASKED_N")
-    BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
+    WIDTH: tl.constexpr = width_of_chunk(HOW, TILE)
+    ALONE: tl.constexpr = y_terms_ptr is None
     x = set_of_rows(x_ptr, x_facts_ptr, N, x_first, x_terms_ptr, HOW, "x")
     y = set_of_rows(y_ptr, y_facts_ptr, M, y_first, y_terms_ptr, HOW, "y")
     classes = (class_weights_ptr, K)
@@ -276,19 +286,19 @@ def info_nce_gradient_kernel(
     i0 = tl.program_id(0) * BLOCK_M
     offs_i = i0 + tl.arange(0, BLOCK_M)
     here = offs_i < N
-    block = load_block(x_ptr, i0, i0 + taking_part(load_keys(x_facts_ptr, offs_i, N)), D, TILE)
-    terms_i = load_terms(x, offs_i, here, False, HOW)
+    block = load_block(x_ptr, i0, i0 + taking_part(load_keys(x_facts_ptr, offs_i, N)), D, HOW, TILE)
+    terms_i = load_terms(x, offs_i, here, False, ALONE, HOW)
     scale = 1.0 / tl.load(temperature_ptr)
     first, last, whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
     whole = without_masks(whole, first, last, mined_ptr, class_weights_ptr, HOW)
     plain_1, plain_at, plain = plan_plain(y_facts_ptr, M, first, last, whole, 0, BLOCK_N)
     i = first, as_factor(load_weight(x, offs_i, N, 1), HOW)
-    d_x = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    d_x = begin_rows(D, HOW, TILE)
     for t in tl.range(0, plain, num_stages=size(TILE, "STAGES")):
         j0 = pick(t, 0, plain_1, plain_at) * BLOCK_N
         d_x = gradient_tile(block, i, terms_i, x, y, j0, M, scale, classes, mining, d_x, False, D, HOW, TILE)
     i = load_facts(x, offs_i, N, HOW)
-    terms_i = load_terms(x, offs_i, here, True, HOW)
+    terms_i = load_terms(x, offs_i, here, True, ALONE, HOW)
     first, last, whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
     whole = without_masks(whole, first, last, mined_ptr, class_weights_ptr, HOW)
     masked_at, masked_1, rest_at, masked, y_end = plan_masked(y_facts_ptr, M, first, last, whole, 0, BLOCK_N)
@@ -296,15 +306,21 @@ def info_nce_gradient_kernel(
         at = pick(t // (BLOCK_N // MASKED_N), masked_at, masked_1, rest_at)
         j0 = at * BLOCK_N + t % (BLOCK_N // MASKED_N) * MASKED_N
         d_x = gradient_tile(block, i, terms_i, x, y, j0, y_end, scale, classes, mining, d_x, True, D, HOW, TILE)
-    if largest_ptr is not None:
-        scale *= tl.load(largest_ptr) * (1.0 / 4096.0)
-    d_x *= tl.where(left_out(i[0]), 0.0, scale)[:, None]
+    if has(HOW, "fp16x3"):
+        scale *= 1.0 / UNIT
+    if has(HOW, "fp16x3") and ALONE:
+        scale *= tl.load(x_terms_ptr + 5 * N + offs_i, mask=here, other=0.0) * (1.0 / MOST)
+    elif largest_ptr is not None:
+        scale *= tl.load(largest_ptr) * (1.0 / MOST)
+    scale = tl.where(left_out(i[0]), 0.0, scale)[:, None]
     to = offs_i
     if has(HOW, "home") and has(HOW, "x_moved"):
         to = tl.load(x_facts_ptr + N + offs_i, mask=here, other=0)
-    offs_d = tl.arange(0, BLOCK_D)
-    out = d_x_ptr + to.to(tl.int64)[:, None] * D_OUT + offs_d[None, :]
-    tl.store(out, cast(d_x, d_x_ptr.dtype.element_ty), mask=here[:, None] & (offs_d < D_OUT)[None, :])
+    for c in tl.static_range(number_of_chunks(D, HOW, TILE)):
+        offs_d = c * WIDTH + tl.arange(0, WIDTH)
+        out = d_x_ptr + to.to(tl.int64)[:, None] * D_OUT + offs_d[None, :]
+        here_d = here[:, None] & (offs_d < D_OUT)[None, :]
+        tl.store(out, cast(d_x[c] * scale, d_x_ptr.dtype.element_ty), mask=here_d)
 
 
 @triton.jit
@@ -319,7 +335,10 @@ def info_nce_project_kernel(
     offs_d = tl.arange(0, BLOCK_D)
     here = offs_n < N
     d = load_rows(d_unit_ptr, n0, N, D, True, BLOCK_N, BLOCK_D)
-    unit = load_rows(x_ptr, n0, N, D, True, BLOCK_N, BLOCK_D).to(tl.float32)
+    if has(HOW, "fp16x3"):
+        unit = load_joined(x_ptr, n0, N, D, BLOCK_N, BLOCK_D)
+    else:
+        unit = load_rows(x_ptr, n0, N, D, True, BLOCK_N, BLOCK_D).to(tl.float32)
     along = tl.sum(tl.where(d == 0.0, 0.0, d * unit), axis=1)  # a row left out may hold anything
     if along_ptr is not None:
         tl.store(along_ptr + offs_n, along, mask=here)

@@ -178,7 +178,7 @@ def info_nce_sums_kernel(
         tl.debug_barrier()
     for i0 in range(row_start, row_end, BLOCK_M):
         offs_i = i0 + tl.arange(0, BLOCK_M)
-        block = load_block(x_ptr, i0, i0 + taking_part(load_keys(x_facts_ptr, offs_i, N)), D, TILE)
+        block = load_block(x_ptr, i0, i0 + taking_part(load_keys(x_facts_ptr, offs_i, N)), D, HOW, TILE)
         first, last, whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
         whole = without_masks(whole, first, last, mined_ptr, class_weights_ptr, HOW)
         start = 0
@@ -293,7 +293,7 @@ def info_nce_positives_kernel(
     else:
         log_sum = log_of_sums(sums_ptr, offs_i, here, N, slots, BLOCK_M, HOW)
         log_sum = tl.where(part, log_sum, float("-inf"))
-    block = load_block(x_ptr, i0, i0 + taking_part(keys_i), D, TILE)
+    block = load_block(x_ptr, i0, i0 + taking_part(keys_i), D, HOW, TILE)
     scale = 1.0 / tl.load(temperature_ptr)
     first, last, _whole = rows_of_block(x_facts_ptr, i0, N, BLOCK_M)
     before, begun, _full, y_end = blocks_between(y_facts_ptr, M, first, last, BLOCK_N)

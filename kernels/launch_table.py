@@ -1,4 +1,4 @@
-"""How the tiles of info_nce are launched: one table, a row for each kind of GPU, width and size of an element.
+"""How the tiles of info_nce are launched: one table, a row for each kind of rows, of GPU, and width.
 
 A row is (BLOCK_M rows, BLOCK_N columns, num_warps, num_stages, BLOCK_K, MASKED_N). In sums BLOCK_N divides BLOCK_M;
 MASKED_N divides BLOCK_N. Rows fit the registers and the shared memory of their architectures: 163 KiB on sm_80, 227 KiB
@@ -235,43 +235,115 @@ HALF = {
     "memory_positives": MEMORY_POSITIVES,
     "mining_counts": MINING_COUNTS,
 }
-# float32: three TF32 products keep two parts of every operand in registers.
 WIDTHS = (64, 128, 256, 512, 1024)
-SUMS_FLOAT32 = dict.fromkeys((80, 90, 100), dict.fromkeys(WIDTHS, Launch(64, 64, 8, 3, 32, 32)))
-SUMS_FLOAT32[89] = dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))
-SUMS_FLOAT32[90] = dict.fromkeys(WIDTHS, Launch(64, 64, 4, 3, 32, 32))
-GRADIENT_FLOAT32 = {
+# Unit rows of float32 as halves of float16, whose products add up in chains, which mma.sync shares among warps by rows,
+# 16 each, or, where there are more columns, by these; else warps repeat each other's. Where a block of rows and a tile
+# of them do not fit together, logits come in parts.
+IN_PARTS = Launch(64, 64, 8, 2, 64, 32)
+SUMS_HALVES = {
+    80: {
+        64: Launch(64, 64, 4, 3, 0, 32),
+        128: Launch(64, 64, 4, 2, 0, 32),
+        256: Launch(128, 64, 8, 2, 64, 32),
+        512: Launch(128, 64, 8, 2, 64, 32),
+        1024: Launch(128, 64, 8, 2, 64, 32),
+    },
+    90: {
+        64: Launch(64, 64, 4, 3, 0, 64),
+        128: Launch(64, 64, 4, 2, 0, 64),
+        256: Launch(128, 128, 8, 3, 32, 64),
+        512: Launch(128, 128, 8, 3, 32, 64),
+        1024: Launch(128, 128, 8, 3, 32, 64),
+    },
+    100: {64: Launch(64, 64, 4, 1, 0, 64)} | dict.fromkeys(WIDTHS[1:], IN_PARTS),
+}
+SUMS_HALVES[89] = SUMS_HALVES[80]
+GRADIENT_HALVES = {
+    80: {
+        64: Launch(64, 64, 4, 2),
+        128: Launch(64, 32, 4, 2),
+        256: Launch(32, 32, 4, 2),
+        512: Launch(32, 64, 8, 2, 64),
+        1024: Launch(16, 64, 8, 2, 64),
+    },
+    90: {
+        64: Launch(64, 64, 4, 3, 0, 32),
+        128: Launch(128, 64, 8, 2, 0, 32),
+        256: Launch(128, 32, 8, 2),
+        512: Launch(32, 64, 8, 2, 64),
+        1024: Launch(16, 64, 8, 2, 64),
+    },
+    100: {
+        64: Launch(128, 64, 8, 1, 0, 32),
+        128: Launch(64, 64, 8, 1),
+        256: Launch(64, 32, 8, 1),
+        512: Launch(32, 64, 8, 2, 64),
+        1024: Launch(16, 64, 8, 2, 64),
+    },
+}
+GRADIENT_HALVES[89] = GRADIENT_HALVES[80]
+POSITIVES_HALVES = {
+    64: Launch(64, 32, 4, 2, MASKED_N=None),
+    128: Launch(64, 32, 4, 2, MASKED_N=None),
+} | dict.fromkeys(WIDTHS[2:], Launch(32, 32, 4, 2, 64, None))
+GRADIENT_HALVES_RULED = {
+    64: Launch(32, 64, 8, 2),
+    128: Launch(32, 64, 8, 2),
+    256: Launch(32, 64, 8, 2),
+    512: Launch(32, 64, 8, 2, 64),
+    1024: Launch(16, 64, 8, 2, 64),
+}
+GRADIENT_HALVES_MINED = {
+    64: Launch(32, 64, 8, 2, 0, 64),
+    128: Launch(32, 64, 8, 2, 0, 64),
+    256: Launch(32, 64, 8, 2, 0, 64),
+    512: Launch(32, 32, 8, 2, 64, 32),
+    1024: Launch(16, 32, 8, 2, 64, 32),
+}
+HALVES = {
+    "sums": SUMS_HALVES,
+    "sums_any": SUMS_HALVES,
+    "positives": dict.fromkeys(SUMS, POSITIVES_HALVES)
+    | {100: POSITIVES_HALVES | dict.fromkeys(WIDTHS[:2], Launch(32, 32, 4, 2, MASKED_N=None))},
+    "gradient": GRADIENT_HALVES,
+    "gradient_online": GRADIENT_HALVES | {100: GRADIENT_HALVES[100] | {256: Launch(32, 64, 8, 2)}},
+    "sums_ruled": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 16))),
+    "gradient_ruled": dict.fromkeys(SUMS, GRADIENT_HALVES_RULED)
+    | {89: GRADIENT_HALVES_RULED | {256: Launch(32, 32, 4, 2)}},
+    "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 32))),
+    "gradient_mined": dict.fromkeys(SUMS, GRADIENT_HALVES_MINED)
+    | {89: GRADIENT_HALVES_MINED | {256: Launch(16, 32, 4, 2, 0, 32)}},
+}
+# Rows of float32 as they are: of any norm, or of a bank, whose three TF32 products keep two parts of every operand in
+# registers.
+ROWS_FLOAT32 = {
     64: Launch(32, 32, 8, 2, 32, 32),
     128: Launch(32, 32, 8, 2, 32, 32),
     256: Launch(32, 32, 8, 2, 32, 32),
     512: Launch(32, 16, 8, 2, 64, 16),
     1024: Launch(16, 16, 8, 2, 64, 16),
 }
-GRADIENT_FLOAT32_90 = GRADIENT_FLOAT32 | {  # measured: some spill and are faster all the same
-    64: Launch(64, 32, 4, 2, 32, 32),
-    128: Launch(64, 32, 4, 2, 32, 32),
-    256: Launch(32, 32, 4, 2, 32, 32),
-    512: Launch(32, 16, 4, 2, 64, 16),
-}
-GRADIENT_ONLINE_FLOAT32 = GRADIENT_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}
+ROWS_ONLINE_FLOAT32 = ROWS_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}
 FLOAT32 = {
-    "sums": SUMS_FLOAT32,
-    "sums_any": SUMS_FLOAT32,
     "sums_online": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
     "positives": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None))),
-    "gradient": dict.fromkeys(SUMS, GRADIENT_FLOAT32) | {90: GRADIENT_FLOAT32_90},
-    "gradient_online": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
-    "sums_ruled": ruled(SUMS_FLOAT32),
+    "gradient_online": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
     "sums_online_ruled": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 16))),
-    "gradient_ruled": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
+    "gradient_ruled": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
     "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
-    "gradient_mined": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
-    "memory_sums": dict.fromkeys(SUMS, GRADIENT_FLOAT32),
-    "memory_sums_online": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
-    "memory_sums_mined": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32),
-    "memory_positives": dict.fromkeys(SUMS, GRADIENT_ONLINE_FLOAT32 | {1024: Launch(16, 16, 8, 2, 32)}),
+    "gradient_mined": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
+    "memory_sums": dict.fromkeys(SUMS, ROWS_FLOAT32),
+    "memory_sums_online": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
+    "memory_sums_mined": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
+    "memory_positives": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32 | {1024: Launch(16, 16, 8, 2, 32)}),
     "mining_counts": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32))),
 }
+TABLES = {"half": HALF, "halves": HALVES, "float32": FLOAT32}
+
+
+def kind(dtype: torch.dtype) -> str:
+    """Of rows that are not cut in halves, one of TABLES."""
+    return "float32" if dtype == torch.float32 else "half"
 
 
 def width(D: int) -> int:
@@ -300,16 +372,15 @@ def tile(row: Launch, block_d: int) -> dict[str, Any]:
     return {"TILE": tuple(sizes), "num_warps": row.num_warps, "num_stages": row.num_stages}
 
 
-def row(kernel: str, architecture: int, itemsize: int, block_d: int) -> Launch:
-    """Of one of the kernels of HALF."""
+def row(kernel: str, architecture: int, kind: str, block_d: int) -> Launch:
+    """Of one of the kernels in the table of this kind of rows."""
     if INTERPRETING:  # a tile costs the same whatever its size
         return Launch(64, 64, 4, 1, MASKED_N=None if kernel == "positives" else 32)
-    table = FLOAT32 if itemsize == 4 else HALF
     # an architecture that is not listed may have as little shared memory as 89
-    return table[kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
+    return TABLES[kind][kernel][FAMILY.get(architecture, 89)][max(64, block_d)]
 
 
-_tuned: dict[tuple[str, int, int, int], Launch] = {}
+_tuned: dict[tuple[str, int, str, int], Launch] = {}
 
 
 def neighbours(launch: Launch) -> list[Launch]:
@@ -330,20 +401,20 @@ def neighbours(launch: Launch) -> list[Launch]:
     ]
 
 
-def run(kernel: str, architecture: int, itemsize: int, block_d: int, start: Callable[[Launch], None]) -> None:
+def run(kernel: str, architecture: int, kind: str, block_d: int, start: Callable[[Launch], None]) -> None:
     """start(row of the table); with FASTPIXCON_AUTOTUNE=1 the fastest row near it."""
-    best = row(kernel, architecture, itemsize, block_d)
+    best = row(kernel, architecture, kind, block_d)
     if AUTOTUNE and torch.cuda.is_available() and not torch.compiler.is_compiling():
-        best = _tune(kernel, architecture, itemsize, block_d, start)
+        best = _tune(kernel, architecture, kind, block_d, start)
     start(best)
 
 
-def _tune(kernel: str, architecture: int, itemsize: int, block_d: int, start: Callable[[Launch], None]) -> Launch:
+def _tune(kernel: str, architecture: int, kind: str, block_d: int, start: Callable[[Launch], None]) -> Launch:
     import triton
 
     from fastpixcon.kernels import launch_provenance  # which reads this table
 
-    key = (kernel, architecture, itemsize, max(64, block_d))
+    key = (kernel, architecture, kind, max(64, block_d))
     if key not in _tuned:
         times: dict[Launch, float] = {}
         near = dict.fromkeys([row(*key), *neighbours(row(*key))])
@@ -354,6 +425,6 @@ def _tune(kernel: str, architecture: int, itemsize: int, block_d: int, start: Ca
             except (triton.runtime.errors.OutOfResources, triton.CompilationError):
                 continue
         _tuned[key] = min(times, key=lambda launch: times[launch])
-        print(f"sm_{architecture} {kernel!r} {itemsize} bytes: {key[-1]}: {_tuned[key]}  # {times[_tuned[key]]:.4f} ms")
+        print(f"sm_{architecture} {kernel!r} {kind}: {key[-1]}: {_tuned[key]}  # {times[_tuned[key]]:.4f} ms")
         print(launch_provenance.measured(*key, times, len(near)))
     return _tuned[key]

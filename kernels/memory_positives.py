@@ -168,5 +168,5 @@ def memory_positives(
             D=D, BLOCK=block, BLOCK_D=block_d if wants_pull else 1, num_warps=4,
         )  # fmt: skip
 
-    launch_table.run("memory_positives", architecture(x), x.element_size(), block_d, start)
+    launch_table.run("memory_positives", architecture(x), launch_table.kind(x.dtype), block_d, start)
     return loss, weight, mass, pull

@@ -239,5 +239,5 @@ def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_m
         )  # fmt: skip
 
     kernel = "memory_sums_mined" if mined is not None else "memory_sums" if fixed else "memory_sums_online"
-    launch_table.run(kernel, architecture(x), x.element_size(), block_d, start)
+    launch_table.run(kernel, architecture(x), launch_table.kind(x.dtype), block_d, start)
     return log_sum, mean

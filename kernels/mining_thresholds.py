@@ -191,7 +191,7 @@ def mining_thresholds(
                     HOW=how(precision(x.dtype, True), **each.words), BINS=BINS, **tile(row, block_d),
                 )  # fmt: skip
 
-            launch_table.run("mining_counts", architecture(x), x.element_size(), block_d, start)
+            launch_table.run("mining_counts", architecture(x), launch_table.kind(x.dtype), block_d, start)
 
     for first in range(0, N, MOST_ANCHORS):
         end = min(first + MOST_ANCHORS, N)

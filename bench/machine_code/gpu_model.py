@@ -197,7 +197,7 @@ def tile_flop(launch: Launch) -> int:
     """Of the products of a tile: logits, and in the gradient their product with the rows."""
     tile = launch.tile
     products = 2 if "gradient" in launch.name else 1
-    passes = 3 if "tf32x3" in launch.words else 1
+    passes = 3 if launch.words & {"tf32x3", "fp16x3"} else 1
     return 2 * tile.BLOCK_M * tile.BLOCK_N * tile.BLOCK_D * products * passes
 
 
@@ -337,7 +337,7 @@ def work_of(compiled: Compiled, N: int) -> Work:
     return Work(
         launch.name.removeprefix("info_nce_").removesuffix("_kernel"),
         N,
-        launch.arguments[0].shape[1] * launch.arguments[0].element_size(),
+        launch.arguments[0][0].numel() * launch.arguments[0].element_size(),
         sizes.BLOCK_M,
         sizes.BLOCK_N,
         sizes.MASKED_N or sizes.BLOCK_N,

@@ -22,7 +22,7 @@ from fastpixcon.kernels import launch_provenance, launch_table
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "triton-kernels.md"
 SIZES = (1024, 8192, 65536, 1 << 20)
 PREDICTED_WIDTHS = (64, 128, 256, 512)
-ROWS = [InfoNCE(D) for D in WIDTHS] + [InfoNCE(D, torch.float32, tf32=tf32) for D in WIDTHS for tf32 in (False, True)]
+ROWS = [InfoNCE(D) for D in WIDTHS] + [InfoNCE(D, torch.float32) for D in WIDTHS]
 HEAD = "kernel | arch | D | rows | tile | warps | stages | by"
 FACTS = "registers | shared, KiB | spills | tensor | *predicted*, % of peak"
 WANTED = ("sums", "positives", "gradient")
@@ -34,16 +34,17 @@ def short(launch: aot.Launch) -> str:
 
 def by(launch: aot.Launch, problem: InfoNCE) -> str:
     """By what the row of the launch table won."""
-    kernel, architecture, itemsize = short(launch), launch.architecture, problem.dtype.itemsize
-    row = launch_table.row(kernel, architecture, itemsize, problem.D)
+    kernel, architecture = short(launch), launch.architecture
+    kind = "halves" if problem.dtype == torch.float32 else launch_table.kind(problem.dtype)
+    row = launch_table.row(kernel, architecture, kind, problem.D)
     family = launch_table.FAMILY[architecture]
-    return str(launch_provenance.everything()[launch_provenance.Row(kernel, itemsize, family, problem.D, row)])
+    return str(launch_provenance.everything()[launch_provenance.Row(kernel, kind, family, problem.D, row)])
 
 
 def key(launch: aot.Launch, problem: InfoNCE) -> str:
     """The first columns: what is launched."""
     o = launch.tile
-    rows = str(problem.dtype)[6:] + (", TF32" if problem.tf32 else "")
+    rows = str(problem.dtype)[6:]
     tile = f"{o.BLOCK_M} x {o.BLOCK_N}" + (f" / {o.BLOCK_K}" if o.BLOCK_K < o.BLOCK_D else "")
     how = (launch.warps, launch.options["num_stages"], by(launch, problem))
     return " | ".join(map(str, (short(launch), f"sm_{launch.architecture}", problem.D, rows, tile, *how)))
@@ -126,7 +127,8 @@ def document(architectures: list[int], widths: list[int]) -> str:
         "Self contrast, sorted unit rows, temperature >= 0.025, N = 65,536. Spills: instructions of the whole kernel.",
         "Tile: BLOCK_M x BLOCK_N, / BLOCK_K where logits come in parts. Peak: dense bfloat16 with float32 sums.",
         "By: the card on which the row won and when; or that it was *predicted* to, or *assumed* without any time",
-        "(`kernels/launch_provenance.py`).",
+        "(`kernels/launch_provenance.py`). Rows of float32 are multiplied as two float16 halves, in three products; if",
+        "TF32 is allowed, as float16.",
         "",
         *kernels_table(architectures, widths),
         "",

@@ -35,7 +35,7 @@ WANTING = ("memory_sums", "memory_positives")  # their tests have a parameter `w
 # Sizes of tiles follow from dtype and width, by the table of launches.
 NOT_CHOICES = ("STAGES", "BLOCK_M", "BLOCK_N", "BLOCK_K", "HOW", "TILE")
 # Of HOW, those that are branches.
-WORDS = ("negatives", "positives", "fixed", "diagonal", "numbered", "triangle", "home", "x_moved", "y_moved")
+WORDS = ("negatives", "positives", "fixed", "fp16x3", "diagonal", "numbered", "triangle", "home", "x_moved", "y_moved")
 
 
 class Found(NamedTuple):
@@ -61,6 +61,7 @@ def look_at(found: Found) -> Callable[..., None]:
         rows = min(dtypes, key=lambda dtype: (not dtype.is_floating_point, dtype.itemsize, str(dtype)))
         constants = {kernel.arg_names[i]: value for (i,), value in source.constants.items()}
         words = options.get("HOW", "").split()
+        rows = torch.float32 if "fp16x3" in words else rows  # halves of it
         sizes = Tile(*options["TILE"])._asdict() if "TILE" in options else {}
         named = {key: options[key] for key in kernel.arg_names if key in options} | sizes
         chosen = sorted((key, value) for key, value in named.items() if key not in NOT_CHOICES)

@@ -30,9 +30,9 @@ def check(kernel: str, row: "launch_table.Launch") -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_rows_and_their_neighbours_can_run(kernel: str) -> None:
     for architecture in ARCHITECTURES:
-        for itemsize in (2, 4):
+        for kind in [kind for kind, table in launch_table.TABLES.items() if kernel in table]:
             for block_d in (16, 32, 64, 128, 256, 512, 1024):
-                row = launch_table.row(kernel, architecture, itemsize, block_d)
+                row = launch_table.row(kernel, architecture, kind, block_d)
                 check(kernel, row)
                 for neighbour in launch_table.neighbours(row):
                     check(kernel, neighbour)
@@ -52,7 +52,7 @@ def test_tuning_takes_the_fastest_and_prints_it(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     started: list[launch_table.Launch] = []
-    table = launch_table.row("gradient", 80, 2, 256)
+    table = launch_table.row("gradient", 80, "half", 256)
     best = table._replace(num_stages=4)
 
     def start(row: launch_table.Launch) -> None:
@@ -66,14 +66,14 @@ def test_tuning_takes_the_fastest_and_prints_it(
 
     monkeypatch.setattr(triton.testing, "do_bench", do_bench)
     for _ in range(2):
-        launch_table.run("gradient", 80, 2, 256, start)
+        launch_table.run("gradient", 80, "half", 256, start)
         assert started[-1] == best
         started.clear()
     line, by = capsys.readouterr().out.splitlines()
-    assert line == f"sm_80 'gradient' 2 bytes: 256: {best}  # 1.0000 ms"
+    assert line == f"sm_80 'gradient' half: 256: {best}  # 1.0000 ms"
     # what is printed for launch_provenance.py is Python, and says by what the row won
     ((row, measured),) = eval(f"{{{by}}}", dict(vars(provenance))).items()
-    assert row == ("gradient", 2, 80, 256, best)
+    assert row == ("gradient", "half", 80, 256, best)
     assert measured[:2] == ("a card", time.strftime("%Y-%m-%d"))
     assert (measured.ms, len(measured.rivals), measured.rivals[table]) == (1.0, 3, 2.0)
 
@@ -87,8 +87,8 @@ def test_a_row_that_changes_has_no_provenance(monkeypatch: pytest.MonkeyPatch) -
     changed = before._replace(num_warps=4)
     monkeypatch.setitem(launch_table.GRADIENT_RULED[90], 128, changed)
     assert provenance.complaints() == [
-        f'missing: (Launch{tuple(changed)}, 2, "gradient_ruled", (90,), (128,)),',
-        f"not in the table: {provenance.Row('gradient_ruled', 2, 90, 128, before)}",
+        f'missing: (Launch{tuple(changed)}, "half", "gradient_ruled", (90,), (128,)),',
+        f"not in the table: {provenance.Row('gradient_ruled', 'half', 90, 128, before)}",
     ]
 
 
