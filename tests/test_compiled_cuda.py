@@ -72,6 +72,7 @@ def variants() -> list[Variant]:
     found += [Variant(InfoNCECase(100, D, M=M), tf32=True) for D, M in ((100, None), (200, 90), (400, None))]
     found += [Variant(ContrastCase(130, 256, M=70, diagonal=None, dtype=dtype), shared=SMALL) for dtype in half]
     found += [Variant(ContrastCase(40, D, M=90, diagonal=20, dtype=half[D > 450])) for D in (400, 500)]
+    found += [Variant(ContrastCase(40, 400, M=90, diagonal=20))]
     found += [Variant(MemoryCase(40, D, 30), tf32=True) for D in (100, 200, 400)]
     found += [Variant(MemoryCase(40, 500, 30, dtype=dtype, mined=True)) for dtype in (*half, single)]
     found += [Variant(MemoryCase(140, 64, 70, dtype=half[i], denominator=name)) for i, name in enumerate(DENOMINATORS)]
@@ -79,6 +80,8 @@ def variants() -> list[Variant]:
     found += [Variant(MiningCase(70, 100, S=20), shared=shared, tf32=True) for shared in (SMALL, LARGE)]
     ruled: dict[str, Any] = {"rule_of_pairs": "everything"}
     found += [Variant(InfoNCECase(100, D, M=M, **ruled), tf32=True) for D, M in ((100, None), (200, 90), (400, None))]
+    found += [Variant(MemoryCase(40, D, 30, **ruled), tf32=True) for D in (100, 200, 400)]
+    found += [Variant(MemoryCase(40, 200, 30, **rule)) for rule in ({}, ruled)]
     found += [Variant(InfoNCECase(40, D, rows="any", **ruled)) for D in (100, 200, 400)]
     found += [Variant(InfoNCECase(60, D, dtype=dtype, rows="any", **ruled)) for dtype in half for D in (200, 400)]
     found += [Variant(InfoNCECase(60, D, M=70, dtype=dtype, **ruled)) for dtype in (*half, single) for D in (200, 400)]

@@ -1,4 +1,4 @@
-// Of float32 rows, in TF32 and in four TF32 products.
+// Of float32 rows, in halves, in TF32 and in four TF32 products.
 #include "cuda/contrast.cuh"
 #include "cuda/gradient_tiles.cuh"
 
@@ -7,14 +7,17 @@ namespace fastpixcon {
 template <Precision kPrecision>
 ContrastLaunch contrast_launch_float32(int row_bytes) {
   if (row_bytes > 2048) return {};
-  if (row_bytes > 1024) return contrast_launch<float_tiles::Widest, kPrecision>(row_bytes);
-  if (row_bytes > 512) return contrast_launch<float_tiles::Wide, kPrecision>(row_bytes);
-  return contrast_launch<float_tiles::Small, kPrecision>(row_bytes);
+  if (row_bytes > 1024) return contrast_launch<WidestOf<kPrecision>, kPrecision>(row_bytes);
+  if (row_bytes > 512) return contrast_launch<WideOf<kPrecision>, kPrecision>(row_bytes);
+  return contrast_launch<SmallOf<kPrecision>, kPrecision>(row_bytes);
 }
 
 ContrastLaunch contrast_float32(Precision precision, int row_bytes) {
-  return precision == Precision::kTf32 ? contrast_launch_float32<Precision::kTf32>(row_bytes)
-                                       : contrast_launch_float32<Precision::kTf32x4>(row_bytes);
+  switch (precision) {
+    case Precision::kHalfx3: return contrast_launch_float32<Precision::kHalfx3>(row_bytes);
+    case Precision::kTf32: return contrast_launch_float32<Precision::kTf32>(row_bytes);
+    default: return contrast_launch_float32<Precision::kTf32x4>(row_bytes);
+  }
 }
 
 }  // namespace fastpixcon

@@ -1,8 +1,8 @@
 // dL/ds times rows: the backward of info_nce, a block of rows against all columns.
 //
 // The rows stay in shared memory; tiles of columns, whole rows of them, come in turn. H = dL/ds of a tile is made where
-// its logits are, in registers, goes through shared memory in the rows' type, and is multiplied with the very columns
-// that made it. The gradient of the block stays in registers. Self contrast: H is symmetric, so H x is the whole
+// its logits are, in registers, goes through shared memory as the rows do, and is multiplied with the very columns that
+// made it. The gradient of the block stays in registers. Self contrast: H is symmetric, so H x is the whole
 // gradient; the triangle would save a quarter of the FLOP, at the price of adding [columns, D] floats a tile to rows of
 // other blocks, in turn or without a fixed order.
 #pragma once

@@ -10,20 +10,20 @@
 
 namespace fastpixcon {
 
-// Rows in sorted order, unit if inv_norm, [N, D_pad], and their labels. values: the labels in order, which are then
-// ranked as 2 * (how many of the n_classes classes are less), odd for those among the classes. row_labels null: rows
-// only.
+// Rows in sorted order, unit if inv_norm, [N, D_pad] of what products of this precision take, and their labels. values:
+// the labels in order, which are then ranked as 2 * (how many of the n_classes classes are less), odd for those among
+// the classes. row_labels null: rows only.
 using PrepareRowsKernel = void (*)(const void* x, const int32_t* labels, const int64_t* source, const int64_t* values,
                                    const int64_t* classes, void* rows, int32_t* row_labels, float* inv_norm, int N,
                                    int n_classes, int D, int D_pad, int64_t stride_n, int64_t stride_d);
-PrepareRowsKernel prepare_rows_kernel(Dtype dtype);
+PrepareRowsKernel prepare_rows_kernel(Dtype dtype, Precision precision);
 
 // sums and maxima [slots, N], without positives if apart; rows in groups of size_x, columns in groups of size_y.
 using InfoNCESumsKernel = void (*)(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                                    const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes,
                                    int size_x, int size_y, int groups, bool self, bool apart, bool resident,
                                    PairRules rules);
-// For blocks of 64 rows or, of 16-bit numbers, of 128; of 2 threads a row.
+// For blocks of 64 rows or, of 16-bit numbers, of 128.
 // Ruled: of 64.
 InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows);
 InfoNCESumsKernel info_nce_sums_ruled(Precision precision, bool fixed);
@@ -36,9 +36,10 @@ using InfoNCEPositivesKernel = void (*)(const void* x, const int32_t* x_labels, 
                                         bool resident);
 InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed);
 
-// Columns of a tile of both of them, rows of a block of the latter, which has 2 threads a row; and the shared memory of
-// blocks of so many rows.
+// Columns of a tile of both of them, rows of a block of the latter; and the threads and shared memory of blocks of so
+// many rows.
 constexpr int kSweepColumns = 128, kPositivesRows = 64;
+constexpr int sweep_threads(Precision precision, int rows) { return (precision == Precision::kHalfx3 ? 4 : 2) * rows; }
 int sweep_shared_bytes(int rows, int row_bytes, bool resident);
 
 // Of every row as an anchor, in sorted order, [3, N]: the weight of e^s (fixed) or of e^(s - log Z) in dL/ds, the pull
@@ -67,7 +68,8 @@ constexpr int kGradientMaxWidth = 512;
 // The largest tiles that fit into so many bytes of shared memory.
 GradientLaunch info_nce_gradient_bfloat16(bool fixed, int row_bytes, int shared);
 GradientLaunch info_nce_gradient_float16(bool fixed, int row_bytes, int shared);
-GradientLaunch info_nce_gradient_float32(Precision precision, int row_bytes);
+GradientLaunch info_nce_gradient_halves(int row_bytes);   // of float32 in halves, fixed
+GradientLaunch info_nce_gradient_float32(int row_bytes);  // without tensor cores, not fixed
 
 // weights [4, N] in sorted order, see PairRules, from v and u where the rows come from (null: ones), of a bank of rings
 // of so many rows from u of its classes; sorted_groups [N] from groups, or both null. classes: labels are below, or 0.
@@ -80,8 +82,8 @@ RowRulesKernel row_rules_kernel();
 // (inv_norm); and of every row the product with its gradient, whose sum is the temperature's (along).
 using InfoNCEProjectKernel = void (*)(const float* d_rows, const void* x, const int64_t* source, const float* inv_norm,
                                       void* d_x, float* along, int N, int D, int D_pad, int splits);
-// d_x is of the rows' dtype or float32.
-InfoNCEProjectKernel info_nce_project_kernel(Dtype dtype, Dtype out);
+// x is prepared for products of this precision; d_x is of the dtype of the rows that came, or float32.
+InfoNCEProjectKernel info_nce_project_kernel(Precision precision, Dtype out);
 
 // Threads a block and rows a block of the kernels that take a warp a row.
 constexpr int kRowwiseThreads = 256, kRowwiseRows = 8;

@@ -1,21 +1,26 @@
-// Gradients of float32 rows, in TF32, in four TF32 products, and without tensor cores.
+// Gradients of float32 rows: in halves, and without tensor cores.
 #include "cuda/gradient.cuh"
 #include "cuda/gradient_tiles.cuh"
 
 namespace fastpixcon {
 
-template <Precision kPrecision, bool kFixed>
-GradientLaunch gradient_launch_float32(int row_bytes) {
+template <typename Shape>
+constexpr auto kHalves = &gradient_launch<Shape, float, Precision::kHalfx3, true>;
+template <typename Shape>
+constexpr auto kExact = &gradient_launch<Shape, float, Precision::kFloat, false>;
+
+GradientLaunch info_nce_gradient_halves(int row_bytes) {
   if (row_bytes > 2048) return {};
-  if (row_bytes > 1024) return gradient_launch<float_tiles::Widest, float, kPrecision, kFixed>(row_bytes);
-  if (row_bytes > 512) return gradient_launch<float_tiles::Wide, float, kPrecision, kFixed>(row_bytes);
-  return gradient_launch<float_tiles::Small, float, kPrecision, kFixed>(row_bytes);
+  if (row_bytes > 1024) return kHalves<halves_tiles::Widest>(row_bytes);
+  if (row_bytes > 512) return kHalves<halves_tiles::Wide>(row_bytes);
+  return kHalves<halves_tiles::Small>(row_bytes);
 }
 
-GradientLaunch info_nce_gradient_float32(Precision precision, int row_bytes) {
-  if (precision == Precision::kTf32) return gradient_launch_float32<Precision::kTf32, true>(row_bytes);
-  if (precision == Precision::kTf32x4) return gradient_launch_float32<Precision::kTf32x4, true>(row_bytes);
-  return gradient_launch_float32<Precision::kFloat, false>(row_bytes);
+GradientLaunch info_nce_gradient_float32(int row_bytes) {
+  if (row_bytes > 2048) return {};
+  if (row_bytes > 1024) return kExact<float_tiles::Widest>(row_bytes);
+  if (row_bytes > 512) return kExact<float_tiles::Wide>(row_bytes);
+  return kExact<float_tiles::Small>(row_bytes);
 }
 
 }  // namespace fastpixcon

@@ -13,19 +13,22 @@ int sweep_shared_bytes(int rows, int row_bytes, bool resident) {
   return rows == 128 ? Sweep<128>::shared_bytes(row_bytes, resident) : Sweep<64>::shared_bytes(row_bytes, resident);
 }
 static_assert(kSweepColumns == Sweep<64>::kColumns);
-using Tiles = Sweep<64>;
+template <Precision kPrecision>
+using PositivesTiles = SweepOf<kPrecision, kPositivesRows>;
 
 template <Precision kPrecision, bool kFixed>
-__global__ void __launch_bounds__(Tiles::kThreads, 2)
+__global__ void __launch_bounds__(PositivesTiles<kPrecision>::kThreads, 256 / PositivesTiles<kPrecision>::kThreads)
     info_nce_positives(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                        const int64_t* source, const float* temperature, const float* sums, const float* maxima,
                        float* loss, float* log_sum, float* weight, float* mass, int N, int M, int slots, int row_bytes,
                        bool self, bool negatives, bool resident) {
+  using Tiles = PositivesTiles<kPrecision>;
+  static_assert(Tiles::kThreads == sweep_threads(kPrecision, Tiles::kRows));
   constexpr int kRows = Tiles::kRows, kColumns = Tiles::kColumns, kM = Tiles::kM;
   extern __shared__ __align__(128) char shared[];
   __shared__ float log_sums[kRows];
-  __shared__ float losses[2][kRows], weights[2][kRows];
-  __shared__ int32_t counts[2][kRows];
+  __shared__ float losses[Tiles::kAcross][kRows], weights[Tiles::kAcross][kRows];
+  __shared__ int32_t counts[Tiles::kAcross][kRows];
   const Tiles sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
   const int i0 = blockIdx.x * kRows, tid = threadIdx.x;
   const int row_valid = count_less(x_labels, N, kLeftOut);
@@ -85,19 +88,23 @@ __global__ void __launch_bounds__(Tiles::kThreads, 2)
       const float loss_sum = warp_sum<4>(row_losses[m][i]), weight_sum = warp_sum<4>(row_weights[m][i]);
       const int32_t count = warp_sum<4>(row_counts[m][i]);
       if (tid % 4 != 0) continue;
-      const int half = sweep.first_column / 64, row = sweep.row(m, i);
-      losses[half][row] = loss_sum, weights[half][row] = weight_sum, counts[half][row] = count;
+      const int part = sweep.first_column / Tiles::kWarpColumns, row = sweep.row(m, i);
+      losses[part][row] = loss_sum, weights[part][row] = weight_sum, counts[part][row] = count;
     }
   __syncthreads();
   if (tid >= kRows || i0 + tid >= N) return;
   const int64_t to = source == nullptr ? i0 + tid : source[i0 + tid];
-  const int32_t count = counts[0][tid] + counts[1][tid];
+  float loss_sum = losses[0][tid], weight_sum = weights[0][tid];
+  int32_t count = counts[0][tid];
+#pragma unroll
+  for (int part = 1; part < Tiles::kAcross; ++part)
+    loss_sum += losses[part][tid], weight_sum += weights[part][tid], count += counts[part][tid];
   const float mean = 1.0f / static_cast<float>(max(count, 1)), log_z = log_sums[tid];
-  const float average = (losses[0][tid] + losses[1][tid]) * mean;
+  const float average = loss_sum * mean;
   // Of an empty sum nothing, but of a positive that is NaN.
   loss[to] = count == 0 ? 0.0f : negatives ? average : log_z == -INFINITY ? average * 0.0f : log_z - average;
   log_sum[to] = log_z;
-  weight[to] = count == 0 ? 0.0f : (weights[0][tid] + weights[1][tid]) * mean;
+  weight[to] = count == 0 ? 0.0f : weight_sum * mean;
   mass[to] = static_cast<float>(count);
 }
 
@@ -107,8 +114,7 @@ InfoNCEPositivesKernel info_nce_positives_kernel(Precision precision, bool fixed
       return fixed ? &info_nce_positives<Precision::kBFloat16, true> : &info_nce_positives<Precision::kBFloat16, false>;
     case Precision::kHalf:
       return fixed ? &info_nce_positives<Precision::kHalf, true> : &info_nce_positives<Precision::kHalf, false>;
-    case Precision::kTf32: return &info_nce_positives<Precision::kTf32, true>;
-    case Precision::kTf32x4: return &info_nce_positives<Precision::kTf32x4, true>;
+    case Precision::kHalfx3: return &info_nce_positives<Precision::kHalfx3, true>;
     default: return &info_nce_positives<Precision::kFloat, false>;
   }
 }

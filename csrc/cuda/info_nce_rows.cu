@@ -2,6 +2,7 @@
 // backward.
 #include "cuda/convert.cuh"
 #include "cuda/device_check.cuh"
+#include "cuda/halves.cuh"
 #include "cuda/info_nce.h"
 #include "cuda/math.cuh"
 #include "cuda/normalize.cuh"
@@ -12,7 +13,7 @@ namespace fastpixcon {
 
 constexpr float kLargestScaled = 4096;
 
-template <typename scalar_t>
+template <typename scalar_t, typename out_t>
 __global__ void __launch_bounds__(kRowwiseThreads)
     prepare_rows(const void* x_, const int32_t* labels, const int64_t* source, const int64_t* values,
                  const int64_t* classes, void* rows_, int32_t* row_labels, float* inv_norms, int N, int n_classes,
@@ -20,8 +21,8 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   const int n = blockIdx.x * kRowwiseRows + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (n >= N) return;
   const int64_t from = source == nullptr ? n : source[n];
-  const scalar_t* const x = static_cast<const scalar_t*>(x_) + from * stride_n;           // [D]
-  scalar_t* const row = static_cast<scalar_t*>(rows_) + static_cast<int64_t>(n) * D_pad;  // [D_pad]
+  const scalar_t* const x = static_cast<const scalar_t*>(x_) + from * stride_n;     // [D]
+  out_t* const row = static_cast<out_t*>(rows_) + static_cast<int64_t>(n) * D_pad;  // [D_pad]
 
   float scale = 1, direction = 1;
   if (inv_norms != nullptr) {
@@ -41,7 +42,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   }
   for (int d = lane; d < D_pad; d += kWarp) {
     const float value = d < D ? to_float(x[d * stride_d]) : 0;
-    row[d] = from_float<scalar_t>(value * scale * direction);
+    store_number(row, d, value * scale * direction);
   }
 
   if (row_labels == nullptr) return;
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   const bool counts = mass > 0 && log_sum != -INFINITY;
   float d_loss = d_losses[from * stride_d];
   if (largest != nullptr) {  // float16 has no exponents for means over many anchors
-    d_loss = *largest != 0 ? d_loss * (kLargestScaled / *largest) : 0;
+    d_loss = *largest != 0 ? d_loss / *largest * kLargestScaled : 0;
   }
   const float inv_sum = fixed && counts ? exp2f(-log_sum * kLog2E) : 0;
   float weight = negatives ? d_loss * weights[from] : d_loss;
@@ -114,7 +115,7 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   if (along != nullptr || inv_norms != nullptr) {
     for (int d = lane; d < D; d += kWarp) {
       const float value = gradient(d);
-      product += value == 0 ? 0 : value * to_float(x[d]);  // a row left out may hold anything
+      product += value == 0 ? 0 : value * load_number(x, d);  // a row left out may hold anything
     }
     product = warp_sum(product);
     if (along != nullptr && lane == 0) along[n] = product;
@@ -122,16 +123,17 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   const float inv_norm = inv_norms == nullptr ? 1 : inv_norms[n];
   for (int d = lane; d < D; d += kWarp) {
     float value = gradient(d);
-    if (inv_norms != nullptr && value != 0) value -= product * to_float(x[d]);
+    if (inv_norms != nullptr && value != 0) value -= product * load_number(x, d);
     d_x[d] = from_float<out_t>(value * inv_norm);
   }
 }
 
-PrepareRowsKernel prepare_rows_kernel(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kBFloat16: return &prepare_rows<__nv_bfloat16>;
-    case Dtype::kHalf: return &prepare_rows<__half>;
-    default: return &prepare_rows<float>;
+PrepareRowsKernel prepare_rows_kernel(Dtype dtype, Precision precision) {
+  switch (precision) {
+    case Precision::kBFloat16: return &prepare_rows<__nv_bfloat16, __nv_bfloat16>;
+    case Precision::kHalf: return dtype == Dtype::kHalf ? &prepare_rows<__half, __half> : &prepare_rows<float, __half>;
+    case Precision::kHalfx3: return &prepare_rows<float, Halves>;
+    default: return &prepare_rows<float, float>;
   }
 }
 
@@ -139,12 +141,14 @@ RowRulesKernel row_rules_kernel() { return &row_rules; }
 
 InfoNCETermsKernel info_nce_terms_kernel() { return &info_nce_terms; }
 
-InfoNCEProjectKernel info_nce_project_kernel(Dtype dtype, Dtype out) {
-  const bool same = out == dtype;
-  switch (dtype) {
-    case Dtype::kBFloat16:
-      return same ? &info_nce_project<__nv_bfloat16, __nv_bfloat16> : &info_nce_project<__nv_bfloat16, float>;
-    case Dtype::kHalf: return same ? &info_nce_project<__half, __half> : &info_nce_project<__half, float>;
+InfoNCEProjectKernel info_nce_project_kernel(Precision precision, Dtype out) {
+  switch (precision) {
+    case Precision::kBFloat16:
+      return out == Dtype::kBFloat16 ? &info_nce_project<__nv_bfloat16, __nv_bfloat16>
+                                     : &info_nce_project<__nv_bfloat16, float>;
+    case Precision::kHalf:
+      return out == Dtype::kHalf ? &info_nce_project<__half, __half> : &info_nce_project<__half, float>;
+    case Precision::kHalfx3: return &info_nce_project<Halves, float>;
     default: return &info_nce_project<float, float>;
   }
 }

@@ -14,8 +14,7 @@ InfoNCESumsKernel info_nce_sums_kernel(Precision precision, bool fixed, int rows
       return rows == 128 ? half_kernel<128, Precision::kBFloat16>(fixed) : half_kernel<64, Precision::kBFloat16>(fixed);
     case Precision::kHalf:
       return rows == 128 ? half_kernel<128, Precision::kHalf>(fixed) : half_kernel<64, Precision::kHalf>(fixed);
-    case Precision::kTf32: return &info_nce_sums<64, Precision::kTf32, true, false>;
-    case Precision::kTf32x4: return &info_nce_sums<64, Precision::kTf32x4, true, false>;
+    case Precision::kHalfx3: return &info_nce_sums<64, Precision::kHalfx3, true, false>;
     default: return &info_nce_sums<64, Precision::kFloat, false, false>;
   }
 }

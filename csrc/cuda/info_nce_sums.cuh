@@ -36,16 +36,18 @@ struct alignas(2 * sizeof(Sum)) Pair {
 };
 
 template <int kRows, Precision kPrecision, bool kFixed, bool kRuled>
-__global__ void __launch_bounds__(2 * kRows, 128 / kRows)
+__global__ void __launch_bounds__(SweepOf<kPrecision, kRows>::kThreads, 256 / SweepOf<kPrecision, kRows>::kThreads)
     info_nce_sums(const void* x, const int32_t* x_labels, const void* y, const int32_t* y_labels,
                   const float* temperature, float* sums, float* maxima, int N, int M, int row_bytes, int size_x,
                   int size_y, int groups, bool self, bool apart, bool resident,
                   const __grid_constant__ PairRules rules) {
-  using Tiles = Sweep<kRows>;
+  using Tiles = SweepOf<kPrecision, kRows>;
   constexpr int kColumns = Tiles::kColumns, kM = Tiles::kM, kN = Tiles::kN;
   using Sum = PartialSum<kFixed>;
   extern __shared__ __align__(128) char shared[];
-  __shared__ __align__(16) Sum parts[kRows / 32][kColumns];  // of the columns, by the rows of a warp; then of the rows
+  // Of the columns, by the rows of a warp; then of the rows, by its columns.
+  __shared__ __align__(16) Sum parts[kRows / 32][kColumns];
+  static_assert(Tiles::kAcross * kRows <= kRows / 32 * kColumns);
   const Tiles sweep{static_cast<const char*>(x), static_cast<const char*>(y), row_bytes, resident, shared};
   const int p = blockIdx.x, c = blockIdx.y, tid = threadIdx.x;
   const int group = self ? (c - p + groups) % groups : p;
@@ -153,12 +155,18 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
             add_up(std::true_type{});
           }
           if (!self || (group == c && tile == begin)) return;
-          // Over g: of columns 8 n + 2t + e in place 2 n + e, lane l keeps columns 2 l and 2 l + 1.
-          halve<8>(column_sums, 16);
-          halve<4>(column_sums, 8);
-          halve<2>(column_sums, 4);
-          const int at = sweep.first_column + 2 * (tid % 32);
-          *reinterpret_cast<Pair<Sum>*>(&parts[sweep.first_row / 32][at]) = {column_sums[0], column_sums[1]};
+          // Over g: of columns 8 n + 2t + e in place 2 n + e, lane l keeps columns 2 l and 2 l + 1; where
+          // there are half as many it keeps one.
+          halve<kN>(column_sums, 16);
+          halve<kN / 2>(column_sums, 8);
+          halve<kN / 4>(column_sums, 4);
+          Sum* const to = &parts[sweep.first_row / 32][sweep.first_column];
+          if constexpr (kN == 8) {
+            *reinterpret_cast<Pair<Sum>*>(to + 2 * (tid % 32)) = {column_sums[0], column_sums[1]};
+          } else {
+            static_assert(kN == 4);
+            to[8 * (Lane().g / 2) + 2 * Lane().t + Lane().g % 2] = column_sums[0];
+          }
           __syncthreads();
           if (tid < kColumns && j0 + tid < column_end) {
 #pragma unroll
@@ -167,6 +175,8 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
           }
         });
 
+    Sum* const of_rows = &parts[0][0];  // [kAcross][kRows]
+
     __syncthreads();  // the columns have been read
 #pragma unroll
     for (int m = 0; m < kM; ++m)
@@ -174,12 +184,13 @@ __global__ void __launch_bounds__(2 * kRows, 128 / kRows)
       for (int i = 0; i < 2; ++i) {
         row_sums[m][i].add(row_sums[m][i].from_lane(1));
         row_sums[m][i].add(row_sums[m][i].from_lane(2));
-        if (tid % 4 == 0) parts[sweep.first_column / 64][sweep.row(m, i)] = row_sums[m][i];
+        if (tid % 4 == 0) of_rows[sweep.first_column / Tiles::kWarpColumns * kRows + sweep.row(m, i)] = row_sums[m][i];
       }
     __syncthreads();
     if (tid < kRows && i0 + tid < row_end) {
-      Sum sum = parts[0][tid];
-      sum.add(parts[1][tid]);
+      Sum sum = of_rows[tid];
+#pragma unroll
+      for (int i = 1; i < Tiles::kAcross; ++i) sum.add(of_rows[i * kRows + tid]);
       sum.store(sums, maxima, row_slot + i0 + tid);
     }
   }

@@ -11,8 +11,7 @@ InfoNCESumsKernel info_nce_sums_ruled(Precision precision, bool fixed) {
     case Precision::kBFloat16:
       return fixed ? kRuledSums<Precision::kBFloat16, true> : kRuledSums<Precision::kBFloat16, false>;
     case Precision::kHalf: return fixed ? kRuledSums<Precision::kHalf, true> : kRuledSums<Precision::kHalf, false>;
-    case Precision::kTf32: return kRuledSums<Precision::kTf32, true>;
-    case Precision::kTf32x4: return kRuledSums<Precision::kTf32x4, true>;
+    case Precision::kHalfx3: return kRuledSums<Precision::kHalfx3, true>;
     default: return kRuledSums<Precision::kFloat, false>;
   }
 }

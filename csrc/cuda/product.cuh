@@ -43,6 +43,11 @@ __device__ void store_h(char* h, int row, int n, int t, float first, float secon
         __floats2bfloat162_rn(first, second);
   } else if constexpr (kPrecision == Precision::kHalf) {
     *reinterpret_cast<__half2*>(h + h_piece_at<kRowBytes>(row, n) + 4 * t) = __floats2half2_rn(first, second);
+  } else if constexpr (kPrecision == Precision::kHalfx3) {
+    __half2 high, low;
+    split(first, second, high, low);
+    *reinterpret_cast<__half2*>(h + h_piece_at<kRowBytes>(row, n) + 4 * t) = high;
+    *reinterpret_cast<__half2*>(h + h_piece_at<kRowBytes>(row, kRowBytes / kPiece / 2 + n) + 4 * t) = low;
   } else {
     *reinterpret_cast<float*>(h + h_piece_at<kRowBytes>(row, 2 * n) + 4 * t) = first;
     *reinterpret_cast<float*>(h + h_piece_at<kRowBytes>(row, 2 * n + 1) + 4 * t) = second;
@@ -54,10 +59,8 @@ template <Precision kPrecision, int kColumns>
 __device__ void load_columns(uint32_t (&b)[2][2], const char* y, int step, int q) {
   const Lane l;
   if constexpr (is_half(kPrecision)) {
-    uint32_t both[4];
     const char* const panel = y + q / 4 * (kColumns * kPanel);
-    load_matrices_transposed(both, panel + piece_at(16 * step + l.lane % 16, q % 4 * 2 + l.lane / 16));
-    b[0][0] = both[0], b[0][1] = both[1], b[1][0] = both[2], b[1][1] = both[3];
+    load_matrices_transposed(b, panel + piece_at(16 * step + l.lane % 16, q % 4 * 2 + l.lane / 16));
   } else {
     const char* const panel = y + q / 2 * (kColumns * kPanel);
 #pragma unroll
@@ -67,6 +70,46 @@ __device__ void load_columns(uint32_t (&b)[2][2], const char* y, int step, int q
         const int at = piece_at(8 * step + 2 * l.t + k, q % 2 * 4 + 2 * n + l.g / 4) + l.g % 4 * 4;
         b[n][k] = *reinterpret_cast<const uint32_t*>(panel + at);
       }
+  }
+}
+
+// multiply_h of numbers in two halves, which H is, too: of a row all high ones, then all low ones.
+template <typename Shape, bool kAll, int kM>
+__device__ void multiply_h_halves(float (&gradient)[kM][2 * Shape::kPairs][4], const char* h, const char* columns,
+                                  int row_bytes, int gradient_m, int gradient_n) {
+  constexpr int kColumns = Shape::kColumns, kHBytes = 4 * kColumns, kSteps = kColumns / 16;
+  constexpr int kLowH = kHBytes / kPiece / 2, kLow = kPanel / kPiece / 2;  // the first pieces of low halves
+  const int lane = threadIdx.x % 32;
+  uint32_t high[kM][kSteps][4], low[kM][kSteps][4];
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      const int row = gradient_m + 16 * m + lane % 16, piece = 2 * step + lane / 16;
+      load_matrices(high[m][step], h + h_piece_at<kHBytes>(row, piece));
+      load_matrices(low[m][step], h + h_piece_at<kHBytes>(row, kLowH + piece));
+    }
+#pragma unroll
+  for (int pair = 0; pair < Shape::kPairs; ++pair) {
+    const int q = gradient_n + Shape::kGradientN * pair;
+    if (!kAll && 64 * q >= row_bytes) break;
+    const char* const panel = columns + q / 2 * (kColumns * kPanel);
+    uint32_t y_high[2][kSteps][2], y_low[2][kSteps][2];
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      const int row = 16 * step + lane % 16, piece = q % 2 * 2 + lane / 16;
+      uint32_t both[2][2];
+      load_matrices_transposed(both, panel + piece_at(row, piece));
+#pragma unroll
+      for (int n = 0; n < 2; ++n) y_high[n][step][0] = both[n][0], y_high[n][step][1] = both[n][1];
+      load_matrices_transposed(both, panel + piece_at(row, kLow + piece));
+#pragma unroll
+      for (int n = 0; n < 2; ++n) y_low[n][step][0] = both[n][0], y_low[n][step][1] = both[n][1];
+    }
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int n = 0; n < 2; ++n) multiply_add_halves(gradient[m][2 * pair + n], high[m], low[m], y_high[n], y_low[n]);
   }
 }
 
@@ -104,25 +147,29 @@ __device__ void store_row(scalar_t* row, int q, const float (&low)[2], const flo
 template <typename Shape, Precision kPrecision, bool kAll, int kM>
 __device__ void multiply_h(float (&gradient)[kM][2 * Shape::kPairs][4], const char* h, const char* columns,
                            int row_bytes, int gradient_m, int gradient_n) {
-  constexpr int kElement = element_size(kPrecision), kHBytes = Shape::kColumns * kElement;
-  constexpr Precision kProducts = is_half(kPrecision)              ? kPrecision
-                                  : kPrecision == Precision::kTf32 ? Precision::kTf32
-                                                                   : Precision::kTf32x4;
-  constexpr int kUnroll = kProducts == Precision::kTf32x4 ? 1 : kHBytes / 32;  // numbers in two halves fill registers
-  const int lane = threadIdx.x % 32;
+  if constexpr (kPrecision == Precision::kHalfx3) {
+    multiply_h_halves<Shape, kAll>(gradient, h, columns, row_bytes, gradient_m, gradient_n);
+  } else {
+    constexpr int kElement = element_size(kPrecision), kHBytes = Shape::kColumns * kElement;
+    constexpr Precision kProducts = is_half(kPrecision)              ? kPrecision
+                                    : kPrecision == Precision::kTf32 ? Precision::kTf32
+                                                                     : Precision::kTf32x4;
+    constexpr int kUnroll = kProducts == Precision::kTf32x4 ? 1 : kHBytes / 32;  // numbers in two halves fill registers
+    const int lane = threadIdx.x % 32;
 #pragma unroll kUnroll
-  for (int step = 0; step < kHBytes / 32; ++step) {
-    uint32_t a[kM][4];
+    for (int step = 0; step < kHBytes / 32; ++step) {
+      uint32_t a[kM][4];
 #pragma unroll
-    for (int m = 0; m < kM; ++m)
-      load_matrices(a[m], h + h_piece_at<kHBytes>(gradient_m + 16 * m + lane % 16, 2 * step + lane / 16));
+      for (int m = 0; m < kM; ++m)
+        load_matrices(a[m], h + h_piece_at<kHBytes>(gradient_m + 16 * m + lane % 16, 2 * step + lane / 16));
 #pragma unroll
-    for (int pair = 0; pair < Shape::kPairs; ++pair) {
-      const int q = gradient_n + Shape::kGradientN * pair;
-      if (!kAll && 16 * kElement * q >= row_bytes) break;
-      uint32_t b[2][2];
-      load_columns<kPrecision, Shape::kColumns>(b, columns, step, q);
-      multiply_add_all<kProducts>(gradient, a, b, 2 * pair);
+      for (int pair = 0; pair < Shape::kPairs; ++pair) {
+        const int q = gradient_n + Shape::kGradientN * pair;
+        if (!kAll && 16 * kElement * q >= row_bytes) break;
+        uint32_t b[2][2];
+        load_columns<kPrecision, Shape::kColumns>(b, columns, step, q);
+        multiply_add_all<kProducts>(gradient, a, b, 2 * pair);
+      }
     }
   }
 }

@@ -41,6 +41,12 @@ __device__ inline void load_matrices(uint32_t (&out)[4], const void* row) {
                : "memory");
 }
 
+__device__ inline void load_matrices(uint32_t (&out)[2][2], const void* row) {
+  uint32_t four[4];
+  load_matrices(four, row);
+  out[0][0] = four[0], out[0][1] = four[1], out[1][0] = four[2], out[1][1] = four[3];
+}
+
 __device__ inline void load_matrices(uint32_t (&out)[2], const void* row) {
   const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
@@ -49,10 +55,10 @@ __device__ inline void load_matrices(uint32_t (&out)[2], const void* row) {
                : "memory");
 }
 
-__device__ inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
+__device__ inline void load_matrices_transposed(uint32_t (&out)[2][2], const void* row) {
   const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "=r"(out[0][0]), "=r"(out[0][1]), "=r"(out[1][0]), "=r"(out[1][1])
                : "r"(at)
                : "memory");
 }
@@ -81,6 +87,13 @@ __device__ inline void multiply_add_tf32(float (&d)[4], const uint32_t (&a)[4], 
 }
 
 // d = a b.
+__device__ inline void multiply_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%10, %10, %10, %10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.0f));
+}
+
 __device__ inline void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%10, %10, %10, %10};"

@@ -1,8 +1,9 @@
 // The forward's loop: a block of 64 or 128 rows against tiles of 128 rows, panel by panel.
 //
-// A warp for 32 rows by 64 columns. The rows stay in shared memory, or come along with the columns where they are too
-// wide for that; three panels of columns are on their way or in use. A warp reads 192 bytes of shared memory a product
-// of 16 x 8 x 32 bytes: three quarters of what an SM of sm_80 can give in the time of its tensor cores. Of L2 a block
+// A warp for 32 rows by 64 columns, or by 32 of numbers in two halves, whose products take registers. The rows stay in
+// shared memory, or come along with the columns where they are too wide for that; three panels of columns are on their
+// way or in use. A warp reads 192 bytes of shared memory a product of 16 x 8 x 32 bytes, of halves 171: three quarters
+// of what an SM of sm_80 can give in the time of its tensor cores. Of L2 a block
 // of 64 rows asks for 32 bytes a cycle there, which is nearly all there is, one of 128 for half of that.
 #pragma once
 
@@ -10,10 +11,11 @@
 
 namespace fastpixcon {
 
-template <int kRows_>
+template <int kRows_, int kN_ = 8>
 struct Sweep {
-  static constexpr int kRows = kRows_, kColumns = 128, kThreads = 2 * kRows, kStages = 3;
-  static constexpr int kM = 2, kN = 8;  // of 16 rows, of 8 columns, a warp
+  static constexpr int kRows = kRows_, kColumns = 128, kStages = 3;
+  static constexpr int kM = 2, kN = kN_;  // of 16 rows, of 8 columns, a warp
+  static constexpr int kWarpColumns = 8 * kN, kAcross = kColumns / kWarpColumns, kThreads = kRows * kAcross;
 
   const char *x, *y;  // [.., row_bytes]
   int row_bytes;      // a multiple of kPanel
@@ -25,7 +27,7 @@ struct Sweep {
   }
 
   int warp = threadIdx.x / 32;
-  int first_row = warp / 2 * 32, first_column = warp % 2 * 64;  // of this warp's part of a tile
+  int first_row = warp / kAcross * 32, first_column = warp % kAcross * kWarpColumns;  // of this warp's part of a tile
 
   // Of s[m][n][2 i + e]: the row of (m, i) in the block, the column of (n, e) in the tile.
   __device__ int row(int m, int i) const { return first_row + 16 * m + 8 * i + Lane().g; }
@@ -70,5 +72,8 @@ struct Sweep {
     }
   }
 };
+
+template <Precision kPrecision, int kRows>
+using SweepOf = Sweep<kRows, kPrecision == Precision::kHalfx3 ? 4 : 8>;
 
 }  // namespace fastpixcon

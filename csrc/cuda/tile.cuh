@@ -5,6 +5,7 @@
 // bytes from left to right in every kernel, so a logit has the same bits wherever it is computed.
 #pragma once
 
+#include "cuda/halves.cuh"
 #include "cuda/precision.h"
 #include "cuda/ptx.cuh"
 
@@ -81,6 +82,51 @@ __device__ void multiply_add_all(float (&d)[kM][kAll][4], const uint32_t (&a)[kM
   }
 }
 
+// d += a b of kSteps times 16 columns of numbers in two halves. Tensor cores cut off what they add up, always towards
+// zero, which would show in a long sum: few are added up there, the small products for themselves, and float32 rounds.
+template <int kSteps>
+__device__ void multiply_add_halves(float (&d)[4], const uint32_t (&a_high)[kSteps][4],
+                                    const uint32_t (&a_low)[kSteps][4], const uint32_t (&b_high)[kSteps][2],
+                                    const uint32_t (&b_low)[kSteps][2]) {
+  float large[4], small[4];
+  multiply_f16(small, a_low[0], b_high[0]);
+  multiply_f16(large, a_high[0], b_high[0]);
+  multiply_add_f16(small, a_high[0], b_low[0]);
+#pragma unroll
+  for (int step = 1; step < kSteps; ++step) {
+    multiply_add_f16(small, a_low[step], b_high[step]);
+    multiply_add_f16(large, a_high[step], b_high[step]);
+    multiply_add_f16(small, a_high[step], b_low[step]);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) d[i] += fmaf(small[i], kLowUnit, large[i]);
+}
+
+// Of panels of numbers in two halves, as multiply_panels.
+template <int kM, int kN>
+__device__ void multiply_panels_halves(float (&d)[kM][kN][4], const char* a, int first_a, const char* b, int first_b) {
+  constexpr int kLow = kPanel / kPiece / 2;  // the first piece of low halves
+  const int lane = threadIdx.x % 32;
+  uint32_t high[kM][2][4], low[kM][2][4];
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      const int row = first_a + 16 * m + lane % 16, piece = 2 * step + lane / 16;
+      load_matrices(high[m][step], a + piece_at(row, piece));
+      load_matrices(low[m][step], a + piece_at(row, kLow + piece));
+    }
+#pragma unroll
+  for (int n = 0; n < kN; ++n) {
+    const int row = first_b + 8 * n + lane % 8, piece = lane / 8;
+    uint32_t y_high[2][2], y_low[2][2];
+    load_matrices(y_high, b + piece_at(row, piece));
+    load_matrices(y_low, b + piece_at(row, kLow + piece));
+#pragma unroll
+    for (int m = 0; m < kM; ++m) multiply_add_halves(d[m][n], high[m], low[m], y_high, y_low);
+  }
+}
+
 // The same without tensor cores, four columns of both panels at a time: a rows first_a + 16 m + g and 8 below it,
 // b rows first_b + 8 n + 2t and the next.
 template <int kM, int kN>
@@ -119,6 +165,8 @@ __device__ void multiply_panels(float (&d)[kM][kN][4], const char* a, int first_
   static_assert(kN == 1 || kN % 2 == 0);
   if constexpr (kPrecision == Precision::kFloat) {
     multiply_panels_float(d, a, first_a, b, first_b);
+  } else if constexpr (kPrecision == Precision::kHalfx3) {
+    multiply_panels_halves(d, a, first_a, b, first_b);
   } else {
     const int lane = threadIdx.x % 32;
     constexpr int kUnroll = kPrecision == Precision::kTf32x4 ? 1 : kPanel / 32;  // numbers in two halves fill registers

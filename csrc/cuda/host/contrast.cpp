@@ -106,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor> contrast_gradient(const ContrastGradient& cal
   }
 
   Sides sides;
-  if (anchors.scalar_type() == at::kHalf) {
+  if (p.scales()) {
     sides.largest = at::amax(at::abs(statistics.d_loss));
     if (columns.has_value()) sides.largest = at::maximum(*sides.largest, at::amax(at::abs(columns->d_loss)));
   }

@@ -2,7 +2,7 @@
 //
 // FLOP, self contrast: N^2 D forward (the triangle) and 4 N^2 D backward (all tiles, two products), 2 N^2 D / classes
 // for the positives. Memory beyond inputs and outputs: at most 129 partial sums a row, a copy of the rows where they
-// come unsorted, raw or not in whole panels, and at most kMostPartialRows rows of float32.
+// come unsorted, raw, not in whole panels or are cut into halves, and at most kMostPartialRows rows of float32.
 #include "cuda/info_nce.h"
 
 #include <ATen/ops/div.h>
@@ -46,9 +46,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
     return {loss, log_sum, weight, mass};
   }
   launch(info_nce_positives_kernel(p.precision, p.fixed), dim3(ceil_div<int64_t>(N, kPositivesRows)),
-         dim3(2 * kPositivesRows), p.shared(kPositivesRows), p.a.x, p.a.labels, p.c.x, p.c.labels, p.a.source,
-         p.temperature, sums.sums, sums.maxima, loss, log_sum, weight, mass, N, p.c.n(), sums.sums.size(0),
-         p.row_bytes(), p.self, p.negatives(), p.resident(kPositivesRows));
+         dim3(sweep_threads(p.precision, kPositivesRows)), p.shared(kPositivesRows), p.a.x, p.a.labels, p.c.x,
+         p.c.labels, p.a.source, p.temperature, sums.sums, sums.maxima, loss, log_sum, weight, mass, N, p.c.n(),
+         sums.sums.size(0), p.row_bytes(), p.self, p.negatives(), p.resident(kPositivesRows));
   return {loss, log_sum, weight, mass};
 }
 
@@ -83,7 +83,7 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call
     return {d_anchors, d_contrast, d_temperature};
   }
   Sides sides;
-  if (x.scalar_type() == at::kHalf) sides.largest = largest_of(statistics.d_loss);
+  if (p.scales()) sides.largest = largest_of(statistics.d_loss);
   sides.x_terms = terms_of(p.a, statistics, sides.largest, p.negatives(), p.fixed);
   if (p.self) sides.y_terms = sides.x_terms;
   if (wanted[0] || wanted[2]) {

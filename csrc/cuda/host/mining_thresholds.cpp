@@ -34,7 +34,7 @@ MiningKind kind_of(c10::string_view kind) {
 void count(const Prepared& anchors, const Columns& columns, const std::optional<Tensor>& itself, bool positives,
            const Ruling& ruling, const Tensor& counts) {
   const DeviceLimits limits = device_limits(anchors.x);
-  const MiningLaunch how = mining_counts(tensor_precision(anchors.x), limits.shared, ruling.grouped());
+  const MiningLaunch how = mining_counts(anchors.precision, limits.shared, ruling.grouped());
   const int64_t n = anchors.n(), M = columns.x.size(0), blocks = ceil_div<int64_t>(n, how.rows);
   const int64_t tiles = columns.most_visited(positives) / how.columns + 1;
   const int64_t splits = std::max(best_splits(blocks, tiles, n, limits.multiprocessors),
@@ -58,6 +58,7 @@ Tensor mining_thresholds(const MiningThresholds& call) {
   ruling.positives = groups_of(call.positive_groups), ruling.negatives = groups_of(call.negative_groups);
   ruling.exists = ruling.grouped();
   Tensor labels = call.anchors.labels;
+  const Precision precision = batch_precision(anchors, true);
   std::optional<Prepared> batch;
   std::optional<Order> by;
   if (call.contrast.has_value()) {
@@ -65,7 +66,7 @@ Tensor mining_thresholds(const MiningThresholds& call) {
     const auto [own, contrast] = of_one_dtype(call.anchors, *call.contrast);
     labels = own.labels;
     by = order(contrast.labels, false);
-    batch = prepare(contrast, "unit", *by, by->values);
+    batch = prepare(contrast, "unit", *by, by->values, precision);
     add_rules(ruling, contrast, *batch);
   }
   std::optional<Columns> memory;
@@ -83,7 +84,7 @@ Tensor mining_thresholds(const MiningThresholds& call) {
       if (of_positives != MiningKind::kNone) count(rows, columns, itself, true, ruling, counts);
     };
     if (batch.has_value() && batch->n() > 0) {
-      Prepared rows = prepare(chunk, "unit", order(chunk.labels, false), by->values);
+      Prepared rows = prepare(chunk, "unit", order(chunk.labels, false), by->values, precision);
       add_rules(ruling, chunk, rows);
       std::optional<Tensor> itself;
       if (call.diagonal.has_value()) itself = itself_of(rows, *batch, *call.diagonal + first);

@@ -22,7 +22,8 @@ GradientLaunch gradient_launch(const Problem& p) {
   switch (p.precision) {
     case Precision::kBFloat16: return info_nce_gradient_bfloat16(p.fixed, p.row_bytes(), p.limits.shared);
     case Precision::kHalf: return info_nce_gradient_float16(p.fixed, p.row_bytes(), p.limits.shared);
-    default: return info_nce_gradient_float32(p.precision, p.row_bytes());
+    case Precision::kHalfx3: return info_nce_gradient_halves(p.row_bytes());
+    default: return info_nce_gradient_float32(p.row_bytes());
   }
 }
 
@@ -40,13 +41,11 @@ Problem::Problem(const Rows& anchors, const std::optional<Rows>& contrast, const
   check_same_device("temperature", temperature, anchors.x);
   TORCH_CHECK_VALUE(anchors.x.size(1) <= kGradientMaxWidth, "anchors: got shape ", anchors.x.sizes(),
                     ", want [rows, 1 to ", kGradientMaxWidth, "]");
-  // Plain float32 where a logit must come out the same as a row's and as a column's.
-  const bool exact = !fixed && anchors.x.scalar_type() == at::kFloat;
-  precision = exact ? Precision::kFloat : tensor_precision(anchors.x);
+  precision = batch_precision(anchors.x, fixed);
   const Rows labelled = labelled_for(ruling, anchors);
   if (self) {
     const Order own = order(labelled.labels, rule.is_sorted);
-    a = prepare(labelled, rows, own, own.values);
+    a = prepare(labelled, rows, own, own.values, precision);
     add_rules(ruling, labelled, a);
     c = a;
     return;
@@ -55,8 +54,8 @@ Problem::Problem(const Rows& anchors, const std::optional<Rows>& contrast, const
   check_dtype("contrast", contrast->x, anchors.x.scalar_type());
   const auto [own, other] = of_one_dtype(labelled, labelled_for(ruling, *contrast));
   const Order by = order(own.labels, rule.is_sorted), contrast_by = order(other.labels, rule.is_sorted);
-  a = prepare(own, rows, by, contrast_by.values);
-  c = prepare(other, rows, contrast_by, contrast_by.values);
+  a = prepare(own, rows, by, contrast_by.values, precision);
+  c = prepare(other, rows, contrast_by, contrast_by.values, precision);
   add_rules(ruling, own, a);
   add_rules(ruling, other, c);
 }
@@ -68,7 +67,7 @@ int Problem::shared(int rows) const { return sweep_shared_bytes(rows, row_bytes(
 
 Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D) {
   Sweep sweep{x, y, D, p.temperature, p.denominator};
-  sweep.ruling = p.ruling, sweep.exact = p.precision == Precision::kFloat;
+  sweep.ruling = p.ruling;
   return sweep;
 }
 
@@ -92,15 +91,15 @@ Sums partial_sums(const Problem& p) {
   Sums out{at::empty({slots, N}, options), p.fixed ? std::nullopt : std::optional(at::empty({slots, N}, options))};
   const InfoNCESumsKernel kernel =
       p.ruling.exists ? info_nce_sums_ruled(p.precision, p.fixed) : info_nce_sums_kernel(p.precision, p.fixed, rows);
-  launch(kernel, grid, dim3(2 * rows), p.shared(rows), p.a.x, p.a.labels, p.c.x, p.c.labels, p.temperature, out.sums,
-         out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self, p.apart(), p.resident(rows),
-         rules_of(p.ruling, p.a, p.c));
+  launch(kernel, grid, dim3(sweep_threads(p.precision, rows)), p.shared(rows), p.a.x, p.a.labels, p.c.x, p.c.labels,
+         p.temperature, out.sums, out.maxima, N, M, p.row_bytes(), size_x, size_y, groups, p.self, p.apart(),
+         p.resident(rows), rules_of(p.ruling, p.a, p.c));
   return out;
 }
 
 void project(const Tensor& d_rows, const Prepared& x, const Tensor& d_x, const std::optional<Tensor>& along) {
   const int64_t n = x.n();
-  launch(info_nce_project_kernel(dtype_of("rows", x.x), dtype_of("d_x", d_x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
+  launch(info_nce_project_kernel(x.precision, dtype_of("d_x", d_x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
          dim3(kRowwiseThreads), 0, d_rows, x.x, x.source, x.inv_norm, d_x, along, n, d_x.size(1), d_rows.size(2),
          d_rows.size(0));
 }
@@ -131,11 +130,12 @@ Tensor gradient(const Problem& p, const Prepared& x, const Prepared& y, const Si
     return d_x;
   }
   const GradientLaunch how = gradient_launch(p);
-  const int64_t n = x.n(), D_pad = x.x.size(1), blocks = ceil_div<int64_t>(n, how.rows);
+  const int64_t n = x.n(), D_pad = x.width(), blocks = ceil_div<int64_t>(n, how.rows);
   const int64_t tiles = std::max<int64_t>(1, ceil_div<int64_t>(y.n(), how.columns));
   const int64_t per_split = ceil_div(tiles, best_splits(blocks, tiles, n, p.limits.multiprocessors));
   const int64_t splits = ceil_div(tiles, per_split);
-  const bool partial = splits > 1 || along.has_value() || x.inv_norm.has_value() || dtype != x.x.scalar_type();
+  const at::ScalarType written = p.precision == Precision::kHalfx3 ? at::kFloat : x.x.scalar_type();
+  const bool partial = splits > 1 || along.has_value() || x.inv_norm.has_value() || dtype != written;
   Tensor d_x = at::empty({n, D}, x.x.options().dtype(dtype));
   Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;
   launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, sides.x_terms, y.x, y.labels,

@@ -22,6 +22,8 @@ struct Problem {
 
   bool negatives() const { return denominator == Denominator::kNegatives; }
   bool apart() const { return denominator != Denominator::kAll; }  // positives are not in the sum
+  // Whether dL/ds becomes float16, which wants it scaled.
+  bool scales() const { return precision == Precision::kHalf || precision == Precision::kHalfx3; }
   // Whether a block keeps its rows in shared memory while columns go by.
   bool resident(int rows) const;
   int shared(int rows) const;

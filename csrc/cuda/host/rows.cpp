@@ -52,14 +52,16 @@ Order order(const Tensor& labels, bool is_sorted) {
   return {source, values};
 }
 
-Prepared prepare(const Rows& in, c10::string_view how, const Order& by, const std::optional<Tensor>& classes) {
+Prepared prepare(const Rows& in, c10::string_view how, const Order& by, const std::optional<Tensor>& classes,
+                 Precision precision) {
   const Tensor &x = in.x, &labels = in.labels;
-  const int64_t n = x.size(0), D = x.size(1), element = static_cast<int64_t>(x.element_size());
-  const bool raw = how == "raw";
-  if (!by.source.has_value() && how == "unit" && is_in_pieces(x, kPanel))
-    return {x, labels.contiguous(), std::nullopt, std::nullopt, std::nullopt, std::nullopt};
-  const int64_t D_pad = round_up(D, kPanel / element);
-  Prepared rows{at::empty({n, D_pad}, x.options()),
+  const int64_t n = x.size(0), D = x.size(1), D_pad = round_up<int64_t>(D, kPanel / element_size(precision));
+  const bool raw = how == "raw", in_halves = precision == Precision::kHalfx3;
+  const at::ScalarType dtype = in_halves || precision == Precision::kHalf ? at::kHalf : x.scalar_type();
+  if (!by.source.has_value() && how == "unit" && dtype == x.scalar_type() && is_in_pieces(x, kPanel))
+    return {x, precision, labels.contiguous(), std::nullopt, std::nullopt, std::nullopt, std::nullopt};
+  Prepared rows{at::empty({n, in_halves ? 2 * D_pad : D_pad}, x.options().dtype(dtype)),
+                precision,
                 at::empty({n}, labels.options().dtype(at::kInt)),
                 by.source,
                 raw ? std::optional(at::empty({n}, x.options().dtype(at::kFloat))) : std::nullopt,
@@ -67,8 +69,8 @@ Prepared prepare(const Rows& in, c10::string_view how, const Order& by, const st
                 std::nullopt};
   // Ranked labels come sorted, and theirs are not needed.
   const std::optional<Tensor> own = by.values.has_value() ? std::nullopt : std::optional(labels.contiguous());
-  launch(prepare_rows_kernel(dtype_of("anchors", x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)), dim3(kRowwiseThreads),
-         0, x, own, by.source, by.values, classes, rows.x, rows.labels, rows.inv_norm, n,
+  launch(prepare_rows_kernel(dtype_of("anchors", x), precision), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
+         dim3(kRowwiseThreads), 0, x, own, by.source, by.values, classes, rows.x, rows.labels, rows.inv_norm, n,
          classes.has_value() ? classes->size(0) : 0, D, D_pad, x.stride(0), x.stride(1));
   return rows;
 }
@@ -84,8 +86,9 @@ Tensor in_pieces(const Tensor& x) {
   const int64_t n = x.size(0), D = x.size(1), D_pad = round_up<int64_t>(D, kPanel / x.element_size());
   Tensor rows = at::empty({n, D_pad}, x.options());
   const std::optional<Tensor> none;
-  launch(prepare_rows_kernel(dtype_of("rows", x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)), dim3(kRowwiseThreads), 0,
-         x, none, none, none, none, rows, none, none, n, 0, D, D_pad, x.stride(0), x.stride(1));
+  launch(prepare_rows_kernel(dtype_of("rows", x), tensor_precision(x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
+         dim3(kRowwiseThreads), 0, x, none, none, none, none, rows, none, none, n, 0, D, D_pad, x.stride(0),
+         x.stride(1));
   return rows;
 }
 
@@ -99,6 +102,11 @@ Precision tensor_precision(const Tensor& x) {
     case Dtype::kHalf: return Precision::kHalf;
     default: return at::globalContext().allowTF32CuBLAS() ? Precision::kTf32 : Precision::kTf32x4;
   }
+}
+
+Precision batch_precision(const Tensor& x, bool fixed) {
+  if (x.scalar_type() != at::kFloat) return tensor_precision(x);
+  return !fixed ? Precision::kFloat : at::globalContext().allowTF32CuBLAS() ? Precision::kHalf : Precision::kHalfx3;
 }
 
 int64_t best_splits(int64_t blocks, int64_t tiles, int64_t rows, int64_t multiprocessors) {

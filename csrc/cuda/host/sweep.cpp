@@ -22,12 +22,14 @@ struct Swept {
 at::TensorOptions floats(const Sweep& s) { return s.anchors.x.options().dtype(at::kFloat); }
 
 ContrastLaunch launch_of(const Sweep& s) {
-  const Precision precision = tensor_precision(s.anchors.x);
+  // Only under a rule without tensor cores.
+  const bool plain = s.anchors.precision == Precision::kFloat && !s.ruling.exists;
+  const Precision precision = plain ? tensor_precision(s.anchors.x) : s.anchors.precision;
   const int row_bytes = static_cast<int>(s.anchors.row_bytes()), shared = device_limits(s.anchors.x).shared;
   const bool mined = s.mining.has_value() || s.column_mining.has_value();
   if (s.ruling.exists)
     return is_half(precision) ? contrast_ruled_half(precision, row_bytes, shared, mined)
-                              : contrast_ruled_float32(s.exact ? Precision::kFloat : precision, row_bytes);
+                              : contrast_ruled_float32(precision, row_bytes);
   switch (precision) {
     case Precision::kBFloat16: return contrast_bfloat16(row_bytes, shared, mined);
     case Precision::kHalf: return contrast_float16(row_bytes, shared, mined);
@@ -46,7 +48,7 @@ Swept run(const Sweep& s, Task task, const std::optional<Tensor>& log_sums,
   Swept out{at::empty({is_gradient ? 0 : splits, N}, floats(s))};
   if (task == Task::kOnline || task == Task::kPositives) out.seconds = at::empty({splits, N}, floats(s));
   if (task == Task::kPositives) out.masses = at::empty({splits, N}, floats(s));
-  if (is_gradient) out.products = at::empty({splits, N, s.anchors.x.size(1)}, floats(s));
+  if (is_gradient) out.products = at::empty({splits, N, s.anchors.width()}, floats(s));
   if (products_of_one.has_value())
     out.products = splits == 1 ? *products_of_one : at::empty({splits, N, s.D}, floats(s));
   launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, s.anchors.row_set(s.mining, s.terms),
@@ -74,7 +76,7 @@ Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& rul
   Rows rows = labelled_for(ruling, anchors);
   // Without class weights classes that the bank has not are all alike.
   if (wide && ruling.classes == 0) rows.labels = at::clamp(anchors.labels, -2, classes).to(at::kInt);
-  Prepared sorted = prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt);
+  Prepared sorted = prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt, tensor_precision(rows.x));
   add_rules(ruling, rows, sorted);
   return sorted;
 }

@@ -46,7 +46,6 @@ struct Sweep {
   std::optional<at::Tensor> mining = {}, itself = {};
   std::optional<at::Tensor> column_mining = {}, terms = {}, column_terms = {};
   Ruling ruling = {};
-  bool exact = false;  // of float32, under a rule: without tensor cores
 };
 
 // log sum [N], mean [N, D] or [0].

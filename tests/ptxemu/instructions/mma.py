@@ -1,11 +1,11 @@
-"""mma.sync of f16, bf16 and tf32: fragments are gathered into matrices, which numpy multiplies in float32."""
+"""mma.sync of f16, bf16 and tf32: fragments are gathered into matrices, which are multiplied as tensor cores do."""
 
 import re
 from collections.abc import Callable
 
 import numpy as np
 
-from .. import numerics
+from .. import numerics, tensor_core
 from ..builder import Registers, builds, unsupported
 from ..operands import Inst, items
 from ..types import F16, F32, U16, U32, Mask, Step
@@ -32,19 +32,19 @@ def decode(words: np.ndarray, type_: str) -> np.ndarray:
 
 
 def gather_a(registers: list[np.ndarray], M: int, K: int, type_: str) -> np.ndarray:
-    """[warps, M, K]"""
+    """[K, M, warps]"""
     elements = IN_A_REGISTER[type_]
     x = decode(np.array(registers), type_)
     x = x.reshape(K // (4 * elements), M // 8, -1, 8, 4, elements)  # part of K, half of M, warp, group, place, element
-    return np.ascontiguousarray(x.transpose(2, 1, 3, 0, 4, 5)).reshape(-1, M, K)
+    return np.ascontiguousarray(x.transpose(0, 4, 5, 1, 3, 2)).reshape(K, M, -1)
 
 
 def gather_b(registers: list[np.ndarray], K: int, N: int, type_: str) -> np.ndarray:
-    """[warps, K, N]"""
+    """[K, N, warps]"""
     elements = IN_A_REGISTER[type_]
     x = decode(np.array(registers), type_)
     x = x.reshape(K // (4 * elements), -1, 8, 4, elements)  # part of K, warp, group, place, element
-    return np.ascontiguousarray(x.transpose(1, 0, 3, 4, 2)).reshape(-1, K, N)
+    return np.ascontiguousarray(x.transpose(0, 3, 4, 2, 1)).reshape(K, N, -1)
 
 
 class Fragments:
@@ -83,23 +83,24 @@ def multiply(machine: Registers, inst: Inst) -> Step:
     fragments = machine.fragments
     kind_a, kind_b = ("a", M, K, a), ("b", K, N, b)
 
-    def product() -> np.ndarray:
-        """[warp, half of M, group, place, element]"""
+    def product(summand: np.ndarray) -> np.ndarray:
+        """Of summands [half of M, element, warp, group, place] the sums, [half of M, group, place, element, warp]"""
         left = fragments.get(kind_a, [get() for get in get_a], gather_a)
         right = fragments.get(kind_b, [get() for get in get_b], gather_b)
-        return np.matmul(left, right).reshape(-1, 2, 8, 4, 2)
+        c = summand.reshape(2, 2, -1, 8, 4).transpose(0, 3, 4, 1, 2)
+        sums = tensor_core.multiply_add(left, right, np.ascontiguousarray(c).reshape(M, N, -1), a)
+        return sums.reshape(2, 8, 4, 2, -1)
 
     def to_floats(mask: Mask) -> None:
-        registers = np.ascontiguousarray(product().transpose(1, 4, 0, 2, 3)).reshape(4, -1)
-        summands = [get() for get in get_c]  # before any of them is overwritten
-        for store, x, c in zip(setters, registers, summands, strict=True):
-            store((x + c.view(F32)).view(U32), mask)
+        summands = np.array([get() for get in get_c]).view(F32)  # before any of them is overwritten
+        registers = np.ascontiguousarray(product(summands).transpose(0, 3, 4, 1, 2)).reshape(4, -1)
+        for store, x in zip(setters, registers, strict=True):
+            store(x.view(U32), mask)
 
     def to_halves(mask: Mask) -> None:
-        registers = product().transpose(1, 0, 2, 3, 4)
-        summands = [get() for get in get_c]
-        for store, x, c in zip(setters, registers, summands, strict=True):
-            total = x + decode(c, "f16").reshape(x.shape)
-            store(np.ascontiguousarray(total.astype(F16)).view(U32).reshape(-1), mask)
+        summands = np.moveaxis(decode(np.array([get() for get in get_c]), "f16"), -1, 1)  # [half of M, element, thread]
+        halves = product(np.ascontiguousarray(summands)).astype(F16)  # these are rounded
+        for store, x in zip(setters, np.ascontiguousarray(halves.transpose(0, 4, 1, 2, 3)), strict=True):
+            store(x.view(U32).reshape(-1), mask)
 
     return to_floats if to == "f32" else to_halves

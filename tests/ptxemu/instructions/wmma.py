@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import numerics
+from .. import numerics, tensor_core
 from ..builder import builds, unsupported
 from ..memory.addresses import Access, Kind
 from ..memory.spaces import address_getter
@@ -141,16 +141,16 @@ def multiply(machine: "Machine", inst: Inst) -> Step:
     setters = [machine.setter(x, "b32") for x in target.registers]
 
     def matrix(part: Fragment, elements: np.ndarray) -> np.ndarray:
-        """[warps, rows, columns]"""
-        result = np.empty((machine.warps, *part.shape), F32)
+        """[rows, columns, warps]"""
+        result = np.empty((*part.shape, machine.warps), F32)
         values = decode(elements, part.type).reshape(-1, machine.warps, 32)
-        result[:, part.rows, part.columns] = values.swapaxes(0, 1)
+        result[part.rows, part.columns] = values.swapaxes(1, 2)
         return result
 
     def step(mask: Mask) -> None:
         left, right, summand = (matrix(part, get()) for part, get in zip(parts, getters, strict=True))
-        total = np.matmul(left, right) + summand
-        elements = total[:, target.rows, target.columns].swapaxes(0, 1).reshape(-1, machine.threads)
+        total = tensor_core.multiply_add(np.ascontiguousarray(left.swapaxes(0, 1)), right, summand, a)
+        elements = total[target.rows, target.columns].swapaxes(1, 2).reshape(-1, machine.threads)
         elements = elements.astype(F16).view(U16) if to == "f16" else np.ascontiguousarray(elements)
         words = elements.reshape(len(setters), -1, machine.threads).swapaxes(1, 2)
         for put, x in zip(setters, np.ascontiguousarray(words).view("u4"), strict=True):
