@@ -16,28 +16,30 @@ LATENCY = 20e-6  # seconds a message, assumed
 GPUS_PER_NODE = 8  # with more of them the network between nodes is the link
 EAGER_MATRICES = 10  # float32 [N, M] that the eager original holds: measured 10.6 GB at N = M = 16,384
 EAGER_PASSES = 20  # over such a matrix, forward and backward
-FP32_PRODUCTS = 4  # TF32 products that make one of float32
+FP32_PRODUCTS = 3  # of float16 halves, as fast as those of bfloat16, that make one of float32 on a GPU
 ITEM = {"bf16": 2, "fp32": 4}
 LABEL = STATISTIC = 4  # bytes
 
 
 @dataclass(frozen=True)
 class Device:
-    """Published peak rates: dense, products of bfloat16 and TF32 accumulated in float32; links in one direction.
+    """Published peak rates: dense, products of bfloat16 accumulated in float32; links in one direction.
 
     TFLOP/s, GB/s and GB; ``network_gbs`` is a GPU's share of the network between nodes.
     """
 
     name: str
     bf16_tflops: float
-    tf32_tflops: float
     memory_gbs: float  # GB/s
     memory_gb: float
     link_gbs: float  # GB/s, within a node
     network_gbs: float  # GB/s a GPU, between nodes
+    fp32_tflops: float | None = None  # None: of products of halves
 
     def flops(self, dtype: str) -> float:
-        return 1e12 * (self.bf16_tflops if dtype == "bf16" else self.tf32_tflops / FP32_PRODUCTS)
+        if dtype == "fp32" and self.fp32_tflops is not None:
+            return 1e12 * self.fp32_tflops
+        return 1e12 * self.bf16_tflops / (1 if dtype == "bf16" else FP32_PRODUCTS)
 
     def link(self, gpus: int) -> float:
         return 1e9 * (self.link_gbs if gpus <= GPUS_PER_NODE else self.network_gbs)
@@ -46,13 +48,13 @@ class Device:
 DEVICES = {
     device.name: device
     for device in (
-        Device("a100", 312, 156, 2039, 80, 300, 25),
-        Device("h100", 989, 494, 3350, 80, 450, 50),
-        Device("h200", 989, 494, 4800, 141, 450, 50),
-        Device("b200", 2250, 1125, 8000, 180, 900, 50),
-        Device("rtx4090", 165, 83, 1008, 24, 32, 12.5),
-        Device("l4", 121, 60, 300, 24, 32, 12.5),
-        Device("cpu", 1, 1, 50, 64, 1, 1),  # give your own rates
+        Device("a100", 312, 2039, 80, 300, 25),
+        Device("h100", 989, 3350, 80, 450, 50),
+        Device("h200", 989, 4800, 141, 450, 50),
+        Device("b200", 2250, 8000, 180, 900, 50),
+        Device("rtx4090", 165, 1008, 24, 32, 12.5),
+        Device("l4", 121, 300, 24, 32, 12.5),
+        Device("cpu", 1, 50, 64, 1, 1, 1),  # give your own rates
     )
 }
 
@@ -230,7 +232,7 @@ def with_rates(name: str, tflops: float | None, gbs: float | None, link_gbs: flo
     """A device with rates of the user's."""
     device = DEVICES[name]
     if tflops is not None:
-        device = replace(device, bf16_tflops=tflops, tf32_tflops=tflops * FP32_PRODUCTS)
+        device = replace(device, bf16_tflops=tflops, fp32_tflops=tflops)
     if gbs is not None:
         device = replace(device, memory_gbs=gbs)
     if link_gbs is not None:

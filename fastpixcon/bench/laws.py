@@ -84,8 +84,6 @@ def roofline(run: dict[str, Any], n: int, dim: int, dtype: str = "float32") -> f
 def planned(run: dict[str, Any], n: int, dim: int, dtype: str = "float32") -> dict[str, tuple[float, float]]:
     """What fastpixcon.plan says of this machine: seconds, and bytes without rows and their gradient, by mode."""
     device = with_rates("cpu", machine.peak_tflops(run, dtype), run["bandwidth_gbs"], None)
-    if run["device"] == "cpu" and dtype == "float32":
-        device = replace(device, tf32_tflops=device.bf16_tflops * 4)  # FP32_PRODUCTS are of tensor cores
     short = {"float32": "fp32", "bfloat16": "bf16"}[dtype]
     item = 4 if dtype == "float32" else 2
     plans = plan(n, dim, device=device, dtype=short)

@@ -47,7 +47,9 @@ MOST_CONSTANTS = 64  # a schedule may have many
 def constant(value: float, dtype: torch.dtype, like: Tensor) -> Tensor:
     """``value``, [] on the device of ``like``, which nobody writes to: the same one as in the last plain call."""
     device = like.device
-    if not is_plain((like,)):
+    # A graph keeps what it was captured with, which may be gone from here when it is replayed.
+    captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if captured or not is_plain((like,)):
         return torch.full((), value, dtype=dtype, device=device)
     # What one stream filled another one would have to wait for.
     stream = torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0
@@ -57,10 +59,9 @@ def constant(value: float, dtype: torch.dtype, like: Tensor) -> Tensor:
         return found
     with torch.inference_mode(False):  # autograd may save it
         found = torch.full((), value, dtype=dtype, device=device)
-    if not (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):  # then it is filled at every replay
-        if len(CONSTANTS) >= MOST_CONSTANTS:
-            CONSTANTS.clear()
-        CONSTANTS[key] = found
+    if len(CONSTANTS) >= MOST_CONSTANTS:
+        CONSTANTS.clear()
+    CONSTANTS[key] = found
     return found
 
 
