@@ -257,7 +257,7 @@ SUMS_HALVES = {
     },
     100: {64: Launch(64, 64, 4, 1, 0, 64)} | dict.fromkeys(WIDTHS[1:], IN_PARTS),
 }
-SUMS_HALVES[89] = SUMS_HALVES[80]
+SUMS_HALVES[89] = SUMS_HALVES[80] | dict.fromkeys(WIDTHS[2:], Launch(64, 64, 8, 2, 32, 32))
 GRADIENT_HALVES = {
     80: {
         64: Launch(64, 64, 4, 2),
@@ -309,7 +309,10 @@ HALVES = {
     "gradient_online": GRADIENT_HALVES | {100: GRADIENT_HALVES[100] | {256: Launch(32, 64, 8, 2)}},
     "sums_ruled": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 16))),
     "gradient_ruled": dict.fromkeys(SUMS, GRADIENT_HALVES_RULED)
-    | {89: GRADIENT_HALVES_RULED | {256: Launch(32, 32, 4, 2)}},
+    | {
+        89: GRADIENT_HALVES_RULED | {256: Launch(32, 32, 4, 2)},
+        100: GRADIENT_HALVES_RULED | {256: Launch(16, 32, 4, 2)},
+    },
     "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 32))),
     "gradient_mined": dict.fromkeys(SUMS, GRADIENT_HALVES_MINED)
     | {89: GRADIENT_HALVES_MINED | {256: Launch(16, 32, 4, 2, 0, 32)}},

@@ -87,6 +87,7 @@ def variants() -> list[Variant]:
     found += [Variant(InfoNCECase(60, D, M=70, dtype=dtype, **ruled)) for dtype in (*half, single) for D in (200, 400)]
     found += [Variant(MiningCase(70, 100, S=20, dtype=dtype, **ruled)) for dtype in (*half, single)]
     found += [Variant(MiningCase(70, 100, S=20, **ruled), tf32=True)]
+    found += [Variant(GatherCase(2, 8, 40, 41, 2100))]  # more pixels than are told apart without marks
     layouts = ("contiguous", "channels_last", "strided")
     found += [
         Variant(SelectCase(predictions=dtype, layout=layout)) for dtype in (*half, torch.float64) for layout in layouts

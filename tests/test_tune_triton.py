@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET", "0") == "1":
@@ -30,7 +31,8 @@ TABLE = Path(__file__).resolve().parents[1] / "docs" / "triton-kernels.md"
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_rows_of_the_table_can_fit(place: Place) -> None:
-    row = launch_table.row(place.kernel, place.architecture, place.kind.dtype.itemsize, place.D)
+    kind = "halves" if place.kind.dtype == torch.float32 else launch_table.kind(place.kind.dtype)
+    row = launch_table.row(place.kernel, place.architecture, kind, place.D)
     assert tune_triton.against(place, row) is None
 
 
@@ -74,7 +76,7 @@ def test_reasons(place: Place, row: Launch, why: str | None) -> None:
 
 def test_a_tile_that_fits_is_compiled_and_timed() -> None:
     place = Place("gradient", 80, 64, KINDS["bfloat16"])
-    row = launch_table.row("gradient", 80, 2, 64)
+    row = launch_table.row("gradient", 80, "half", 64)
     found = tune_triton.judge(place, row)
     assert isinstance(found, Candidate)
     assert 0 < found.overlapping <= found.expected

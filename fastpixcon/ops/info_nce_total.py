@@ -50,7 +50,8 @@ def backward(ops: Any, ctx: Any, d_total: Tensor | None, *_: Tensor | None) -> t
     gradients: list[Tensor | None] = [None] * ctx.count
     if d_total is None:
         return tuple(gradients)
-    of_total, inputs = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    saved = ctx.saved_tensors  # once: under a checkpoint they are computed anew
+    of_total, inputs = saved[:3], saved[3:]
     wanted = [ctx.needs_input_grad[at] for at in DIFFERENTIABLE]
     given = tuple(
         (d * d_total).to(x.dtype) if wants else None for wants, d, x in zip(wanted, of_total, inputs, strict=True)

@@ -48,8 +48,7 @@ def constant(value: float, dtype: torch.dtype, like: Tensor) -> Tensor:
     """``value``, [] on the device of ``like``, which nobody writes to: the same one as in the last plain call."""
     device = like.device
     # A graph keeps what it was captured with, which may be gone from here when it is replayed.
-    captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-    if captured or not is_plain((like,)):
+    if not is_plain((like,)) or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
         return torch.full((), value, dtype=dtype, device=device)
     # What one stream filled another one would have to wait for.
     stream = torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0
