@@ -7,6 +7,25 @@ from handwritten import kernel
 from ptxemu import tensor_core
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_core, "EXACT", True)
+
+
+def test_sums_that_are_cut_off_alone_drift_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do where a kernel is executed and nothing else is asked for."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((4096, n, 3), np.float32).astype(np.float16).astype(np.float32) for n in (2, 5))
+    truth = np.einsum("kmw,knw->mnw", a.astype(np.float64), b)
+    results = []
+    for exact in (True, False):
+        monkeypatch.setattr(tensor_core, "EXACT", exact)
+        results.append(tensor_core.multiply_add(a, b, np.zeros((2, 5, 3), np.float32), "f16"))
+    of_terms, of_sums = ((truth - x) / truth for x in results)
+    assert (of_sums > 5e-6).all()
+    assert (of_sums < of_terms).all()
+
+
 def total(products: list[tuple[float, float]], summand: float, type_: str = "f16") -> float:
     """The sum of products of a row and a column, of which there are as many as an instruction takes."""
     K = 8 if type_ == "tf32" else 16
