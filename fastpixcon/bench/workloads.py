@@ -192,7 +192,8 @@ def full() -> list[Cell]:
     cells += [Cell("self", 8192, classes=171, labels="long-tailed")]
     cells += [Cell("supcon", n) for n in (1024, 4096, 16384)]
     cells += [Cell("two_views", n) for n in (1024, 4096, 16384)] + [Cell("two_views", 8192, dtype="bfloat16")]
-    cells += [Cell("pairs", n, n) for n in (1024, 4096, 16384)] + [Cell("pairs", 8192, 8192, dtype="bfloat16")]
+    cells += [Cell("pairs", n, n) for n in _sizes(1024, 16384)]
+    cells += [Cell("pairs", n, n, dtype="bfloat16") for n in (1024, 2048, 8192)]
     bank = BANK_CLASSES * BANK_PLACES
     cells += [Cell("bank", 1024, m) for m in (bank // 8, bank // 4, bank // 2, bank)]
     cells += [Cell("bank", 4096, bank), Cell("bank", 1024, bank, dtype="bfloat16")]
