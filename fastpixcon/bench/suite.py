@@ -3,6 +3,7 @@
     fastpixcon bench --quick                    # three minutes
     fastpixcon bench                            # an hour at most on two cores
     fastpixcon bench --workloads self pairs --peers eager linear_cross_entropy --out /tmp/results
+    fastpixcon bench --workloads pairs bank self --up-to 16384
     fastpixcon bench --peer my_kernel.py:loss   # and a loss of your own: docs/benchmark-your-own.md
     fastpixcon bench --report                   # tables and plots anew from results.json
 
@@ -148,7 +149,7 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     if options.size == "full" and "self" in options.workloads:  # how time falls with threads
         fewer = [2**k for k in range(options.threads.bit_length()) if 2**k < options.threads]
         cells += [Cell("self", 8192, threads=threads) for threads in fewer]
-    return cells
+    return [cell for cell in cells if cell.n <= options.up_to]
 
 
 def load(path: Path, fresh: bool) -> dict[str, Any]:
@@ -241,6 +242,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--denominator", action="append", choices=own.DENOMINATORS, help=text)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--minutes", type=float, help="no cell begins later, run again to go on; default 60, quick 3")
+    parser.add_argument("--up-to", type=int, default=10**9, metavar="N", help="leave out cells of more anchors")
     parser.add_argument("--repeats", type=int, help="rounds at most, default 7; quick 3")
     parser.add_argument(
         "--time-limit", type=float, help=f"seconds a call of a peer, default 20, quick 5; {OURS}: x {OWN}"
