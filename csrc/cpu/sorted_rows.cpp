@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
-#include <type_traits>
+#include <limits>
 
+#include "cpu/float_rows.h"
 #include "cpu/inverse_norm.h"
 #include "cpu/scratch.h"
 
@@ -30,22 +30,14 @@ void sort_labels(const label_t* labels, int64_t N, SortedRows& set) {
   for (int64_t i = 0; i < set.n; ++i) set.label[i] = labels[set.source[i]];
 }
 
-// In double, so that neither huge nor tiny rows overflow or vanish; eight sums, as additions wait for each other.
-template <class scalar_t>
-double sum_of_squares(const scalar_t* x, int64_t D) {
-  double sums[8] = {}, sum = 0;
-  for (int64_t k = 0; k + 8 <= D; k += 8)
-    for (int64_t l = 0; l < 8; ++l) sums[l] += static_cast<double>(x[k + l]) * static_cast<double>(x[k + l]);
-  for (int64_t k = D / 8 * 8; k < D; ++k) sums[k % 8] += static_cast<double>(x[k]) * static_cast<double>(x[k]);
-  for (double part : sums) sum += part;
-  return sum;
-}
-
-// A number of a unit row.
-template <class scalar_t>
-float unit(scalar_t x, double inverse_norm, bool bf16) {
-  const float u = inverse_norm == 0 ? 0.0f : static_cast<float>(static_cast<double>(x) * inverse_norm);
-  return bf16 ? static_cast<float>(static_cast<c10::BFloat16>(u)) : u;
+// The row times inverse_norm.
+void make_unit(float* row, int64_t D, double inverse_norm, bool bf16) {
+  if (inverse_norm == 0) {
+    std::fill(row, row + D, 0.0f);
+    return;
+  }
+  for (int64_t k = 0; k < D; ++k) row[k] = static_cast<float>(static_cast<double>(row[k]) * inverse_norm);
+  if (bf16) round_to_bf16(row, D);
 }
 
 template <class scalar_t>
@@ -55,19 +47,17 @@ void gather_rows(const scalar_t* x, int64_t x_stride, SortedRows& set, int64_t f
     float* row = rows + (i - first) * stride;  // [D], then zeros
     std::fill(i < set.n ? row + D : row, row + stride, 0.0f);
     if (i >= set.n) continue;
-    const scalar_t* from = x + set.source[i] * x_stride;
+    to_floats(x + set.source[i] * x_stride, D, row);
     if (set.inv_norm.empty()) {
-      float nothing = 0;
-      for (int64_t k = 0; k < D; ++k) {
-        row[k] = static_cast<float>(from[k]);
-        nothing += row[k] * 0;
-      }
-      if (nothing != 0) std::fill(row, row + D, nothing);  // not finite: an infinite logit may add nothing to a sum
+      int32_t largest = 0;
+      for (int64_t k = 0; k < D; ++k) largest = std::max(largest, static_cast<int32_t>(bits_of(row[k]) & 0x7fffffff));
+      // Not finite: an infinite logit may add nothing to a sum.
+      if (largest >= 0x7f800000) std::fill(row, row + D, std::numeric_limits<float>::quiet_NaN());
       continue;
     }
-    const double inverse = inverse_norm(std::sqrt(sum_of_squares(from, D)));
+    const double inverse = inverse_norm(std::sqrt(dot_in_double(row, row, D)));
     set.inv_norm[i] = inverse;
-    for (int64_t k = 0; k < D; ++k) row[k] = unit(from[k], inverse, set.bf16);
+    make_unit(row, D, inverse, set.bf16);
   }
 }
 
@@ -75,18 +65,19 @@ template <class scalar_t, class out_t>
 void unsort(const SortedRows& set, const scalar_t* x, int64_t x_stride, int64_t first, int64_t last,
             const float* d_rows, double scale, out_t* out) {
   const int64_t D = set.operand.depth;
-  std::vector<float> row(D, 0.0f);
+  std::vector<float> row(D, 0.0f), d_row(D);
   for (int64_t i = first; i < last; ++i) {
     const float* d = d_rows + (i - first) * set.operand.stride;
     out_t* to = out + set.source[i] * D;
     double along = 0, factor = scale;
     if (!set.inv_norm.empty()) {
-      const scalar_t* raw = x + set.source[i] * x_stride;
-      for (int64_t k = 0; k < D; ++k) row[k] = unit(raw[k], set.inv_norm[i], set.bf16);
-      for (int64_t k = 0; k < D; ++k) along += static_cast<double>(d[k]) * row[k];
+      to_floats(x + set.source[i] * x_stride, D, row.data());
+      make_unit(row.data(), D, set.inv_norm[i], set.bf16);
+      along = dot_in_double(d, row.data(), D);
       factor *= set.inv_norm[i];
     }
-    for (int64_t k = 0; k < D; ++k) to[k] = static_cast<out_t>(factor * (d[k] - along * row[k]));
+    for (int64_t k = 0; k < D; ++k) d_row[k] = static_cast<float>(factor * (d[k] - along * row[k]));
+    from_floats(d_row.data(), D, to);
   }
 }
 
