@@ -41,7 +41,8 @@ class PixelContrastLoss(nn.Module):
             the bank, after the loss.
         mining: a :class:`Mining`: which of its positives and negatives an anchor keeps; None: all.
         denominator: "negatives" (the paper), "all" (SupCon) or "decoupled" (DCL).
-        contrast_with: with a memory, contrast with the anchors of the "batch", with "memory" or with "both".
+        contrast_with: with a memory, contrast with the anchors of the "batch", with "memory", with "both" in one
+            denominator, or with "each": the sum of the loss with the batch and that with the memory.
         process_group: "world": all ranks, those of the first call, so that the module may be made before
             ``init_process_group``; or a ``torch.distributed.ProcessGroup``. Anchors contrast with those of all its
             ranks, and every rank returns the mean over all of them, with the gradient that DistributedDataParallel
@@ -92,8 +93,7 @@ class PixelContrastLoss(nn.Module):
         if memory is not None and void_labels(memory.ignore_index) != void:
             raise ValueError(f"memory: got ignore_index {memory.ignore_index}, want {ignore_index}, that of the loss")
         checks.one_of("contrast_with", contrast_with, CONTRASTS)
-        if contrast_with == "memory" and memory is None:
-            raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")
+        checks.has_memory(contrast_with, memory)
         # Always max_samples rows: their number is exchanged once.
         self._group = distributed.Group(process_group, across, same_sizes=True)
         if self._group.is_asked_for:

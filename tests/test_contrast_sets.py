@@ -221,6 +221,35 @@ def test_memory_alone_is_contrast_with_its_rows(complete_backend: Backend) -> No
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_each_is_the_loss_with_the_batch_and_that_with_the_bank(
+    separate: bool, reduction: str, complete_backend: Backend
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    device = complete_backend.device
+    bank = fpc.MemoryBank(4, 16, 6, 3).to(device)
+    content = torch.nn.functional.normalize(torch.randn(60, 16, generator=generator), dim=1).to(device)
+    labels = torch.randint(-1, 4, (60,), generator=generator).int().to(device)
+    bank.enqueue_rows(content, labels, content[:0], labels[:0])
+    x, c = (torch.randn(n, 16, generator=generator).to(device).requires_grad_() for n in (30, 40))
+    y, z, groups, others = (torch.randint(5, (n,), generator=generator).to(device) for n in (30, 40, 30, 40))
+    weights, of_others = (torch.rand(n, generator=generator).to(device) for n in (30, 40))
+    how = {"reduction": reduction, "weights": weights, "groups": groups, "pairs": fpc.Pairs(negatives="other")}
+    of_batch = {"contrast_groups": others, "contrast_weights": of_others} if separate else {}
+    rows = (c, z) if separate else ()
+
+    def loss(*rows: torch.Tensor, **more: Any) -> torch.Tensor:
+        return fpc.functional.info_nce(x, y, *rows, **how, **more)
+
+    found = loss(*rows, **of_batch, memory=bank, contrast_with="each")
+    expected = loss(*rows, **of_batch) + loss(memory=bank, contrast_with="memory")
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    wanted = (x, c) if separate else (x,)
+    gradients = [torch.autograd.grad(value.sum(), wanted) for value in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
+
+
 def test_backward_does_not_look_at_the_bank_again(complete_backend: Backend) -> None:
     generator = torch.Generator().manual_seed(0)
     bank = fpc.MemoryBank(3, 8, 5, 2).to(complete_backend.device)

@@ -113,7 +113,7 @@ def test_a_bank_of_another_size_is_refused(sizes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("contrast_with", ["both", "memory", "batch"])
+@pytest.mark.parametrize("contrast_with", ["both", "memory", "batch", "each"])
 def test_it_trains(dtype: torch.dtype, contrast_with: str, complete_backend: Backend) -> None:
     """The loss of a map that is moved against its gradient goes down."""
     loss = loss_with_memory(contrast_with=contrast_with).to(complete_backend.device)
@@ -172,6 +172,11 @@ def test_defaults_are_the_papers() -> None:
             "memory: got ignore_index 255, want 0",
         ),
         (lambda: fpc.PixelContrastLoss(contrast_with="memory"), "contrast_with: got 'memory' without a memory"),
+        (lambda: fpc.PixelContrastLoss(contrast_with="each"), "contrast_with: got 'each' without a memory"),
+        (
+            lambda: fpc.functional.info_nce(torch.zeros(3, 8), torch.zeros(3).int(), contrast_with="memory"),
+            "contrast_with: got 'memory' without a memory",
+        ),
         (
             lambda: fpc.functional.info_nce(
                 torch.zeros(3, 8), torch.zeros(3).int(), memory=fpc.MemoryBank(4, 16, 3, 3)

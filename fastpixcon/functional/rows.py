@@ -19,7 +19,7 @@ from fastpixcon.values import Rows, Rule
 __all__ = ["CONTRASTS", "DENOMINATORS", "Objective", "info_nce", "info_nce_of"]
 
 DENOMINATORS = ("negatives", "all", "decoupled")
-CONTRASTS = ("both", "batch", "memory")
+CONTRASTS = ("both", "batch", "memory", "each")
 REDUCTIONS = ("mean", "sum", "none")
 FIXED_SHIFT_MIN = 0.025  # below it e^((cos - 1) / temperature) vanishes in float32
 
@@ -104,7 +104,8 @@ def info_nce(
         memory: a :class:`fastpixcon.MemoryBank`, whose rows are contrast rows, too; read where it lies, in its dtype.
             Where one of anchors and bank is float64 and the other is not, all is computed in float64.
         mining: a :class:`fastpixcon.Mining`: which pairs an anchor keeps. This and memory want unit or raw rows.
-        contrast_with: with a memory, contrast with the rows of the "batch", with "memory" or with "both".
+        contrast_with: with a memory, contrast with the rows of the "batch", with "memory", with "both" in one
+            denominator, or with "each": the sum of the loss with the batch and that with the memory.
         seed: int or [] int64 tensor, of the pairs that mining draws.
         process_group: "world" or a ``torch.distributed.ProcessGroup`` (NCCL on GPUs, Gloo on CPUs): the anchors of all
             its ranks are the contrast set, and "mean" and "sum" are over all of them, the same on every rank. A
@@ -183,11 +184,23 @@ def info_nce_of(
     checks.one_of("denominator", denominator, DENOMINATORS)
     checks.one_of("contrast_with", contrast_with, CONTRASTS)
     checks.one_of("reduction", reduction, REDUCTIONS)
+    checks.has_memory(contrast_with, memory)
+    if contrast_with == "each":
+        of_batch = contrast, objective._replace(contrast_with="batch", memory=None), weighed
+        of_bank = None, objective._replace(contrast_with="memory"), Weighed(weighed.weights, groups=weighed.groups)
+        (loss, mass), (bank_loss, bank_mass) = (
+            info_nce_of(
+                anchors, others, one, name=name, rows=rows, is_sorted=is_sorted, reduction=reduction,
+                ignore_index=ignore_index, seed=seed, weighed=brought,
+            )
+            for others, one, brought in (of_batch, of_bank)
+        )  # fmt: skip
+        return loss + bank_loss, mass + bank_mass
     scale = checks.temperature_scale(temperature, base_temperature)
     ranks = distributed.ranks_of(process_group, across)
     in_steps = memory is not None or mining is not None or ranks is not None
     if in_steps:
-        checks.memory_and_mining(memory, mining, anchors.x, rows, contrast_with)
+        checks.memory_and_mining(memory, mining, anchors.x, rows)
         checks.contrast_takes_part(None if contrast is None else contrast.x, memory, contrast_with)
     bank = None if contrast_with == "batch" else memory
     device = anchors.x.device

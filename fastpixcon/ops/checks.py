@@ -111,13 +111,15 @@ def memory_enqueue(
         _integers(f"{name.removesuffix('s')}_labels", labels, rows.shape[:1], torch.int32, bank)
 
 
-def memory_and_mining(memory: object, mining: object, anchors: Tensor, rows: str, contrast_with: str) -> None:
+def has_memory(contrast_with: str, memory: object) -> None:
+    if memory is None and contrast_with in ("memory", "each"):
+        raise ValueError(f"contrast_with: got {contrast_with!r} without a memory, want 'batch' or a memory")
+
+
+def memory_and_mining(memory: object, mining: object, anchors: Tensor, rows: str) -> None:
     if rows == "any":
         raise ValueError("normalize: got False, want True with memory, mining or process_group, which take cosines")
-    if memory is None:
-        if contrast_with == "memory":
-            raise ValueError("contrast_with: got 'memory' without a memory, want 'batch' or a memory")
-    else:
+    if memory is not None:
         bank, labels = getattr(memory, "rows", None), getattr(memory, "labels", None)
         if not isinstance(bank, Tensor) or not isinstance(labels, Tensor):
             raise TypeError(f"memory: got {type(memory).__name__}, want a MemoryBank")
