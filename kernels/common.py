@@ -55,21 +55,14 @@ def how(*words: str, **where: bool) -> str:
 
 
 def precision(dtype: torch.dtype, fixed: bool) -> str:
-    """The word for products of float32 that are read as they lie: TF32 where PyTorch allows it, else three TF32
-    products for 22 bits, or plain float32 where a logit must come out the same as a row's and as a column's."""
+    """The word for products of rows, which are prepared for it. With a fixed shift, which only unit rows have, float32
+    becomes float16 where PyTorch allows TF32, which has as many bits, else two halves of 22 bits in three products,
+    ``info_nce_halves.py``; without one it is plain, for a logit must come out the same as a row's and as a column's."""
     if dtype != torch.float32:
         return "ieee"
     if torch.backends.cuda.matmul.allow_tf32:
-        return "tf32"
-    return "tf32x3" if fixed else "ieee"
-
-
-def prepared_precision(dtype: torch.dtype, fixed: bool) -> str:
-    """The word for products of rows that are prepared for it: unit rows of float32 as float16, which has the bits of
-    TF32, or as two halves of 22 bits in three products, ``info_nce_halves.py``."""
-    if dtype != torch.float32 or not fixed:
-        return precision(dtype, fixed)
-    return "fp16x1" if torch.backends.cuda.matmul.allow_tf32 else "fp16x3"
+        return "fp16x1" if fixed else "tf32"
+    return "fp16x3" if fixed else "ieee"
 
 
 def cdiv(a: int, b: int) -> int:
@@ -108,10 +101,7 @@ def has(HOW, word):
 
 @triton.constexpr_function
 def precision_of(HOW):
-    for word in HOW.split():
-        if word in ("tf32", "tf32x3"):
-            return word
-    return "ieee"
+    return "tf32" if "tf32" in HOW.split() else "ieee"
 
 
 @triton.constexpr_function

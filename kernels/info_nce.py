@@ -23,7 +23,7 @@ from fastpixcon.kernels.common import (
     how,
     launch,
     normalize,
-    prepared_precision,
+    precision,
     round_up,
 )
 from fastpixcon.kernels.info_nce_gradient import (
@@ -126,7 +126,7 @@ class Prepared(NamedTuple):
     @property
     def kind(self) -> str:
         """Of rows of the launch table."""
-        return "halves" if self.precision == "fp16x3" else launch_table.kind(self.x.dtype)
+        return launch_table.kind(self.x.dtype, self.precision)
 
 
 class Order(NamedTuple):
@@ -155,7 +155,7 @@ def more_facts(these: Rows, source: Tensor | None, grouped: bool) -> list[Tensor
 
 def prepare(these: Rows, rows: str, by: Order, classes: Tensor | None, rule: Rule) -> Prepared:
     """Rows, with facts as far as the rule looks at them."""
-    word = prepared_precision(these.x.dtype, rule.fixed_shift and rows != "any")
+    word = precision(these.x.dtype, rule.fixed_shift and rows != "any")
     if rule.grouped and these.groups is None:
         raise ValueError("groups: got None, want [N] int32, which the rule looks at")
     more = more_facts(these, by.source, rule.grouped)

@@ -222,7 +222,7 @@ def add_rows(
     BLOCK_N: tl.constexpr = h.shape[1]
     BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
     if has(HOW, "fp16x3"):
-        return add_rows_of_halves(h, y, y_ptr, j0, y_end, MASKED, D, total, HOW, TILE)
+        return add_rows_of_halves(h, y, y_ptr, j0, y_end, MASKED, D, total, None, HOW, TILE)
     elif y is not None:
         return (dot(cast(h, y.dtype), y, total[0], HOW),)
     elif BLOCK_D < 512 or BLOCK_N // 2 < LEAST_ROWS:

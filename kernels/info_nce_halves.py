@@ -50,6 +50,29 @@ def add_outside(sum, x):
 
 
 @triton.jit
+def add_lifted(sum, x, down):
+    """sum + x down [rows], rounded once, likewise; None: down is 1."""
+    if down is None:
+        return add_outside(sum, x)
+    elif INTERPRETED:
+        return sum + x * down[:, None]
+    else:
+        return tl.inline_asm_elementwise(
+            "fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", [x, down[:, None], sum], dtype=tl.float32, is_pure=False, pack=1
+        )
+
+
+@triton.jit
+def lifted(h):
+    """h >= 0 [M, N], each row times a power of two that makes its largest number one of the largest of float16, whose
+    exponents are few; and by what that is undone, [M]."""
+    largest = tl.max(h, axis=1)
+    exponent = tl.maximum(largest.to(tl.int32, bitcast=True) & 0x7F800000, 15 << 23)
+    up = (0x7F000000 - exponent + (14 << 23)).to(tl.float32, bitcast=True)
+    return h * up[:, None], (exponent - (14 << 23)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def zeros_after(x):
     """Zeros that wait for x, or ptxas puts off what makes it."""
     if INTERPRETED:
@@ -140,9 +163,10 @@ def halves_in_parts(
 
 @triton.jit
 def add_rows_of_halves(
-    h, y, y_ptr, j0, y_end, MASKED: tl.constexpr, D: tl.constexpr, total, HOW: tl.constexpr, TILE: tl.constexpr
+    h, y, y_ptr, j0, y_end, MASKED: tl.constexpr, D: tl.constexpr, total, down, HOW: tl.constexpr, TILE: tl.constexpr
 ):
-    """total + h [BLOCK_M, BLOCK_N] times UNIT times the rows j0.. of y, given or None, in chunks."""
+    """total + h [BLOCK_M, BLOCK_N] times UNIT times the rows j0.. of y, given or None, in chunks; times down, see
+    ``lifted``."""
     BLOCK_N: tl.constexpr = h.shape[1]
     WIDTH: tl.constexpr = width_of_chunk(HOW, TILE)
     h_hi, h_lo = split(h)
@@ -159,7 +183,7 @@ def add_rows_of_halves(
             chain = tl.zeros([h.shape[0], WIDTH], tl.float32)
         else:
             chain = zeros_after(sums[c - 1])
-        sums += (add_outside(total[c], add_products(h_hi, h_lo, y_hi, y_lo, chain, HOW)),)
+        sums += (add_lifted(total[c], add_products(h_hi, h_lo, y_hi, y_lo, chain, HOW), down),)
     return sums
 
 

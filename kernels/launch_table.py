@@ -300,13 +300,15 @@ GRADIENT_HALVES_MINED = {
     512: Launch(32, 32, 8, 2, 64, 32),
     1024: Launch(16, 32, 8, 2, 64, 32),
 }
+GRADIENT_ONLINE_HALVES = GRADIENT_HALVES | {100: GRADIENT_HALVES[100] | {256: Launch(32, 64, 8, 2)}}
+POSITIVES_OF_BANK_HALVES = GRADIENT_HALVES_MINED | {512: Launch(32, 16, 8, 2, 64, 16)}
 HALVES = {
     "sums": SUMS_HALVES,
     "sums_any": SUMS_HALVES,
     "positives": dict.fromkeys(SUMS, POSITIVES_HALVES)
     | {100: POSITIVES_HALVES | dict.fromkeys(WIDTHS[:2], Launch(32, 32, 4, 2, MASKED_N=None))},
     "gradient": GRADIENT_HALVES,
-    "gradient_online": GRADIENT_HALVES | {100: GRADIENT_HALVES[100] | {256: Launch(32, 64, 8, 2)}},
+    "gradient_online": GRADIENT_ONLINE_HALVES,
     "sums_ruled": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 16))),
     "gradient_ruled": dict.fromkeys(SUMS, GRADIENT_HALVES_RULED)
     | {
@@ -316,37 +318,37 @@ HALVES = {
     "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 32))),
     "gradient_mined": dict.fromkeys(SUMS, GRADIENT_HALVES_MINED)
     | {89: GRADIENT_HALVES_MINED | {256: Launch(16, 32, 4, 2, 0, 32)}},
+    "memory_sums": GRADIENT_ONLINE_HALVES,
+    "memory_sums_mined": dict.fromkeys(SUMS, GRADIENT_HALVES_MINED),
+    "memory_positives": dict.fromkeys(SUMS, POSITIVES_OF_BANK_HALVES),
+    "mining_counts": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64))),
 }
-# Rows of float32 as they are: of any norm, or of a bank, whose three TF32 products keep two parts of every operand in
-# registers.
+# Rows of float32 as they are, of any norm.
 ROWS_FLOAT32 = {
     64: Launch(32, 32, 8, 2, 32, 32),
     128: Launch(32, 32, 8, 2, 32, 32),
-    256: Launch(32, 32, 8, 2, 32, 32),
+    256: Launch(32, 16, 8, 2, 32, 16),
     512: Launch(32, 16, 8, 2, 64, 16),
     1024: Launch(16, 16, 8, 2, 64, 16),
 }
-ROWS_ONLINE_FLOAT32 = ROWS_FLOAT32 | {256: Launch(32, 16, 8, 2, 32, 16)}
 FLOAT32 = {
     "sums_online": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
     "positives": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(32, 32, 4, 2, 32, None))),
-    "gradient_online": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
+    "gradient_online": dict.fromkeys(SUMS, ROWS_FLOAT32),
     "sums_online_ruled": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 16))),
-    "gradient_ruled": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
+    "gradient_ruled": dict.fromkeys(SUMS, ROWS_FLOAT32),
     "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32, 32))),
-    "gradient_mined": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
-    "memory_sums": dict.fromkeys(SUMS, ROWS_FLOAT32),
-    "memory_sums_online": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
-    "memory_sums_mined": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32),
-    "memory_positives": dict.fromkeys(SUMS, ROWS_ONLINE_FLOAT32 | {1024: Launch(16, 16, 8, 2, 32)}),
-    "mining_counts": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 3, 32))),
+    "gradient_mined": dict.fromkeys(SUMS, ROWS_FLOAT32),
+    "memory_sums_online": dict.fromkeys(SUMS, ROWS_FLOAT32),
+    "memory_sums_mined": dict.fromkeys(SUMS, ROWS_FLOAT32),
+    "memory_positives": dict.fromkeys(SUMS, ROWS_FLOAT32 | {1024: Launch(16, 16, 8, 2, 32)}),
 }
 TABLES = {"half": HALF, "halves": HALVES, "float32": FLOAT32}
 
 
-def kind(dtype: torch.dtype) -> str:
-    """Of rows that are not cut in halves, one of TABLES."""
-    return "float32" if dtype == torch.float32 else "half"
+def kind(dtype: torch.dtype, precision: str = "") -> str:
+    """Of rows as kernels take them, and the word for their products: one of TABLES."""
+    return "halves" if precision == "fp16x3" else "float32" if dtype == torch.float32 else "half"
 
 
 def width(D: int) -> int:

@@ -12,22 +12,23 @@ from fastpixcon.kernels.common import (
     has,
     how,
     launch,
-    precision,
     rounded_product,
     size,
     softplus_sigmoid,
 )
 from fastpixcon.kernels.info_nce import order
+from fastpixcon.kernels.info_nce_blocks import begin_rows
 from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, is_kept_positive, load_mined
 from fastpixcon.kernels.launch_table import Launch, tile
 from fastpixcon.kernels.memory_sums_blocks import (
     add_bank_rows,
     cosines,
     load_anchors,
+    number_of_splits,
+    prepare_bank,
     range_of_split,
-    rows_in_line,
     short_labels,
-    split,
+    store_bank_rows,
 )
 from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
@@ -42,7 +43,6 @@ def memory_positives_kernel(
     counts [splits, N] and pulls [splits, N, D]."""
     BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
-    BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
     place = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = place < N
     offs_i = place
@@ -50,7 +50,8 @@ def memory_positives_kernel(
         offs_i = tl.load(source_ptr + place, mask=here, other=0).to(tl.int32)
     label_i = tl.load(x_labels_ptr + offs_i, mask=here, other=-1)  # [BLOCK_M]
     part = (label_i >= 0) & (label_i < K)
-    anchors = load_anchors(x_ptr, offs_i, part, D, TILE)
+    prepared: tl.constexpr = has(HOW, "fp16x1") or has(HOW, "fp16x3")  # anchors lie in sorted order
+    anchors = load_anchors(x_ptr, place if prepared else offs_i, part, N, D, HOW, TILE)
     scale = 1.0 / tl.load(temperature_ptr)
     log_sum = tl.load(log_sum_ptr + offs_i, mask=part, other=float("-inf"))
     number_i = tl.cast(first_anchor, tl.int64) + offs_i
@@ -65,7 +66,7 @@ def memory_positives_kernel(
     loss = tl.zeros([BLOCK_M], tl.float32)
     weight = tl.zeros([BLOCK_M], tl.float32)
     count = tl.zeros([BLOCK_M], tl.int32)
-    pull = tl.zeros([BLOCK_M, BLOCK_D], tl.float32) if pulls_ptr is not None else loss
+    pull = begin_rows(D, HOW, TILE) if pulls_ptr is not None else (loss,)
     for t in tl.range(begin, end, num_stages=size(TILE, "STAGES")):
         c = first + t // class_tiles
         s0 = t % class_tiles * BLOCK_N
@@ -98,16 +99,15 @@ def memory_positives_kernel(
     tl.store(sums_ptr + tl.num_programs(1).to(tl.int64) * N + slot, weight, mask=here)
     tl.store(counts_ptr + slot, count, mask=here)
     if pulls_ptr is not None:
-        offs_d = tl.arange(0, BLOCK_D)
-        tl.store(pulls_ptr + slot[:, None] * D + offs_d[None, :], pull, mask=here[:, None] & (offs_d < D)[None, :])
+        store_bank_rows(pulls_ptr, slot, here, pull, D, HOW, TILE)
 
 
 @triton.jit
 def memory_pulls_kernel(
-    sums_ptr, counts_ptr, pulls_ptr, source_ptr, loss_ptr, weight_ptr, mass_ptr, pull_ptr, N, splits, D: tl.constexpr,
-    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    sums_ptr, counts_ptr, pulls_ptr, source_ptr, loss_ptr, weight_ptr, mass_ptr, pull_ptr, N, splits, D_OUT,
+    D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The sums of all splits, to where the anchors came from."""
+    """The sums of all splits, to where the anchors came from; pulls [N, D_OUT]."""
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     offs_d = tl.arange(0, BLOCK_D)
     here = offs < N
@@ -131,7 +131,8 @@ def memory_pulls_kernel(
     tl.store(weight_ptr + to, weight, mask=here)
     tl.store(mass_ptr + to, count.to(tl.float32), mask=here)
     if pulls_ptr is not None:
-        tl.store(pull_ptr + to.to(tl.int64)[:, None] * D + offs_d[None, :], pull, mask=all_here)
+        at = to.to(tl.int64)[:, None] * D_OUT + offs_d[None, :]
+        tl.store(pull_ptr + at, pull, mask=here[:, None] & (offs_d < D_OUT)[None, :])
 
 
 def memory_positives(
@@ -145,28 +146,31 @@ def memory_positives(
         return loss, weight, mass, pull
     if rule.positive_groups == "same":  # rows of a bank are of no group
         return loss.zero_(), weight.zero_(), mass.zero_(), pull.zero_()
-    x, y, labels = anchors.x.contiguous(), rows_in_line(bank.x), short_labels(anchors.labels)
+    labels, bank_labels = short_labels(anchors.labels), bank.labels.contiguous()
     source = order(labels, rule.is_sorted).source
+    (x,), word = prepare_bank(anchors.x.contiguous()[None], labels, rule.fixed_shift, source)
+    y, _ = prepare_bank(bank.x, bank_labels, rule.fixed_shift)
+    width = int(x.shape[-1])
     diagonal, mined, seed = pairs
     mined = None if mined is None else mined.contiguous()
     block_d = launch_table.width(D)
-    words = how(rule.denominator, precision(x.dtype, rule.fixed_shift))
+    words = how(rule.denominator, word)
 
     def start(row: Launch) -> None:
         blocks = cdiv(N, row.BLOCK_M)
-        splits = split(x, blocks, cdiv(S, row.BLOCK_N), 4 * D if wants_pull else 12)
+        splits = number_of_splits(x, blocks, cdiv(S, row.BLOCK_N), 4 * width if wants_pull else 12)
         sums, counts = loss.new_empty(2, splits, N), labels.new_empty(splits, N)
-        pulls = loss.new_empty(splits, N, D) if wants_pull else None
+        pulls = loss.new_empty(splits, N, width) if wants_pull else None
         launch(
-            memory_positives_kernel, (blocks, splits), x, labels, source, y, bank.labels.contiguous(), rule.temperature,
+            memory_positives_kernel, (blocks, splits), x, labels, source, y, bank_labels, rule.temperature,
             log_sum.contiguous(), mined, seed, sums, counts, pulls, N, K, S, diagonal or 0, y.stride(0), y.stride(1),
-            D=D, HOW=words, **tile(row, block_d),
+            D=width, HOW=words, **tile(row, block_d),
         )  # fmt: skip
         block = max(1, 2048 // block_d) if wants_pull else 128
         launch(
             memory_pulls_kernel, (cdiv(N, block),), sums, counts, pulls, source, loss, weight, mass, pull, N, splits,
-            D=D, BLOCK=block, BLOCK_D=block_d if wants_pull else 1, num_warps=4,
+            D, D=width, BLOCK=block, BLOCK_D=block_d if wants_pull else 1, num_warps=4,
         )  # fmt: skip
 
-    launch_table.run("memory_positives", architecture(x), launch_table.kind(x.dtype), block_d, start)
+    launch_table.run("memory_positives", architecture(x), launch_table.kind(x.dtype, word), block_d, start)
     return loss, weight, mass, pull

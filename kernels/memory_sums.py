@@ -1,5 +1,6 @@
 """Sums of e^s over a memory bank, and the means of its rows that they weigh: one sweep of the bank, 4 N M D FLOP with
-the means, and a launch that adds up the splits.
+the means, and a launch that adds up the splits. Float32 is split into halves of float16 before, in a launch each for
+anchors and bank.
 
 Where a block of anchors is of one class, the rows of that class have no part in "negatives" and are left out.
 """
@@ -20,10 +21,10 @@ from fastpixcon.kernels.common import (
     how,
     is_temperature,
     launch,
-    precision,
     rounded_product,
     size,
 )
+from fastpixcon.kernels.info_nce_blocks import begin_rows
 from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, is_drawn, load_mined
 from fastpixcon.kernels.info_nce_sums import NOTHING
 from fastpixcon.kernels.launch_table import Launch, tile
@@ -31,10 +32,11 @@ from fastpixcon.kernels.memory_sums_blocks import (
     add_bank_rows,
     cosines,
     load_anchors,
+    number_of_splits,
+    prepare_bank,
     range_of_split,
-    rows_in_line,
     short_labels,
-    split,
+    store_bank_rows,
 )
 from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
@@ -93,13 +95,12 @@ def memory_sums_kernel(
     and sums of e^s times rows, means [splits, N, D]. Programs that run side by side read the same tiles."""
     BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
-    BLOCK_D: tl.constexpr = size(TILE, "BLOCK_D")
     FIXED: tl.constexpr = has(HOW, "fixed")
     offs_i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = offs_i < N
     label_i = tl.load(x_labels_ptr + offs_i, mask=here, other=-1)  # [BLOCK_M]
     part = label_i != -1
-    anchors = load_anchors(x_ptr, offs_i, part, D, TILE)
+    anchors = load_anchors(x_ptr, offs_i, part, N, D, HOW, TILE)
     scale = 1.0 / tl.load(temperature_ptr)
     number_i = tl.cast(first_anchor, tl.int64) + offs_i
     mined = load_mined((mined_ptr, seed_ptr), offs_i, N, here, number_i, BANK_STREAM)
@@ -115,7 +116,7 @@ def memory_sums_kernel(
     begin, end = range_of_split(tl.where(tl.sum(part.to(tl.int32), axis=0) > 0, tiles, 0))
     total = tl.zeros([BLOCK_M], tl.float32)
     largest = tl.full([BLOCK_M], NOTHING, tl.float32)
-    mean = tl.zeros([BLOCK_M, BLOCK_D], tl.float32) if means_ptr is not None else total
+    mean = begin_rows(D, HOW, TILE) if means_ptr is not None else (total,)
     for t in tl.range(begin, end, num_stages=size(TILE, "STAGES")):
         t += tl.where(t >= left_out, class_tiles, 0)
         c = t // class_tiles
@@ -135,7 +136,7 @@ def memory_sums_kernel(
             before = tl.exp2((largest - top) * LOG2_E)
             total *= before
             if means_ptr is not None:
-                mean *= before[:, None]
+                mean = (mean[0] * before[:, None],)
             largest = top
         total += tl.sum(e, axis=1)
         if means_ptr is not None:
@@ -145,16 +146,15 @@ def memory_sums_kernel(
     if not FIXED:
         tl.store(sums_ptr + tl.num_programs(1).to(tl.int64) * N + slot, largest, mask=here)
     if means_ptr is not None:
-        offs_d = tl.arange(0, BLOCK_D)
-        tl.store(means_ptr + slot[:, None] * D + offs_d[None, :], mean, mask=here[:, None] & (offs_d < D)[None, :])
+        store_bank_rows(means_ptr, slot, here, mean, D, HOW, TILE)
 
 
 @triton.jit
 def memory_means_kernel(
-    sums_ptr, means_ptr, temperature_ptr, log_sum_ptr, mean_ptr, N, splits, D: tl.constexpr, HOW: tl.constexpr,
+    sums_ptr, means_ptr, temperature_ptr, log_sum_ptr, mean_ptr, N, splits, D_OUT, D: tl.constexpr, HOW: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """log of the sums of all splits, and the means."""
+    """log of the sums of all splits, and the means, [N, D_OUT]."""
     tl.device_assert(is_temperature(tl.load(temperature_ptr)), "temperature: not a number > 0 from 2^-126 on")
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     offs_d = tl.arange(0, BLOCK_D)
@@ -188,8 +188,8 @@ def memory_means_kernel(
     tl.store(log_sum_ptr + offs, tl.where(total == 0, float("-inf"), log_sum), mask=here)
     if means_ptr is not None:
         mean *= tl.where(total == 0, 0.0, 1.0 / tl.where(total == 0, 1.0, total))[:, None]
-        at = offs.to(tl.int64)[:, None] * D + offs_d[None, :]
-        tl.store(mean_ptr + at, mean, mask=all_here)
+        at = offs.to(tl.int64)[:, None] * D_OUT + offs_d[None, :]
+        tl.store(mean_ptr + at, mean, mask=here[:, None] & (offs_d < D_OUT)[None, :])
 
 
 def weights_of_classes(bank: BankRows, rule: Rule) -> tuple[Tensor | None, int | None]:
@@ -214,30 +214,31 @@ def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_m
         return log_sum, mean
     if no_positives and no_negatives:
         return log_sum.fill_(float("-inf")), mean.zero_()
-    x, y, labels = anchors.x.contiguous(), rows_in_line(bank.x), short_labels(anchors.labels)
-    fixed = rule.fixed_shift and x.dtype != torch.float16  # which has no exponents for e^s
+    labels, bank_labels, fixed = short_labels(anchors.labels), bank.labels.contiguous(), rule.fixed_shift
+    (x,), word = prepare_bank(anchors.x.contiguous()[None], labels, fixed)
+    y, _ = prepare_bank(bank.x, bank_labels, fixed)
+    width = int(x.shape[-1])
     diagonal, mined, seed = pairs
     mined = None if mined is None else mined.contiguous()
     weights = weights_of_classes(bank, rule)
     block_d = launch_table.width(D)
-    words = how(precision(x.dtype, fixed), apart=no_positives, positives_alone=no_negatives, fixed=fixed)
+    words = how(word, apart=no_positives, positives_alone=no_negatives, fixed=fixed)
 
     def start(row: Launch) -> None:
         blocks = cdiv(N, row.BLOCK_M)
-        splits = split(x, blocks, K * cdiv(S, row.BLOCK_N), 4 * D if wants_mean else 4)
+        splits = number_of_splits(x, blocks, K * cdiv(S, row.BLOCK_N), 4 * width if wants_mean else 4)
         sums = log_sum.new_empty(1 if fixed else 2, splits, N)
-        means = log_sum.new_empty(splits, N, D) if wants_mean else None
+        means = log_sum.new_empty(splits, N, width) if wants_mean else None
         launch(
-            memory_sums_kernel, (blocks, splits), x, labels, y, bank.labels.contiguous(), rule.temperature,
-            *weights, mined, seed, sums, means, N, K, S, diagonal or 0, y.stride(0), y.stride(1), D=D, HOW=words,
-            **tile(row, block_d),
+            memory_sums_kernel, (blocks, splits), x, labels, y, bank_labels, rule.temperature, *weights, mined, seed,
+            sums, means, N, K, S, diagonal or 0, y.stride(0), y.stride(1), D=width, HOW=words, **tile(row, block_d),
         )  # fmt: skip
         block = max(1, 2048 // block_d) if wants_mean else 128
         launch(
-            memory_means_kernel, (cdiv(N, block),), sums, means, rule.temperature, log_sum, mean, N, splits, D=D,
-            HOW=how(fixed=fixed), BLOCK=block, BLOCK_D=block_d if wants_mean else 1, num_warps=4, **ASSERTIONS,
+            memory_means_kernel, (cdiv(N, block),), sums, means, rule.temperature, log_sum, mean, N, splits, D,
+            D=width, HOW=how(fixed=fixed), BLOCK=block, BLOCK_D=block_d if wants_mean else 1, num_warps=4, **ASSERTIONS,
         )  # fmt: skip
 
     kernel = "memory_sums_mined" if mined is not None else "memory_sums" if fixed else "memory_sums_online"
-    launch_table.run(kernel, architecture(x), launch_table.kind(x.dtype), block_d, start)
+    launch_table.run(kernel, architecture(x), launch_table.kind(x.dtype, word), block_d, start)
     return log_sum, mean

@@ -13,11 +13,12 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpixcon.kernels import launch_table
-from fastpixcon.kernels.common import architecture, cdiv, dot, has, how, launch, precision, size
+from fastpixcon.kernels.common import architecture, cdiv, dot, has, how, launch, size
 from fastpixcon.kernels.info_nce import group_words
+from fastpixcon.kernels.info_nce_halves import UNIT, add_outside, add_products
 from fastpixcon.kernels.info_nce_pairs import let_by_groups
 from fastpixcon.kernels.launch_table import Launch, tile
-from fastpixcon.kernels.memory_sums_blocks import range_of_split, rows_in_line, split
+from fastpixcon.kernels.memory_sums_blocks import number_of_splits, prepare_bank, range_of_split
 from fastpixcon.values import BankRows, Rows
 
 BINS = 1024  # as in the contract
@@ -40,12 +41,13 @@ def mining_counts_kernel(
     BLOCK_M: tl.constexpr = size(TILE, "BLOCK_M")
     BLOCK_N: tl.constexpr = size(TILE, "BLOCK_N")
     BLOCK_K: tl.constexpr = size(TILE, "BLOCK_K")
-    WHOLE: tl.constexpr = size(TILE, "BLOCK_D") == BLOCK_K
+    HALVES: tl.constexpr = has(HOW, "fp16x3")
+    WHOLE: tl.constexpr = size(TILE, "BLOCK_D") == BLOCK_K and not HALVES
     offs_i = first + tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     label_i = tl.load(x_labels_ptr + offs_i, mask=offs_i < end, other=-1).to(tl.int64)
     part = label_i != -1
     offs_k = tl.arange(0, BLOCK_K)
-    x_ptrs = x_ptr + offs_i.to(tl.int64)[:, None] * D + offs_k[None, :]
+    x_ptrs = x_ptr + offs_i.to(tl.int64)[:, None] * (2 * D if HALVES else D) + offs_k[None, :]
     a = label_i
     if WHOLE:
         a = tl.load(x_ptrs, mask=part[:, None] & (offs_k < D)[None, :], other=0.0)  # [BLOCK_M, BLOCK_D]
@@ -68,7 +70,15 @@ def mining_counts_kernel(
                 inside = (offs_k < D - k)[None, :]
                 x = tl.load(x_ptrs + k, mask=part[:, None] & inside, other=0.0)
                 y = tl.load(y_ptrs + k, mask=here & inside, other=0.0)
-                s = dot(x, tl.trans(y), s, HOW)
+                if HALVES:
+                    x_lo = tl.load(x_ptrs + D + k, mask=part[:, None] & inside, other=0.0)
+                    y_lo = tl.load(y_ptrs + D + k, mask=here & inside, other=0.0)
+                    chain = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+                    s = add_outside(s, add_products(x, x_lo, tl.trans(y), tl.trans(y_lo), chain, HOW))
+                else:
+                    s = dot(x, tl.trans(y), s, HOW)
+            if HALVES:
+                s *= 1.0 / (UNIT * UNIT)
         pair = part[:, None] & (label_j != -1)[None, :]
         if diagonal is not None:
             pair &= (offs_i + diagonal)[:, None] != offs_j[None, :]
@@ -134,11 +144,16 @@ def mining_thresholds_kernel(
 class Set(NamedTuple):
     """Contrast rows as a bank of them."""
 
-    x: Tensor  # [K, S, D]
+    x: Tensor  # [K, S, D], or halves
     labels: Tensor  # [K, S]
     groups: tuple[Tensor | None, Tensor | None]  # of the anchors [N], of the rows [K * S]
     diagonal: int | None
     words: dict[str, bool]
+
+
+def prepared(each: Set) -> Set:
+    labels = each.labels.contiguous()
+    return each._replace(x=prepare_bank(each.x, labels, True)[0], labels=labels)
 
 
 def mining_thresholds(
@@ -155,7 +170,9 @@ def mining_thresholds(
 ) -> Tensor:
     N, D = anchors.x.shape
     mined = anchors.x.new_empty(4, N, dtype=torch.float32)
-    x, anchor_labels = anchors.x.contiguous(), anchors.labels.contiguous()
+    anchor_labels = anchors.labels.contiguous()
+    (x,), word = prepare_bank(anchors.x.contiguous()[None], anchor_labels, True)
+    width = int(x.shape[-1])
     kinds = KIND[negatives], KIND[positives]
     block_d = launch_table.width(D)
     wanted = {"negatives": kinds[0] != NONE, "positives": kinds[1] != NONE}
@@ -174,24 +191,23 @@ def mining_thresholds(
             "positives": wanted["positives"] and positive_groups != "same",
         }
         sets.append(Set(bank.x, bank.labels, (None, None), None, words))
-    sets = [each for each in sets if each.words["negatives"] or each.words["positives"]]
+    sets = [prepared(each) for each in sets if each.words["negatives"] or each.words["positives"]]
 
     def count(counts: Tensor, first: int, end: int) -> None:
         counts.zero_()
         for each in sets:
-            y = rows_in_line(each.x)
 
-            def start(row: Launch, y: Tensor = y, each: Set = each) -> None:
-                x_groups, y_groups = each.groups
+            def start(row: Launch, each: Set = each) -> None:
+                y, (x_groups, y_groups) = each.x, each.groups
                 blocks = cdiv(end - first, row.BLOCK_M)
-                splits = split(x, blocks, y.shape[0] * cdiv(y.shape[1], row.BLOCK_N), 0)
+                splits = number_of_splits(x, blocks, y.shape[0] * cdiv(y.shape[1], row.BLOCK_N), 0)
                 launch(
-                    mining_counts_kernel, (blocks, splits), x, anchor_labels, x_groups, y, each.labels.contiguous(),
-                    y_groups, counts, first, end, y.shape[0], y.shape[1], each.diagonal, y.stride(0), y.stride(1), D=D,
-                    HOW=how(precision(x.dtype, True), **each.words), BINS=BINS, **tile(row, block_d),
+                    mining_counts_kernel, (blocks, splits), x, anchor_labels, x_groups, y, each.labels, y_groups,
+                    counts, first, end, y.shape[0], y.shape[1], each.diagonal, y.stride(0), y.stride(1), D=width,
+                    HOW=how(word, **each.words), BINS=BINS, **tile(row, block_d),
                 )  # fmt: skip
 
-            launch_table.run("mining_counts", architecture(x), launch_table.kind(x.dtype), block_d, start)
+            launch_table.run("mining_counts", architecture(x), launch_table.kind(x.dtype, word), block_d, start)
 
     for first in range(0, N, MOST_ANCHORS):
         end = min(first + MOST_ANCHORS, N)

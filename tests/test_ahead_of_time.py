@@ -51,7 +51,7 @@ def tile_complaints(compiled: Compiled) -> list[str]:
     if any(x.name.startswith("CALL.ABS") for x in compiled.code):
         return ["a call, which makes ptxas wait after every wgmma"]
     names = {x.base for x in compiled.code if x.pipe == "tensor"}
-    wanted = {TENSOR[launch.architecture], "HMMA"}  # tiles of fewer than 64 rows and tf32x3 are mma.sync everywhere
+    wanted = {TENSOR[launch.architecture], "HMMA"}  # tiles of fewer than 64 rows are mma.sync everywhere
     if not names or not names <= wanted:
         return [f"tensor-core instructions: {names}, want {wanted}"]
     if launch.words & {"fp16x1", "fp16x3"} and re.search(r"tf32|bf16", compiled.ptx):
@@ -119,6 +119,18 @@ def test_unit_rows_of_float32_are_multiplied_as_float16(architecture: int, separ
             assert {x.dtype for x in (launch.argument("x_ptr"), launch.argument("y_ptr"))} == {torch.float16}
     for launch in aot_problems.InfoNCE(64, torch.float32, rows="any", fixed=False).launches(architecture):
         assert launch.name not in TILES or launch.argument("x_ptr").dtype == torch.float32
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_a_bank_of_float32_is_multiplied_as_float16(architecture: int) -> None:
+    for tf32, word in ((False, "fp16x3"), (True, "fp16x1")):
+        problem = aot_problems.Memory(64, torch.float32, mined=True, tf32=tf32)
+        launches = [launch for launch in problem.launches(architecture) if launch.name in BANK_TILES]
+        assert {launch.name for launch in launches} == set(BANK_TILES)
+        for launch in launches:
+            assert word in launch.words
+            bank = launch.argument("y_ptr" if "mining" in launch.name else "bank_ptr")
+            assert {launch.argument("x_ptr").dtype, bank.dtype} == {torch.float16}
 
 
 def test_the_table_in_docs_is_of_what_is_launched() -> None:

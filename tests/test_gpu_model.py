@@ -111,9 +111,7 @@ def test_loads_that_nothing_hides_are_waited_for() -> None:
     for exposed in (gpu_model.tile_of(body, launch(num_stages=1)), gpu_model.tile_of(body, launch(), masked=True)):
         loaded = gpu_model.LOAD_WAIT + ahead.cycles(gpu)["L2"]
         assert exposed.alone(gpu) == pytest.approx(ahead.alone(gpu) + loaded)
-    # split into parts of TF32 they go through registers, which takes a stage
     assert gpu_model.tile_of(body, launch(num_stages=2)).load_waits == 0
-    assert gpu_model.tile_of(body, launch(num_stages=2, HOW="tf32x3")).load_waits == 1
 
 
 @pytest.mark.parametrize(("name", "products"), [("16816.F32.BF16", 4096), ("1688.F32.TF32", 2 * 2048)])

@@ -223,8 +223,7 @@ def synchronous_tile(body: Iterable[sass.Instruction], warps: int, exposed: bool
 def tile_of(body: list[sass.Instruction], launch: Launch, masked: bool = False) -> Tile:
     """`masked`: of a second loop, which asks for no rows ahead."""
     warps, sizes = launch.warps, launch.tile
-    through_registers = any(x.base == "HMMA" for x in body) or "tf32x3" in launch.words
-    ahead = launch.options["num_stages"] - (1 if through_registers else 0)  # tiles that Triton keeps
+    ahead = launch.options["num_stages"] - any(x.base == "HMMA" for x in body)  # tiles that Triton keeps
     exposed = ahead < 2 or (masked and sizes.BLOCK_K == sizes.BLOCK_D)
     tile = synchronous_tile(body, warps, exposed)
     if any(x.base == "HMMA" for x in body):

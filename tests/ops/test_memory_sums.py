@@ -5,7 +5,7 @@ import torch
 from harness.tested_backends import Backend
 
 from fastpixcon.testing import MemoryCase
-from fastpixcon.values import ALL_PAIRS, Pairs, Rows
+from fastpixcon.values import ALL_PAIRS, BankRows, Pairs, Rows, Rule
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
@@ -25,6 +25,27 @@ def test_it_is_contrast_with_the_filled_places(denominator: str, temperature: fl
         -torch.inf,
     )
     torch.testing.assert_close(mean, logits.softmax(dim=1) @ rows, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.025, 0.1])
+def test_weights_of_any_size_keep_their_bits(temperature: float, operators: Backend) -> None:
+    """Every second anchor is far from all rows: its e^s are no more than 1e-17 where those of the next are 1e17."""
+    generator = torch.Generator().manual_seed(0)
+    D, (K, S) = 40, (3, 30)
+    toward = torch.randn(D, generator=generator)
+    rows = toward + 0.3 * torch.randn(K, S, D, generator=generator)
+    x = torch.tensor([1.0, -1.0]).repeat(20)[:, None] * toward + 0.3 * torch.randn(40, D, generator=generator)
+    x, rows = (torch.nn.functional.normalize(each, dim=-1).to(operators.device) for each in (x, rows))
+    labels = torch.arange(K, device=operators.device).int()[:, None].expand(K, S).contiguous()
+    bank = BankRows(rows, labels, None)
+    anchors = Rows(x, torch.full((40,), 7, dtype=torch.int32, device=operators.device))
+    rule = Rule(torch.tensor(temperature, device=operators.device), "negatives", True, True, None, "any", "any")
+    log_sum, mean = operators.of_values("memory_sums")(anchors, bank, rule, ALL_PAIRS, True)
+    logits = x.double() @ rows.double().flatten(0, 1).T / temperature
+    assert float(logits.amin()) * temperature < -0.9
+    torch.testing.assert_close(log_sum.double(), logits.logsumexp(1), rtol=0, atol=3e-5)
+    expected = logits.softmax(1) @ rows.double().flatten(0, 1)
+    torch.testing.assert_close(mean.double(), expected, rtol=0, atol=2e-5)
 
 
 def test_what_lies_in_an_empty_place_does_not_matter(operators: Backend) -> None:
