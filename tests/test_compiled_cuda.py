@@ -73,6 +73,9 @@ def variants() -> list[Variant]:
     found += [Variant(ContrastCase(130, 256, M=70, diagonal=None, dtype=dtype), shared=SMALL) for dtype in half]
     found += [Variant(ContrastCase(40, D, M=90, diagonal=20, dtype=half[D > 450])) for D in (400, 500)]
     found += [Variant(ContrastCase(40, 400, M=90, diagonal=20))]
+    unfixed: dict[str, Any] = {"M": 90, "diagonal": 20, "temperature": 0.02, "denominator": "all"}
+    found += [Variant(ContrastCase(40, D, **unfixed, mined=not tf32), tf32=tf32) for D in (100, 200, 400)
+              for tf32 in (False, True)]  # fmt: skip
     found += [Variant(MemoryCase(40, D, 30), tf32=True) for D in (100, 200, 400)]
     found += [Variant(MemoryCase(40, 500, 30, dtype=dtype, mined=True)) for dtype in (*half, single)]
     found += [Variant(MemoryCase(140, 64, 70, dtype=half[i], denominator=name)) for i, name in enumerate(DENOMINATORS)]
@@ -144,6 +147,7 @@ GATHER = GatherCase(2, 64, 7, 9, 61)
 SELECT = SelectCase(size=(30, 30))
 CONTRAST = ContrastCase(70, 40, M=90, diagonal=5, denominator="all")
 MEMORY = MemoryCase(70, 128, 50, dtype=torch.bfloat16)
+IN_UNITS = MemoryCase(40, 200, 30)  # whose rows several warps have parts of
 MINED = MemoryCase(70, 40, 50, mined=True, label_dtype=torch.int64)
 MINING = MiningCase(70, 128, M=90, dtype=torch.bfloat16, negatives="hardest")
 FAULTS = [
@@ -163,6 +167,7 @@ FAULTS = [
     ("scatter_planes", GATHER, r"bar\.sync", None, "RaceError"),
     *(("contrast_rows", MEMORY, r"bar\.sync", i, "RaceError") for i in (0, 1, 3)),
     ("contrast_rows", CONTRAST, r"bar\.sync", 2, "RaceError"),
+    *(("contrast_rows", IN_UNITS, r"bar\.sync", i, "RaceError") for i in (0, 1, 2)),
     ("contrast_rows", MEMORY, r"cp\.async\.wait_group", None, "PendingCopyError"),
     ("contrast_rows", MEMORY, r"st\.shared", None, "UninitializedReadError"),
     ("log_sums", MEMORY, r"bra", 1, "OutOfBoundsError"),
@@ -338,11 +343,11 @@ def test_host_code_reads_nothing_and_returns_what_the_fake_kernel_says(operator:
                 arguments = backward_arguments(case, arguments, outputs)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("D", [64, 200])
 @pytest.mark.parametrize("operator", ["memory_sums", "memory_positives", "mining_thresholds"])
-def test_a_bank_is_not_copied(operator: str, D: int, dtype: torch.dtype) -> None:
-    """Nor is anything else as large as it."""
+def test_a_bank_is_copied_once_if_it_is_float32(operator: str, D: int, dtype: torch.dtype) -> None:
+    """In whole panels of halves; else not at all, nor is anything else as large as it."""
     case = (
         MiningCase(9, D, M=0, S=1000, dtype=dtype)
         if operator.startswith("mining")
@@ -354,7 +359,14 @@ def test_a_bank_is_not_copied(operator: str, D: int, dtype: torch.dtype) -> None
     with launching(lambda *launch: seen.append(launch)), Host() as host:
         define.OVERLOADS["native", operator]._op_dk(torch._C.DispatchKey.CUDA, *arguments)
     assert len(seen) >= 2
-    assert 0 < host.most < bank.nbytes
+    rows = bank.shape[0] * bank.shape[1]
+    copies = [name for name, grid, *_ in seen if "prepare_rows" in name and grid[0] * 8 >= rows]
+    if dtype == torch.float32:
+        assert len(copies) == 1
+        assert host.most == bank.nbytes // D * (-(-D // 32) * 32)
+    else:
+        assert not copies
+        assert 0 < host.most < bank.nbytes
 
 
 @pytest.fixture

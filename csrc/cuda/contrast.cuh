@@ -46,12 +46,14 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   // Numbers a column: its label; ruled, its weight as a negative, what it is as an anchor, weight and sum.
   constexpr int kColumnTerms = kRuled ? Shape::kTerms : 1;
   constexpr bool kMines = kRows < 128;  // larger tiles leave no registers for it
-  // Of float16, whose numbers would vanish, weights relative to the sum are larger by 2^12.
-  constexpr float kLift = kPrecision == Precision::kHalf ? 12.0f : 0.0f;
+  // Of float16, whose numbers would vanish, weights relative to the sum and of positives are larger by 2^12.
+  constexpr bool kLifts = kPrecision == Precision::kHalf;
+  constexpr float kLift = kLifts ? 12.0f : 0.0f;
   extern __shared__ __align__(128) char shared[];
   const Task task = static_cast<Task>(task_);
   const bool apart = static_cast<Denominator>(denominator) != Denominator::kAll;  // positives are not in the sum
   const bool negatives = static_cast<Denominator>(denominator) == Denominator::kNegatives;
+  const float lifted = kLifts && task == Task::kPositives ? 0x1p12f : 1.0f;
   const bool is_fixed_gradient = kRuled && task == Task::kFixedGradient;
   const bool is_gradient = is_fixed_gradient || ((kMines || kRuled) && task == Task::kGradient);
   const bool x_mined = kMines && x.mining != nullptr, y_mined = kMines && y.mining != nullptr;
@@ -65,6 +67,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   char* const stages = shared + kRows * row_bytes;
   char* const h = stages + kStages * stage_bytes;
   int32_t* const stage_labels = reinterpret_cast<int32_t*>(h + kRows * kHBytes);  // [stage][kColumnTerms][kColumns]
+  float* const largest_h =
+      reinterpret_cast<float*>(stage_labels + kStages * Shape::kTerms * kColumns);  // see store_tile
 
   const Lane l;
   const int tid = threadIdx.x, warp = tid / 32;
@@ -141,8 +145,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     const TileLabels keys(labels, kColumns, M - j0);
     const bool no_positives = keys.last < rows.first || rows.last < keys.first;
     if (keys.empty() || (task == Task::kPositives && no_positives)) continue;
+    float s[kM][kN][4] = {};  // logits, then H
     if (has_logits) {
-      float s[kM][kN][4] = {};
       for (int panel = 0; panel < panels; ++panel)
         multiply_panels<kPrecision>(s, shared + panel * kRows * kPanel, logit_m, columns + panel * kColumns * kPanel,
                                     8 * logit_n);
@@ -187,20 +191,18 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
             const float log_z = !kFixed && x.terms != nullptr ? x.terms[2 * size + at] : INFINITY;
 #pragma unroll
             for (int n = 0; n < kN; ++n) {
-              float values[2];
 #pragma unroll
               for (int e = 0; e < 2; ++e) {
-                const float product = s[m][n][2 * i + e];
+                float& value = s[m][n][2 * i + e];
                 if constexpr (kFixed) {
                   const float of_both = fmaf(weight, of_columns[n][e], column_weights[n][e] * of_row);
-                  values[e] = exp2_fast(product * (scale * kLog2E)) * of_both;
+                  value = exp2_fast(value * (scale * kLog2E)) * of_both;
                 } else {
-                  const float logit = __fmul_rn(product, scale);
-                  values[e] = push_of(logit + of_columns[n][e], weight, log_z) +
-                              push_of(logit + of_row, column_weights[n][e], column_log_z[n][e]);
+                  const float logit = __fmul_rn(value, scale);
+                  value = push_of(logit + of_columns[n][e], weight, log_z) +
+                          push_of(logit + of_row, column_weights[n][e], column_log_z[n][e]);
                 }
               }
-              store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);
             }
           }
       };
@@ -231,15 +233,15 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
             }
 #pragma unroll
             for (int n = 0; n < kN; ++n) {
-              float values[2];
 #pragma unroll
               for (int e = 0; e < 2; ++e) {
-                const float product = s[m][n][2 * i + e], logit = __fmul_rn(product, scale);
+                float& value = s[m][n][2 * i + e];
+                const float product = value, logit = __fmul_rn(product, scale);
                 if (!masked) {
-                  values[e] = add(m, i, kRuled ? logit + column_logarithms[n][e] : logit);
+                  value = add(m, i, kRuled ? logit + column_logarithms[n][e] : logit);
                   continue;
                 }
-                values[e] = 0;
+                value = 0;
                 const int column = 8 * (logit_n + n) + 2 * l.t + e, j = j0 + column;
                 const bool there = row_here && j < M && labels[column] != -1 && own_column != j;
                 if (!there) continue;
@@ -252,12 +254,12 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                   third[m][i] += kRuled ? v : 1;
                   if (negatives) {
                     float softplus;
-                    softplus_sigmoid(shifts[m][i] - logit, softplus, values[e]);
-                    values[e] *= v;
+                    softplus_sigmoid(shifts[m][i] - logit, softplus, value);
+                    value *= v;
                     first[m][i] += v * softplus;
-                    second[m][i] += values[e];
+                    second[m][i] += value;
                   } else {
-                    values[e] = v;
+                    value = v;
                     first[m][i] += v * (shifts[m][i] - logit);
                   }
                 } else if (is_gradient) {
@@ -280,8 +282,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                              (same ? v * of.pull(logit, negatives) : 0);
                     };
                     if (x.terms != nullptr && has)
-                      values[e] += side(x.terms, N, i0 + row, y_weights, M, j, row_label, labels[column]);
-                    if (of_y) values[e] += side(y.terms, M, j, x_weights, N, i0 + row, labels[column], row_label);
+                      value += side(x.terms, N, i0 + row, y_weights, M, j, row_label, labels[column]);
+                    if (of_y) value += side(y.terms, M, j, x_weights, N, i0 + row, labels[column], row_label);
                   } else {
                     const auto side = [&](const float* terms, int64_t size, int64_t at) {
                       const AnchorTerms of = AnchorTerms::load(terms, size, at);
@@ -289,18 +291,17 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                       const float push = !in_sum ? 0 : of.push(logit);
                       return push - pull;
                     };
-                    if (x.terms != nullptr && has) values[e] += side(x.terms, N, i0 + row);
-                    if (of_y) values[e] += side(y.terms, M, j);
+                    if (x.terms != nullptr && has) value += side(x.terms, N, i0 + row);
+                    if (of_y) value += side(y.terms, M, j);
                   }
                 } else if (has && !(apart && same)) {
                   float weighted = logit;
                   if constexpr (kRuled)
                     weighted += RowWeights<true>::load(y_weights, M, j)
                                     .in_sum(same, class_logarithms, row_label, labels[column]);
-                  values[e] = add(m, i, weighted);
+                  value = add(m, i, weighted);
                 }
               }
-              if (out.products != nullptr) store_h<kPrecision, kHBytes>(h, row, logit_n + n, l.t, values[0], values[1]);
             }
           }
       };
@@ -318,17 +319,20 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
       }
     }
     if (out.products == nullptr) continue;
+    store_tile<Shape, kPrecision>(h, largest_h, s, logit_m, logit_n, has_logits, lifted);
     __syncthreads();  // H is there
+    float units[kGM][2];
+    load_units<Shape, kPrecision>(units, largest_h, gradient_m);
     if (row_bytes == 16 * kElement * Shape::kGradientN * Shape::kPairs) {
-      multiply_h<Shape, kPrecision, true>(gradient, h, columns, row_bytes, gradient_m, gradient_n);
+      multiply_h<Shape, kPrecision, true>(gradient, units, h, columns, row_bytes, gradient_m, gradient_n);
     } else {
-      multiply_h<Shape, kPrecision, false>(gradient, h, columns, row_bytes, gradient_m, gradient_n);
+      multiply_h<Shape, kPrecision, false>(gradient, units, h, columns, row_bytes, gradient_m, gradient_n);
     }
   }
 
   if (out.products != nullptr) {
     const int width = is_gradient ? row_bytes / kElement : D;
-    const float factor = !is_gradient ? 1 : largest == nullptr ? scale : scale * *largest * (1.0f / 4096);
+    const float factor = !is_gradient ? 1 / lifted : largest == nullptr ? scale : scale * *largest * (1.0f / 4096);
 #pragma unroll
     for (int m = 0; m < kGM; ++m)
 #pragma unroll
@@ -388,7 +392,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 template <typename Shape, Precision kPrecision, bool kRuled = false>
 ContrastLaunch contrast_launch(int row_bytes) {
   return {&contrast_rows<Shape, kPrecision, kRuled>, Shape::kRows, Shape::kColumns, Shape::kThreads,
-          Shape::shared_bytes(row_bytes, element_size(kPrecision))};
+          Shape::shared_bytes(row_bytes, element_size(kPrecision)) + largest_bytes<Shape, kPrecision>()};
 }
 
 }  // namespace fastpixcon

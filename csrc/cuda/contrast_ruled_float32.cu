@@ -15,8 +15,6 @@ ContrastLaunch contrast_launch_ruled(int row_bytes) {
 ContrastLaunch contrast_ruled_float32(Precision precision, int row_bytes) {
   switch (precision) {
     case Precision::kHalfx3: return contrast_launch_ruled<Precision::kHalfx3>(row_bytes);
-    case Precision::kTf32: return contrast_launch_ruled<Precision::kTf32>(row_bytes);
-    case Precision::kTf32x4: return contrast_launch_ruled<Precision::kTf32x4>(row_bytes);
     default: return contrast_launch_ruled<Precision::kFloat>(row_bytes);
   }
 }

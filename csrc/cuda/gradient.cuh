@@ -179,7 +179,11 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     }
     __syncthreads();  // H is there
     const auto add_products = [&](auto all) {
-      multiply_h<Shape, kPrecision, decltype(all)::value>(gradient, h, columns, row_bytes, gradient_m, gradient_n);
+      float ones[kGM][2];  // H is scaled already, by `largest`
+#pragma unroll
+      for (int m = 0; m < kGM; ++m) ones[m][0] = ones[m][1] = 1;
+      multiply_h<Shape, kPrecision, decltype(all)::value>(gradient, ones, h, columns, row_bytes, gradient_m,
+                                                          gradient_n);
     };
     // A choice inside would keep the loads of a product from being begun during the one before.
     if (row_bytes == 16 * kElement * Shape::kGradientN * Shape::kPairs) {

@@ -19,7 +19,7 @@ namespace halves_tiles {
 // Of four bytes a number, for three products. Bytes of shared memory that a warp reads a product: of the gradient 128
 // to 192, of the logits, which four warps make at most, 256, or 512 where tiles have 16 columns.
 using Small = GradientShape<64, 32, 2, 2, 2, 2, 4>;   // D <= 128, 73 KiB
-using Sweep = GradientShape<64, 32, 2, 2, 2, 4, 2>;   // the same, 8 warps: leaves sweeps more registers
+using Sweep = GradientShape<64, 32, 4, 1, 2, 4, 2>;   // the same, 8 warps: leaves sweeps more registers; whole rows
 using Wide = GradientShape<32, 16, 2, 2, 1, 4, 4>;    // D <= 256, 67 KiB; with 64 rows it would spill
 using Widest = GradientShape<16, 16, 1, 2, 1, 4, 8>;  // D <= 512, 98 KiB
 }  // namespace halves_tiles

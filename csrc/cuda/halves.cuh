@@ -17,6 +17,16 @@ namespace fastpixcon {
 constexpr float kLowScale = 0x1p11f, kLowUnit = 0x1p-11f;
 constexpr int kHalvesTogether = 32;
 
+// What numbers up to `largest` in magnitude, whatever it is, are cut in units of: a power of two, of which they are
+// below 2^15, so that those above 2^-29 of the largest keep 22 bits. And its inverse; both are normal numbers.
+__device__ inline float unit_of(float largest) {
+  constexpr uint32_t kExponent = 0xFFu << 23;
+  return __uint_as_float((__float_as_uint(fmaxf(largest, 0x1p-112f)) & kExponent) - (14u << 23));
+}
+__device__ inline float inverse_of_power(float unit) {
+  return __uint_as_float(__float_as_uint(0x1p127f) - __float_as_uint(unit));
+}
+
 // Of the type of the numbers of such a row, as those of other rows are of float; not where a number is.
 struct Halves {
   __half parts[2];

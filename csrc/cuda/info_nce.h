@@ -12,7 +12,7 @@ namespace fastpixcon {
 
 // Rows in sorted order, unit if inv_norm, [N, D_pad] of what products of this precision take, and their labels. values:
 // the labels in order, which are then ranked as 2 * (how many of the n_classes classes are less), odd for those among
-// the classes. row_labels null: rows only.
+// the classes. row_labels null: rows only, zeros where the label is -1.
 using PrepareRowsKernel = void (*)(const void* x, const int32_t* labels, const int64_t* source, const int64_t* values,
                                    const int64_t* classes, void* rows, int32_t* row_labels, float* inv_norm, int N,
                                    int n_classes, int D, int D_pad, int64_t stride_n, int64_t stride_d);

@@ -24,6 +24,11 @@ __global__ void __launch_bounds__(kRowwiseThreads)
   const scalar_t* const x = static_cast<const scalar_t*>(x_) + from * stride_n;     // [D]
   out_t* const row = static_cast<out_t*>(rows_) + static_cast<int64_t>(n) * D_pad;  // [D_pad]
 
+  if (row_labels == nullptr && labels[from] == -1) {
+    for (int d = lane; d < D_pad; d += kWarp) store_number(row, d, 0);
+    return;
+  }
+
   float scale = 1, direction = 1;
   if (inv_norms != nullptr) {
     float largest = 0, sum = 0;

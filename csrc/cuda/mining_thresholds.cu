@@ -212,9 +212,7 @@ MiningLaunch launch_of(Precision precision) {
   switch (precision) {
     case Precision::kBFloat16: return launch_of<kRows, Precision::kBFloat16, kGrouped>();
     case Precision::kHalf: return launch_of<kRows, Precision::kHalf, kGrouped>();
-    case Precision::kHalfx3: return launch_of<kRows, Precision::kHalfx3, kGrouped>();
-    case Precision::kTf32: return launch_of<kRows, Precision::kTf32, kGrouped>();
-    default: return launch_of<kRows, Precision::kTf32x4, kGrouped>();
+    default: return launch_of<kRows, Precision::kHalfx3, kGrouped>();
   }
 }
 

@@ -54,6 +54,70 @@ __device__ void store_h(char* h, int row, int n, int t, float first, float secon
   }
 }
 
+// Of numbers in two halves a tile of H is in units of each of its rows, for they may be of any magnitude: bytes of
+// shared memory for the largest |H| of every row that warps side by side have, [kLogitN][kRows].
+template <typename Shape, Precision kPrecision>
+constexpr int largest_bytes() {
+  return kPrecision == Precision::kHalfx3 ? Shape::kLogitN * Shape::kRows * 4 : 0;
+}
+
+template <typename Shape>
+__device__ float unit_at(const float* largest, int row) {
+  float of_row = largest[row];
+#pragma unroll
+  for (int part = 1; part < Shape::kLogitN; ++part) of_row = fmaxf(of_row, largest[part * Shape::kRows + row]);
+  return unit_of(of_row);
+}
+
+// H of a warp's rows first_m.. and 8 columns each first_n.., times `factor`, or in units of its rows; all threads take
+// part, of warps that have none, too.
+template <typename Shape, Precision kPrecision, int kM, int kN>
+__device__ void store_tile(char* h, float* largest, const float (&values)[kM][kN][4], int first_m, int first_n,
+                           bool has_some, float factor) {
+  constexpr bool kInUnits = kPrecision == Precision::kHalfx3, kShared = kInUnits && Shape::kLogitN > 1;
+  constexpr int kHBytes = Shape::kColumns * element_size(kPrecision);
+  const Lane l;
+  float factors[kM][2];
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      factors[m][i] = factor;
+      if (!kInUnits || !has_some) continue;
+      float of_row = 0;
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+        of_row = fmaxf(of_row, fmaxf(fabsf(values[m][n][2 * i]), fabsf(values[m][n][2 * i + 1])));
+      of_row = warp_max<4>(of_row);
+      if (l.t == 0) largest[first_n / kN * Shape::kRows + first_m + 16 * m + 8 * i + l.g] = of_row;
+      if (!kShared) factors[m][i] = inverse_of_power(unit_of(of_row));
+    }
+  if constexpr (kShared) __syncthreads();  // those of all warps are there
+  if (!has_some) return;
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = first_m + 16 * m + 8 * i + l.g;
+      if constexpr (kShared) factors[m][i] = inverse_of_power(unit_at<Shape>(largest, row));
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+        store_h<kPrecision, kHBytes>(h, row, first_n + n, l.t, values[m][n][2 * i] * factors[m][i],
+                                     values[m][n][2 * i + 1] * factors[m][i]);
+    }
+}
+
+// Of the rows first.. of H as it was stored, what multiply_h wants.
+template <typename Shape, Precision kPrecision, int kM>
+__device__ void load_units(float (&units)[kM][2], const float* largest, int first) {
+  const Lane l;
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      units[m][i] = kPrecision == Precision::kHalfx3 ? unit_at<Shape>(largest, first + 16 * m + 8 * i + l.g) : 1.0f;
+}
+
 // Columns 16 q .. 16 q + 15 of the rows of a tile of y that piece of 32 bytes `step` of H is for, for two products.
 template <Precision kPrecision, int kColumns>
 __device__ void load_columns(uint32_t (&b)[2][2], const char* y, int step, int q) {
@@ -75,8 +139,8 @@ __device__ void load_columns(uint32_t (&b)[2][2], const char* y, int step, int q
 
 // multiply_h of numbers in two halves, which H is, too: of a row all high ones, then all low ones.
 template <typename Shape, bool kAll, int kM>
-__device__ void multiply_h_halves(float (&gradient)[kM][2 * Shape::kPairs][4], const char* h, const char* columns,
-                                  int row_bytes, int gradient_m, int gradient_n) {
+__device__ void multiply_h_halves(float (&gradient)[kM][2 * Shape::kPairs][4], const float (&units)[kM][2],
+                                  const char* h, const char* columns, int row_bytes, int gradient_m, int gradient_n) {
   constexpr int kColumns = Shape::kColumns, kHBytes = 4 * kColumns, kSteps = kColumns / 16;
   constexpr int kLowH = kHBytes / kPiece / 2, kLow = kPanel / kPiece / 2;  // the first pieces of low halves
   const int lane = threadIdx.x % 32;
@@ -109,7 +173,13 @@ __device__ void multiply_h_halves(float (&gradient)[kM][2 * Shape::kPairs][4], c
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int n = 0; n < 2; ++n) multiply_add_halves(gradient[m][2 * pair + n], high[m], low[m], y_high[n], y_low[n]);
+      for (int n = 0; n < 2; ++n) {
+        float sum[4];
+        multiply_halves(sum, high[m], low[m], y_high[n], y_low[n]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          gradient[m][2 * pair + n][i] = fmaf(sum[i], units[m][i / 2], gradient[m][2 * pair + n][i]);
+      }
   }
 }
 
@@ -143,12 +213,13 @@ __device__ void store_row(scalar_t* row, int q, const float (&low)[2], const flo
 }
 
 // Adds H [kRows, kColumns] times the rows of the columns; a warp has the rows gradient_m.. and of the columns of the
-// product every kGradientN-th 16 from gradient_n on. kAll: D_pad is all of them.
+// product every kGradientN-th 16 from gradient_n on. units: what H in halves is in units of, of the rows 16 m + g and 8
+// below it. kAll: D_pad is all of them.
 template <typename Shape, Precision kPrecision, bool kAll, int kM>
-__device__ void multiply_h(float (&gradient)[kM][2 * Shape::kPairs][4], const char* h, const char* columns,
-                           int row_bytes, int gradient_m, int gradient_n) {
+__device__ void multiply_h(float (&gradient)[kM][2 * Shape::kPairs][4], const float (&units)[kM][2], const char* h,
+                           const char* columns, int row_bytes, int gradient_m, int gradient_n) {
   if constexpr (kPrecision == Precision::kHalfx3) {
-    multiply_h_halves<Shape, kAll>(gradient, h, columns, row_bytes, gradient_m, gradient_n);
+    multiply_h_halves<Shape, kAll>(gradient, units, h, columns, row_bytes, gradient_m, gradient_n);
   } else {
     constexpr int kElement = element_size(kPrecision), kHBytes = Shape::kColumns * kElement;
     constexpr Precision kProducts = is_half(kPrecision)              ? kPrecision

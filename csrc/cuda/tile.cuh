@@ -82,12 +82,13 @@ __device__ void multiply_add_all(float (&d)[kM][kAll][4], const uint32_t (&a)[kM
   }
 }
 
-// d += a b of kSteps times 16 columns of numbers in two halves. Tensor cores cut off what they add up, always towards
-// zero, which would show in a long sum: few are added up there, the small products for themselves, and float32 rounds.
+// sum = a b of kSteps times 16 columns of numbers in two halves. Tensor cores cut off what they add up, always towards
+// zero, which would show in a long sum: few are added up there, the small products for themselves, and sums of these
+// are made in float32, which rounds.
 template <int kSteps>
-__device__ void multiply_add_halves(float (&d)[4], const uint32_t (&a_high)[kSteps][4],
-                                    const uint32_t (&a_low)[kSteps][4], const uint32_t (&b_high)[kSteps][2],
-                                    const uint32_t (&b_low)[kSteps][2]) {
+__device__ void multiply_halves(float (&sum)[4], const uint32_t (&a_high)[kSteps][4],
+                                const uint32_t (&a_low)[kSteps][4], const uint32_t (&b_high)[kSteps][2],
+                                const uint32_t (&b_low)[kSteps][2]) {
   float large[4], small[4];
   multiply_f16(small, a_low[0], b_high[0]);
   multiply_f16(large, a_high[0], b_high[0]);
@@ -99,7 +100,7 @@ __device__ void multiply_add_halves(float (&d)[4], const uint32_t (&a_high)[kSte
     multiply_add_f16(small, a_high[step], b_low[step]);
   }
 #pragma unroll
-  for (int i = 0; i < 4; ++i) d[i] += fmaf(small[i], kLowUnit, large[i]);
+  for (int i = 0; i < 4; ++i) sum[i] = fmaf(small[i], kLowUnit, large[i]);
 }
 
 // Of panels of numbers in two halves, as multiply_panels.
@@ -123,7 +124,12 @@ __device__ void multiply_panels_halves(float (&d)[kM][kN][4], const char* a, int
     load_matrices(y_high, b + piece_at(row, piece));
     load_matrices(y_low, b + piece_at(row, kLow + piece));
 #pragma unroll
-    for (int m = 0; m < kM; ++m) multiply_add_halves(d[m][n], high[m], low[m], y_high, y_low);
+    for (int m = 0; m < kM; ++m) {
+      float sum[4];
+      multiply_halves(sum, high[m], low[m], y_high, y_low);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) d[m][n][i] += sum[i];
+    }
   }
 }
 

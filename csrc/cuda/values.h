@@ -12,7 +12,8 @@ namespace fastpixcon {
 enum class Denominator : int { kAll, kNegatives, kDecoupled };
 
 // Rows as one side of a product: sorted by label, those left out (label -1) last, dense and padded with zeros to whole
-// panels of 128 bytes, of float32 perhaps in halves, see halves.cuh. What lies in a bank, see ContrastKernel, is dense.
+// panels of 128 bytes, of float32 perhaps in halves, see halves.cuh. What lies in a bank, see ContrastKernel, is dense,
+// and in whole panels if in halves.
 struct RowSet {
   const void* features;   // [n, row_bytes]
   const int32_t* labels;  // [n]

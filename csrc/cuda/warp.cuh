@@ -17,9 +17,10 @@ __device__ T warp_sum(T x) {
 }
 
 // NaN is left out.
-__device__ inline float warp_max(float x) {
+template <int kLanes = kWarp>
+__device__ float warp_max(float x) {
 #pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+  for (int step = kLanes / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
   return x;
 }
 

@@ -1,8 +1,10 @@
-// memory_sums and memory_positives on CUDA tensors. The bank is read where it lies, and copied only where its
-// rows do not follow each other in multiples of 16 bytes; anchors are sorted by label.
+// memory_sums and memory_positives on CUDA tensors. A bank of float32 is copied, cut into halves; another is read where
+// it lies, and copied only where its rows do not follow each other in multiples of 16 bytes. Anchors are sorted by
+// label.
 //
 // FLOP: 4 N M D for sums and means, 6 N M D for those without a fixed shift or of float16, 2 N M D without means; of
-// positives 1 / classes of these. Memory beyond inputs and outputs: at most kMostPartialRows rows of float32.
+// positives 1 / classes of these. Memory beyond inputs and outputs: at most kMostPartialRows rows of float32, and of
+// float32 as much as the bank, or half of it where TF32 is allowed.
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 

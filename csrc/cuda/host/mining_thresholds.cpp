@@ -1,7 +1,7 @@
 // mining_thresholds on CUDA tensors, a chunk of anchors at a time.
 //
 // FLOP: 2 N M D for negatives, 1 / classes of it for positives. Memory beyond inputs and outputs: the counts of a
-// chunk, 64 MiB, and what sweeps over the batch (prepared) and a bank (in_pieces) need.
+// chunk, 64 MiB, and copies of the batch (prepare) and, of float32, of the bank (in_pieces).
 #include "cuda/mining_thresholds.h"
 
 #include <ATen/ops/empty.h>

@@ -26,6 +26,16 @@ bool is_in_pieces(const Tensor& x, int64_t bytes) {
   return x.is_contiguous() && x.size(1) * static_cast<int64_t>(x.element_size()) % bytes == 0 && aligned;
 }
 
+at::ScalarType stored_as(const Tensor& x, Precision precision) {
+  return precision == Precision::kHalfx3 || precision == Precision::kHalf ? at::kHalf : x.scalar_type();
+}
+
+// For copies of the rows x, padded to D_pad.
+Tensor empty_rows(const Tensor& x, int64_t D_pad, Precision precision) {
+  const int64_t width = precision == Precision::kHalfx3 ? 2 * D_pad : D_pad;
+  return at::empty({x.size(0), width}, x.options().dtype(stored_as(x, precision)));
+}
+
 }  // namespace
 
 Denominator denominator_of(const Rule& rule) {
@@ -56,11 +66,10 @@ Prepared prepare(const Rows& in, c10::string_view how, const Order& by, const st
                  Precision precision) {
   const Tensor &x = in.x, &labels = in.labels;
   const int64_t n = x.size(0), D = x.size(1), D_pad = round_up<int64_t>(D, kPanel / element_size(precision));
-  const bool raw = how == "raw", in_halves = precision == Precision::kHalfx3;
-  const at::ScalarType dtype = in_halves || precision == Precision::kHalf ? at::kHalf : x.scalar_type();
-  if (!by.source.has_value() && how == "unit" && dtype == x.scalar_type() && is_in_pieces(x, kPanel))
+  const bool raw = how == "raw", as_it_is = stored_as(x, precision) == x.scalar_type();
+  if (!by.source.has_value() && how == "unit" && as_it_is && is_in_pieces(x, kPanel))
     return {x, precision, labels.contiguous(), std::nullopt, std::nullopt, std::nullopt, std::nullopt};
-  Prepared rows{at::empty({n, in_halves ? 2 * D_pad : D_pad}, x.options().dtype(dtype)),
+  Prepared rows{empty_rows(x, D_pad, precision),
                 precision,
                 at::empty({n}, labels.options().dtype(at::kInt)),
                 by.source,
@@ -81,13 +90,13 @@ std::pair<Rows, Rows> of_one_dtype(Rows anchors, Rows contrast) {
   return {std::move(anchors), std::move(contrast)};
 }
 
-Tensor in_pieces(const Tensor& x) {
-  if (is_in_pieces(x, 16)) return x;
-  const int64_t n = x.size(0), D = x.size(1), D_pad = round_up<int64_t>(D, kPanel / x.element_size());
-  Tensor rows = at::empty({n, D_pad}, x.options());
+Tensor in_pieces(const Tensor& x, const Tensor& labels, Precision precision) {
+  if (stored_as(x, precision) == x.scalar_type() && is_in_pieces(x, 16)) return x;
+  const int64_t n = x.size(0), D = x.size(1), D_pad = round_up<int64_t>(D, kPanel / element_size(precision));
+  const Tensor rows = empty_rows(x, D_pad, precision);
   const std::optional<Tensor> none;
-  launch(prepare_rows_kernel(dtype_of("rows", x), tensor_precision(x)), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
-         dim3(kRowwiseThreads), 0, x, none, none, none, none, rows, none, none, n, 0, D, D_pad, x.stride(0),
+  launch(prepare_rows_kernel(dtype_of("bank", x), precision), dim3(ceil_div<int64_t>(n, kRowwiseRows)),
+         dim3(kRowwiseThreads), 0, x, labels, none, none, none, rows, none, none, n, 0, D, D_pad, x.stride(0),
          x.stride(1));
   return rows;
 }
@@ -104,9 +113,13 @@ Precision tensor_precision(const Tensor& x) {
   }
 }
 
-Precision batch_precision(const Tensor& x, bool fixed) {
+Precision bank_precision(const Tensor& x) {
   if (x.scalar_type() != at::kFloat) return tensor_precision(x);
-  return !fixed ? Precision::kFloat : at::globalContext().allowTF32CuBLAS() ? Precision::kHalf : Precision::kHalfx3;
+  return at::globalContext().allowTF32CuBLAS() ? Precision::kHalf : Precision::kHalfx3;
+}
+
+Precision batch_precision(const Tensor& x, bool fixed) {
+  return fixed || x.scalar_type() != at::kFloat ? bank_precision(x) : Precision::kFloat;
 }
 
 int64_t best_splits(int64_t blocks, int64_t tiles, int64_t rows, int64_t multiprocessors) {

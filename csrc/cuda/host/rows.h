@@ -52,8 +52,9 @@ Prepared prepare(const Rows& rows, c10::string_view how, const Order& by, const 
 // Labels in 64 bits where only one of the sets has them.
 std::pair<Rows, Rows> of_one_dtype(Rows anchors, Rows contrast);
 
-// Rows as they lie; copied, in whole panels, only where they do not lie one after another in whole pieces of 16 bytes.
-at::Tensor in_pieces(const at::Tensor& x);
+// Rows of a bank as products of that precision take them: as they lie; or copied, in whole panels, with zeros where the
+// label is -1, if they are to be cut or do not lie one after another in whole pieces of 16 bytes.
+at::Tensor in_pieces(const at::Tensor& x, const at::Tensor& labels, Precision precision);
 
 // So many that row numbers fit 32 bits.
 void check_count(const char* name, int64_t rows);
@@ -61,9 +62,12 @@ void check_count(const char* name, int64_t rows);
 // Of products of rows as they lie: of float32 TF32 where PyTorch allows it, else four TF32 products for 22 bits.
 Precision tensor_precision(const at::Tensor& x);
 
-// Of products of rows that are prepared. With a fixed shift, which only unit rows have, float32 becomes float16 where
-// PyTorch allows TF32, which has as many bits, else two halves of it; without one it is plain, for a logit must come
-// out the same as a row's and as a column's.
+// Of products of unit rows with those of a bank: float32 becomes float16 where PyTorch allows TF32, which has as many
+// bits, else two halves of it.
+Precision bank_precision(const at::Tensor& x);
+
+// The same of rows of a batch with a fixed shift, which only unit rows have; without one float32 is plain, for a logit
+// must come out the same as a row's and as a column's.
 Precision batch_precision(const at::Tensor& x, bool fixed);
 
 // In how many parts the columns are taken, each of them by blocks of its own, so that no multiprocessor stands idle for

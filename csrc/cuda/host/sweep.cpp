@@ -66,7 +66,8 @@ dim3 threads(int64_t N) { return dim3(ceil_div<int64_t>(N, kContrastThreads)); }
 Columns columns_of_bank(const BankRows& bank, const Ruling& ruling) {
   const int64_t K = bank.x.size(0), S = bank.x.size(1);
   check_count("bank", K * S);
-  Columns columns(in_pieces(bank.x.reshape({K * S, bank.x.size(2)})), bank.labels.reshape({K * S}), S);
+  const Tensor labels = bank.labels.reshape({K * S}).contiguous();
+  Columns columns(in_pieces(bank.x.reshape({K * S, bank.x.size(2)}), labels, bank_precision(bank.x)), labels, S);
   if (ruling.exists) columns.weights = bank_weights(ruling, bank, columns.labels);
   return columns;
 }
@@ -76,7 +77,7 @@ Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& rul
   Rows rows = labelled_for(ruling, anchors);
   // Without class weights classes that the bank has not are all alike.
   if (wide && ruling.classes == 0) rows.labels = at::clamp(anchors.labels, -2, classes).to(at::kInt);
-  Prepared sorted = prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt, tensor_precision(rows.x));
+  Prepared sorted = prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt, bank_precision(rows.x));
   add_rules(ruling, rows, sorted);
   return sorted;
 }
@@ -88,7 +89,7 @@ std::tuple<Tensor, Tensor> sums_of(const Sweep& s, bool fixed, bool wants_mean) 
   std::optional<Tensor> mean;
   if (wants_mean) mean = at::empty({N, s.D}, floats(s));
   // Weights that are not relative to their sum may be too large, or those of float16 too small.
-  const bool twice = wants_mean && (!fixed || s.anchors.x.scalar_type() == at::kHalf);
+  const bool twice = wants_mean && (!fixed || s.anchors.precision == Precision::kHalf);
   const Swept first = run(s, fixed ? Task::kSums : Task::kOnline, none, twice ? none : mean, none);
   launch(log_sums_kernel(), warps(N), dim3(kContrastThreads), 0, first.totals, first.seconds, s.anchors.source,
          s.temperature, first.products, log_sum, twice ? none : mean, N, s.D, first.splits());

@@ -12,7 +12,7 @@ namespace fastpixcon {
 
 // Contrast rows, sorted by label or in a bank.
 struct Columns {
-  at::Tensor x;                               // [M, D_pad] or, of a bank, [M, D]
+  at::Tensor x;                               // [M, D_pad] or, of a bank, see in_pieces
   at::Tensor labels;                          // [M] int32, -1 where a row does not count
   std::optional<at::Tensor> source;           // [M] int64, where each row came from; none: from its place
   int64_t ring = 0;                           // of a bank: rows a class
@@ -32,7 +32,7 @@ struct Columns {
   }
 };
 
-// A bank [K, S, D] where it lies, and anchors for it.
+// A bank [K, S, D], where it lies but for float32, and anchors for it.
 Columns columns_of_bank(const BankRows& bank, const Ruling& ruling);
 Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& ruling, bool is_sorted = false);
 
