@@ -97,12 +97,15 @@ def _print_states(found: "Sequence[State]", folder: "Folder", console: "Console"
     from rich.markup import escape
     from rich.table import Table
 
+    from fastpixcon.training.study_state import tail
+
     table = Table("training", "", "iterations", "mIoU %")
     for state in found:
         results = folder.read(state.job) if state.word == "done" else None
         scores = results["arms"].items() if results else ()
         iterations = "" if state.word == "failed" else f"{state.done} of {state.done + state.left}"
-        text = ", ".join(f"{arm} {100 * of_arm['miou']:.2f}" for arm, of_arm in scores) or escape(state.why)
+        said = tail(folder.log(state.job), 1) if state.word == "running" else state.why
+        text = ", ".join(f"{arm} {100 * of_arm['miou']:.2f}" for arm, of_arm in scores) or escape(said)
         table.add_row(state.job.name, state.word, iterations, text)
     console.print(table)
 

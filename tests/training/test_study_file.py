@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from fastpixcon.training import TrainingError, config, study
+from fastpixcon.training import TrainingError, config, rehearsal, study
+from fastpixcon.training.criteria import contrast_loss
+from fastpixcon.training.processes import Processes
 
 STUDIES = Path(__file__).resolve().parents[2] / "bench" / "studies"
 TEXT = """
@@ -93,6 +96,22 @@ def test_the_studies_here_are_of_configs_of_the_package(file: Path) -> None:
     assert found.config in config.shipped()
     assert all(job.config.precision == "fp32" for job in wanted)
     assert all(job.first for job in wanted if job.variant)  # their first iterations are trained once
+
+
+def test_the_contrast_of_every_candidate_can_be_computed() -> None:
+    candidates = [job for job in study.jobs(study.read(STUDIES / "camvid_candidates.toml")) if job.config.seed == 0]
+    assert len(candidates) > 10
+    for job in candidates:
+        rehearsal._check_contrast(job.config, 11, torch.device("cpu"))
+
+
+def test_what_anchors_meet_is_said_of_the_arms_with_memory() -> None:
+    settings = config.load("camvid", ["memory.contrast_with=memory"])
+    found = [
+        contrast_loss(settings, arm, 11, torch.device("cpu"), Processes())
+        for arm in ("ce+contrast", "ce+contrast+memory")
+    ]
+    assert [loss.contrast_with for loss in found if loss] == ["both", "memory"]
 
 
 def test_candidates_are_compared_with_the_arms_of_the_study() -> None:
