@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from fastpixcon.cli import parser
 from fastpixcon.training import config, seeds
@@ -84,14 +85,15 @@ def variants(study: Path) -> str:
     runs = {seed: run for seed, run in runs.items() if seed in {other["config"]["seed"] for other in made}}
     for run in runs.values():
         run["arms"] = {arm: run["arms"][arm] for arm in ("ce", "ce+contrast")}
+    named: list[tuple[str, str, dict[str, Any]]] = []
     for other in made:
         run = runs[other["config"]["seed"]]
         ran = config.parse(other["config"])
         changed = set(config.differences(ran, config.parse(run["config"]))) - {"arms"}
         names = sorted(key.removeprefix("contrast.") for key in changed)
         variant = ", ".join(f"{name} {getattr(ran.contrast, name)}" for name in names)
-        run["arms"][variant] = other["arms"]["ce+contrast"]
-    return seeds.markdown(seeds.compare(list(runs.values()))) + "\n"
+        named.append((variant, "ce+contrast", other))
+    return seeds.markdown(seeds.compare(seeds.with_variants(list(runs.values()), named))) + "\n"
 
 
 def write(folder: Path) -> None:

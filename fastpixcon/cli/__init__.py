@@ -14,6 +14,7 @@ from fastpixcon.cli import (
     plan,
     predict,
     process,
+    study,
     table,
     train,
     tsne,
@@ -21,7 +22,7 @@ from fastpixcon.cli import (
 )
 from fastpixcon.training import require_extra
 
-_VERBS = (train, inspect, evaluate, predict, tsne, table, export, zoo, config, plan, check, bench)
+_VERBS = (train, inspect, evaluate, predict, tsne, table, study, export, zoo, config, plan, check, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -62,9 +62,8 @@ def _run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from fastpixcon.training import rundir
-    from fastpixcon.training.config import Evaluation
     from fastpixcon.training.console import Ticks, make_console, say
-    from fastpixcon.training.evaluation import counted, evaluate, predict
+    from fastpixcon.training.evaluation import class_groups, counted, evaluate, predict
 
     console, scores = make_console(), {}
     networks = open_models(options.model)
@@ -72,17 +71,22 @@ def _run(options: argparse.Namespace) -> int:
     opened = [(config, _with_split(data, options.split, config.data.name)) for config, data in opened]
     check_used(opened)
     for name, trained, (config, data) in zip(options.model, networks, opened, strict=True):
-        how = Evaluation(tuple(options.scales or trained.config.evaluation.scales), options.flip)
+        trained_with = trained.config.evaluation
+        how = replace(trained_with, scales=tuple(options.scales or trained_with.scales), flip=options.flip)
         device = torch.device(config.device)
         with Ticks(console, name, len(data.val)) as ticks:
             batches = predict(trained.model.to(device), data, replace(config, evaluation=how), device)
-            scores[name] = evaluate(counted(batches, ticks.count), len(data.classes), device)
+            groups = class_groups(how, data.classes)
+            scores[name] = evaluate(counted(batches, ticks.count), len(data.classes), device, groups=groups)
     table = Table(title=f"{options.split}, scales {list(how.scales)}{', flip' if how.flip else ''}")
     table.add_column()
     for name in scores:
         table.add_column(escape(name), justify="right", overflow="fold")
     found = [score for score in scores.values() if score is not None]
     table.add_row("mIoU %", *(f"{100 * score['miou']:.2f}" for score in found), style="bold")
+    for group in dict.fromkeys(group for score in found for group in score["groups"]):
+        mious = [score["groups"].get(group) for score in found]
+        table.add_row(f"mIoU % {group}", *("-" if miou is None else f"{100 * miou:.2f}" for miou in mious))
     table.add_row("accuracy %", *(f"{100 * score['accuracy']:.2f}" for score in found))
     table.add_section()
     for k, label in enumerate(networks[0].classes):

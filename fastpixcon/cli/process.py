@@ -3,7 +3,7 @@
 | status | |
 |---|---|
 | 0 | done |
-| 1 | done, but not a picture of ``predict`` or ``inspect``; ``inspect`` or ``check`` found faults; a benchmark failed |
+| 1 | done, but not a picture; ``inspect`` or ``check`` found faults; part of ``bench`` or ``study`` failed |
 | 2 | a mistake of the user's, or of a file's or the machine's; standard output that can't be written |
 | 3 | the loss of an arm of ``train`` was not finite |
 | 128 + n | ended by signal n: 129 SIGHUP, 130 SIGINT, 143 SIGTERM |

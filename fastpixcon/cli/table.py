@@ -7,6 +7,7 @@ from fastpixcon.cli.options import Verbs, add_verb
 
 _EXAMPLES = """\
   fastpixcon table runs/camvid-s*                    mean, deviation and paired test of every arm
+  fastpixcon table runs/ccp-s* --score rare --gains  of a group of classes, seed by seed what is gained
   fastpixcon table results/camvid/*.json --markdown"""
 
 
@@ -21,6 +22,9 @@ def add(verbs: Verbs) -> None:
         _EXAMPLES,
     )
     parser.add_argument("results", metavar="RUN", type=Path, nargs="+", help="run directory or its results.json")
+    help_ = "group of classes, of evaluation.groups; default miou, all of them"
+    parser.add_argument("--score", metavar="GROUP", default="miou", help=help_)
+    parser.add_argument("--gains", action="store_true", help="of every seed the gain on the first arm, not the score")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
 
 
@@ -28,9 +32,9 @@ def _run(options: argparse.Namespace) -> int:
     from fastpixcon.training import seeds
     from fastpixcon.training.console import make_console
 
-    compared = seeds.compare([seeds.read(path) for path in options.results])
+    compared = seeds.compare([seeds.read(path) for path in options.results], options.score)
     if options.markdown:
-        print(seeds.markdown(compared))
+        print(seeds.markdown(compared, options.gains))
     else:
-        make_console().print(seeds.table(compared))
+        make_console().print(seeds.table(compared, options.score, options.gains))
     return 0

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +33,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Range = tuple[Positive, Positive]
 Name = Annotated[str, Field(min_length=1)]
+Key = Annotated[str, Field(pattern=r"^[\w+-]+$")]  # of a table, as --set can name it
 # What an arm trains with: cross-entropy, and the paper's parts besides.
 ArmName = Annotated[str, Field(pattern=r"^ce(\+contrast(\+memory)?(\+mining)?)?$")]
 
@@ -147,6 +149,7 @@ class Memory:
     region_size: Count  # per class
     pixels_per_image: Count  # of a class
     dtype: Literal["fp32", "bf16"] = "fp32"
+    contrast_with: Literal["both", "memory"] = "both"  # what anchors meet: the batch and the bank, or the bank alone
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -161,10 +164,12 @@ class Mining:
 
 @dataclass(frozen=True, config=_STRICT)
 class Evaluation:
-    """Mean of the class probabilities at several sizes of the image, and mirrored."""
+    """Mean of the class probabilities at several sizes of the image, and mirrored; classes whose mIoU is told apart."""
 
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     flip: bool = False
+    # Names of classes, by the name of their group; every group has an mIoU beside that of all classes.
+    groups: dict[Key, Annotated[tuple[Name, ...], Field(min_length=1)]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -71,6 +71,7 @@ def contrast_loss(
         memory=bank,
         mining=Mining(mining.negatives, mining.positives, mining.fraction, mining.keep) if "mining" in parts else None,
         denominator=contrast.denominator,
+        contrast_with="both" if bank is None or memory is None else memory.contrast_with,
         pairs=Pairs(contrast.positives, contrast.negatives, balanced=contrast.balanced),
         **({} if processes.group is None else {"process_group": processes.group, "across": contrast.across}),
     )

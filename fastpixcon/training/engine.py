@@ -15,7 +15,7 @@ from fastpixcon.training.config import Config, sides_of
 from fastpixcon.training.criteria import contrast_loss, contrast_weight, labelled, segmentation_loss, weights_of
 from fastpixcon.training.data import DataSet
 from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation, train_loader, worker_count
-from fastpixcon.training.evaluation import Batch, evaluate, evaluation_batch, predict
+from fastpixcon.training.evaluation import Batch, class_groups, evaluate, evaluation_batch, predict
 from fastpixcon.training.history import Diverged, History, Losses
 from fastpixcon.training.interrupt import Interrupted
 from fastpixcon.training.metering import Meter
@@ -333,7 +333,9 @@ class Arm:
         if epoch % self.config.schedule.evaluate_every == 0 or epoch == self.epochs:
             started = time.perf_counter()
             processes, device = self.runtime.processes, self.runtime.device
-            found = evaluate(self.predict_val(), len(self.data.classes), device, self._stops_evaluation(), processes)
+            groups = class_groups(self.config.evaluation, self.data.classes)
+            count, stops = len(self.data.classes), self._stops_evaluation()
+            found = evaluate(self.predict_val(), count, device, stops, processes, groups)
             if stop := processes.largest(self.runtime.stop_requested(), device):
                 self._stop(stop)
             assert found is not None

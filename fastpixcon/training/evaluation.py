@@ -1,16 +1,18 @@
 """What a network says of images, at one size or several, and how right it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Config, Evaluation
 from fastpixcon.training.data import IGNORE, DataSet
 from fastpixcon.training.data.loading import val_loader, worker_count
 from fastpixcon.training.models import ContrastNetwork
+from fastpixcon.training.near import or_near
 from fastpixcon.training.processes import Processes
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images [B, 3, H, W], labels [B, H, W], logits [B, K, H, W]
@@ -38,6 +40,18 @@ def logits_of(model: ContrastNetwork, images: Tensor, how: Evaluation) -> Tensor
         total = probabilities if total is None else total + probabilities
     assert total is not None
     return (total / len(views)).clamp(min=1e-12).log()
+
+
+def class_groups(how: Evaluation, classes: Sequence[str]) -> dict[str, list[int]]:
+    """Ids of the classes of every group of ``how``; raises ``TrainingError`` for names that are not in ``classes``."""
+    for name, members in how.groups.items():
+        key = f"evaluation.groups.{name}"
+        if unknown := [member for member in members if member not in classes]:
+            wanted = or_near(unknown[0], classes, f"classes of the data, of {', '.join(classes)}")
+            raise TrainingError(f"{key}: got {', '.join(unknown)}, no class of the data, want {wanted}")
+        if len(set(members)) < len(members):
+            raise TrainingError(f"{key}: got {', '.join(members)}, want each class once")
+    return {name: [list(classes).index(member) for member in members] for name, members in how.groups.items()}
 
 
 def evaluation_batch(config: Config, processes: Processes) -> int:
@@ -77,13 +91,15 @@ def evaluate(
     device: torch.device,
     stop: Callable[[], bool] = lambda: False,
     processes: Processes | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any] | None:
     """Counts of true against predicted class over all ``processes``, and what follows from them; None if ``stop`` said
     so.
 
-    miou: the mean IoU of the classes that occur in labels or predictions; iou [K] (None of those that do not);
-    accuracy: of pixels; confusion [K, K]: rows are true classes; not_finite: pixels whose logits are not, which are
-    of no class. Without a labelled pixel, miou and accuracy are NaN.
+    miou: the mean IoU of the classes that occur in labels or predictions; groups: of those that do of every one of
+    ``groups`` (ids by name, of ``class_groups``); iou [K] (None of those that do not); accuracy: of pixels; confusion
+    [K, K]: rows are true classes; not_finite: pixels whose logits are not, which are of no class. Without a labelled
+    pixel, miou and accuracy are NaN, and so is a group of which nothing occurs.
     """
     counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     not_finite = torch.zeros((), dtype=torch.int64, device=device)
@@ -101,6 +117,7 @@ def evaluate(
     iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)  # [K]
     return {
         "miou": float(iou.nanmean()),
+        "groups": {name: float(iou[list(ids)].nanmean()) for name, ids in (groups or {}).items()},
         "iou": [None if v.isnan() else float(v) for v in iou],
         "accuracy": float(hits.sum() / confusion.sum()),
         "confusion": confusion.long().tolist(),

@@ -116,9 +116,11 @@ class ArmProgress:
         history, found = arm.history, arm.history.evaluations[-1]
         recent = _mean(history.cross_entropy[-arm.epoch_length :])
         self.said = time.monotonic()
+        groups = ", ".join(f"{name} {miou:.4f}" for name, miou in found["groups"].items())
+        seconds = history.train_seconds + history.evaluate_seconds
         self.say(
             f"{arm.name}: epoch {arm.evaluated} of {arm.epochs}, cross-entropy {recent:.3f}, "
-            f"val mIoU {found['miou']:.4f}, {history.train_seconds + history.evaluate_seconds:.0f} s"
+            f"val mIoU {found['miou']:.4f}{groups and f' ({groups})'}, {seconds:.0f} s"
         )
         if self.tracker:
             self.tracker.evaluation(arm.done, found, list(arm.data.classes), _pictures(arm))

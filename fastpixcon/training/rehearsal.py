@@ -19,6 +19,7 @@ from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Augmentation, Config, Model, sides_of
 from fastpixcon.training.criteria import contrast_loss
 from fastpixcon.training.data import IGNORE, DataSet, Split
+from fastpixcon.training.evaluation import class_groups
 from fastpixcon.training.models import MODELS, ContrastNetwork, build_model
 from fastpixcon.training.models.published import load_checkpoint
 from fastpixcon.training.optimisation import Length
@@ -48,6 +49,7 @@ def check_data(config: Config, data: DataSet, device: torch.device) -> None:
     classes = len(data.classes)
     if not 2 <= classes <= _MOST_CLASSES:
         raise TrainingError(f"data.name: {config.data.name} has {classes} classes, want 2 to {_MOST_CLASSES}")
+    class_groups(config.evaluation, data.classes)  # raises
     _check_lengths(config, len(data.train))
     _check_scale(config, data.train)
     for name, split in (("train", data.train), ("val", data.val)):

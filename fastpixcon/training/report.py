@@ -25,6 +25,7 @@ def summarise(history: History, meter: Meter) -> dict[str, Any]:
     last = history.evaluations[-1]
     return {
         "miou": last["miou"],
+        "groups": last.get("groups", {}),  # a checkpoint of an older version has none
         "iou": last["iou"],
         "losses": losses,
         "iterations": len(history.cross_entropy),
@@ -56,6 +57,8 @@ def table(results: dict[str, Any]) -> Table:
         result.add_row(label, *cells, style=style)
 
     iou_row("mIoU %", lambda arm: arm["miou"], style="bold")
+    for name, members in results["config"].get("evaluation", {}).get("groups", {}).items():
+        iou_row(f"mIoU % {name} ({len(members)})", lambda arm, name=name: arm["groups"].get(name))  # type: ignore[misc]
     result.add_section()
     for k, name in enumerate(results["classes"]):
         iou_row(f"IoU % {name}", lambda arm, k=k: arm["iou"][k])  # type: ignore[misc]

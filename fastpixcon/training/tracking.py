@@ -24,6 +24,8 @@ class Tracker:
     def evaluation(self, step: int, found: dict[str, Any], classes: list[str], pictures: list[NDArray[Any]]) -> None:
         """found: of ``evaluation.evaluate``; pictures: [H, W, 3] uint8 each."""
         self.writer.add_scalar("val/miou", found["miou"], step)
+        for name, miou in found["groups"].items():
+            self.writer.add_scalar(f"val/miou {name}", miou, step)
         self.writer.add_scalar("val/accuracy", found["accuracy"], step)
         for name, iou in zip(classes, found["iou"], strict=True):
             if iou is not None:

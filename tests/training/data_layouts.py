@@ -93,6 +93,13 @@ LAYOUTS = {
         lambda i: (f"train/{i}.png", f"trainannot/{i}.png"),
         lambda i: (f"val/{i}.png", f"valannot/{i}.png"),
     ),
+    "ccp": Layout(
+        "ccp",
+        {i: i for i in range(59)},
+        59,
+        lambda i: (f"images/train/{i}.jpg", f"labels/train/{i}.png"),
+        lambda i: (f"images/val/{i}.jpg", f"labels/val/{i}.png"),
+    ),
     "cityscapes": Layout(
         "cityscapes",
         dict.fromkeys(range(34), 255) | {raw: k for k, raw in enumerate(CITYSCAPES_IDS)},

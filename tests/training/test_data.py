@@ -44,6 +44,6 @@ def test_digits_refuse_a_folder() -> None:
 
 def test_unknown_data_set() -> None:
     with pytest.raises(
-        TrainingError, match=r"data\.name: got 'x', want one of camvid, cityscapes, .*, pascal_context_60"
+        TrainingError, match=r"data\.name: got 'x', want one of camvid, ccp, cityscapes, .*, pascal_context_60"
     ):
         open_dataset(replace(digits_data(), name="x"))

@@ -20,6 +20,7 @@ from fastpixcon.training.data.loading import EpochOrder, TrainSet, augmentation,
 
 CLASSES = {
     "camvid": 11,
+    "ccp": 59,
     "cityscapes": 19,
     "coco_stuff_10k": 171,
     "coco_stuff_164k": 171,
@@ -290,18 +291,23 @@ def test_pascal_context_in_its_devkit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "image", "label"),
-    [("camvid", "images/test/x.jpg", "labels/test/x.png"), ("camvid_segnet", "test/x.png", "testannot/x.png")],
+    [
+        ("camvid", "images/test/x.jpg", "labels/test/x.png"),
+        ("camvid_segnet", "test/x.png", "testannot/x.png"),
+        ("ccp", "images/test/x.jpg", "labels/test/x.png"),
+    ],
 )
-def test_camvid_has_a_test_split_where_there_is_one(tmp_path: Path, name: str, image: str, label: str) -> None:
+def test_a_test_split_where_there_is_one(tmp_path: Path, name: str, image: str, label: str) -> None:
     built = build(name, tmp_path)
     assert open_dataset(built.data()).test is None
+    last = max(built.layout.train_ids)
     write_image(tmp_path / image, 0)
-    write_label(tmp_path / label, every_id([11]))
+    write_label(tmp_path / label, every_id([last]))
     test = open_dataset(built.data()).test
     assert test is not None
-    assert test[0][1].unique().tolist() == [IGNORE]
-    write_label(tmp_path / label, every_id([12]))
-    refused(built, str(tmp_path / label), "got the ids [12]")
+    assert test[0][1].unique().tolist() == [built.layout.train_ids[last]]
+    write_label(tmp_path / label, every_id([last + 1]))
+    refused(built, str(tmp_path / label), f"got the ids [{last + 1}]")
 
 
 def test_grey_photographs_and_palettes(tmp_path: Path) -> None:

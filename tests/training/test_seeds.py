@@ -80,6 +80,49 @@ def test_the_verb_prints_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert lines[3] == "| better | 61.00 | 65.00 | 63.00 | 63.00 | 2.00 | +2.00 | +1.00 | 0.074 |"
 
 
+def in_groups(seed: int, **rare: float | None) -> dict[str, Any]:
+    results = run(seed, **dict.fromkeys(rare, 0.5))
+    for name, value in rare.items():
+        results["arms"][name]["groups"] = {"rare": value}
+    return results
+
+
+def test_the_score_of_a_group() -> None:
+    runs = [in_groups(0, ce=0.2, better=0.3), in_groups(1, ce=0.25, better=0.15)]
+    assert seeds.scores_of(runs) == ["miou", "rare"]
+    assert seeds.scores_of([*runs, run(2, ce=0.5)]) == ["miou"]
+    _, better = seeds.compare(runs, "rare")
+    assert better.gain == pytest.approx({0: 10, 1: -10})
+    assert better.worst == 1
+    with pytest.raises(TrainingError, match="--score: got 'small', want one that seed 0 has: miou, rare"):
+        seeds.compare(runs, "small")
+    with pytest.raises(TrainingError, match="seed 2: ce has no rare: none of its classes occurs in its val"):
+        seeds.compare([*runs, in_groups(2, ce=None)], "rare")
+
+
+def test_gains_seed_by_seed() -> None:
+    lines = seeds.markdown(seeds.compare([*RUNS, run(3, ce=0.60)]), gains=True).splitlines()
+    assert lines[0] == "| gain | seed 0 | seed 1 | seed 2 | seed 3 | mean | deviation | worst | p |"
+    assert lines[2:] == ["| better | +1.00 | +3.00 | +2.00 | - | +2.00 | 1.00 | +1.00 (seed 0) | 0.074 |"]
+
+
+def test_variants_are_arms_of_their_seeds() -> None:
+    other = run(1, **{"ce+contrast": 0.7})
+    other["config"]["contrast"]["max_views"] = 7
+    runs = seeds.with_variants(RUNS, [("max_views-7", "ce+contrast", other)])
+    assert [list(found["arms"]) for found in runs] == [
+        ["ce", "better"],
+        ["ce", "better", "max_views-7"],
+        ["ce", "better"],
+    ]
+    assert seeds.compare(runs)[2].gain == pytest.approx({1: 8})
+    assert "max_views-7" not in RUNS[1]["arms"]
+    with pytest.raises(TrainingError, match="seed 1 has better twice"):
+        seeds.with_variants(RUNS, [("better", "ce+contrast", other)])
+    with pytest.raises(TrainingError, match=r"max_views-7 has seed 1, want one of \[0, 2\]"):
+        seeds.with_variants([RUNS[0], RUNS[2]], [("max_views-7", "ce+contrast", other)])
+
+
 def test_names_of_arms_are_whole_in_80_columns() -> None:
     miou = {0: 57.75, 1: 56.19, 2: 57.95}
     names = ["ce", "ce+contrast", "ce+contrast+memory", "ce+contrast+memory+mining"]

@@ -15,7 +15,10 @@ from fastpixcon.training import job
 from fastpixcon.training.config import shipped
 from fastpixcon.training.trained import load_trained
 
-VERBS = ("train", "inspect", "eval", "predict", "tsne", "table", "export", "zoo", "config", "plan", "check", "bench")
+VERBS = (
+    *("train", "inspect", "eval", "predict", "tsne", "table", "study"),
+    *("export", "zoo", "config", "plan", "check", "bench"),
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)

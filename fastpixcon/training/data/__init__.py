@@ -14,6 +14,7 @@ from fastpixcon.training import TrainingError
 from fastpixcon.training.config import Data
 from fastpixcon.training.data.base import IGNORE, DataSet, Split
 from fastpixcon.training.data.camvid import CAMVID_IDS, camvid
+from fastpixcon.training.data.ccp import CCP_IDS, ccp
 from fastpixcon.training.data.cityscapes import CITYSCAPES_IDS, cityscapes
 from fastpixcon.training.data.coco_stuff import COCO_STUFF_10K_IDS, COCO_STUFF_164K_IDS, coco_stuff_10k, coco_stuff_164k
 from fastpixcon.training.data.digits import DIGITS_IDS, digits
@@ -25,6 +26,7 @@ __all__ = ["DATASETS", "IGNORE", "DataSet", "Split", "dataset_ids", "open_datase
 
 DATASETS: dict[str, Callable[[Data], DataSet]] = {
     "camvid": camvid,
+    "ccp": ccp,
     "cityscapes": cityscapes,
     "coco_stuff_10k": coco_stuff_10k,
     "coco_stuff_164k": coco_stuff_164k,
@@ -37,6 +39,7 @@ DATASETS: dict[str, Callable[[Data], DataSet]] = {
 # Of every class, in the order of the train ids, the id that it has in the labels of the data set, as published.
 _DATASET_IDS: dict[str, list[int]] = {
     "camvid": CAMVID_IDS,
+    "ccp": CCP_IDS,
     "cityscapes": CITYSCAPES_IDS,
     "coco_stuff_10k": COCO_STUFF_10K_IDS,
     "coco_stuff_164k": COCO_STUFF_164K_IDS,
