@@ -149,7 +149,7 @@ class Memory:
     region_size: Count  # per class
     pixels_per_image: Count  # of a class
     dtype: Literal["fp32", "bf16"] = "fp32"
-    contrast_with: Literal["both", "memory"] = "both"  # what anchors meet: the batch and the bank, or the bank alone
+    contrast_with: Literal["both", "memory", "each"] = "both"  # as PixelContrastLoss has it
 
 
 @dataclass(frozen=True, config=_STRICT)
