@@ -301,7 +301,11 @@ GRADIENT_HALVES_MINED = {
     1024: Launch(16, 32, 8, 2, 64, 32),
 }
 GRADIENT_ONLINE_HALVES = GRADIENT_HALVES | {100: GRADIENT_HALVES[100] | {256: Launch(32, 64, 8, 2)}}
-POSITIVES_OF_BANK_HALVES = GRADIENT_HALVES_MINED | {512: Launch(32, 16, 8, 2, 64, 16)}
+NARROW_HALVES = Launch(32, 32, 8, 2, 0, 32)
+MEMORY_SUMS_HALVES_MINED = dict.fromkeys(SUMS, GRADIENT_HALVES_MINED)
+MEMORY_SUMS_HALVES_MINED[89] = GRADIENT_HALVES_MINED | {64: NARROW_HALVES, 256: Launch(16, 32, 4, 2, 0, 32)}
+MEMORY_POSITIVES_HALVES = dict.fromkeys(SUMS, GRADIENT_HALVES_MINED | {512: Launch(32, 16, 8, 2, 64, 16)})
+MEMORY_POSITIVES_HALVES[89] = MEMORY_POSITIVES_HALVES[80] | {256: NARROW_HALVES}
 HALVES = {
     "sums": SUMS_HALVES,
     "sums_any": SUMS_HALVES,
@@ -318,9 +322,9 @@ HALVES = {
     "sums_mined": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64, 32))),
     "gradient_mined": dict.fromkeys(SUMS, GRADIENT_HALVES_MINED)
     | {89: GRADIENT_HALVES_MINED | {256: Launch(16, 32, 4, 2, 0, 32)}},
-    "memory_sums": GRADIENT_ONLINE_HALVES,
-    "memory_sums_mined": dict.fromkeys(SUMS, GRADIENT_HALVES_MINED),
-    "memory_positives": dict.fromkeys(SUMS, POSITIVES_OF_BANK_HALVES),
+    "memory_sums": GRADIENT_ONLINE_HALVES | {89: GRADIENT_HALVES[89] | {64: Launch(64, 32, 4, 2, 0, 32)}},
+    "memory_sums_mined": MEMORY_SUMS_HALVES_MINED,
+    "memory_positives": MEMORY_POSITIVES_HALVES,
     "mining_counts": dict.fromkeys(SUMS, dict.fromkeys(WIDTHS, Launch(64, 32, 8, 2, 64))),
 }
 # Rows of float32 as they are, of any norm.
