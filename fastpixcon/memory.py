@@ -48,17 +48,16 @@ class MemoryBank(nn.Module):
         labels: [K, S] int32, the class, -1 where a place is empty.
         written: [2, K] int64, rows that the rings of pixels and of regions have taken so far.
 
-    Not in the state_dict: ``waiting_pixels`` [B, K, P, D], ``waiting_pixel_labels`` [B, K, P], ``waiting_regions``
-    [B, K, D], ``waiting_region_labels`` [B, K], where the last call's rows wait, and ``waiting_seed`` [], its number.
+    Not in the state_dict: where the last call's rows wait, ``waiting_pixels`` [B, K, P, D], ``waiting_regions``
+    [B, K, D] and ``waiting_labels`` [B * K * (P + 1)], of pixels, then of regions; ``waiting_seed`` [], its number.
     """
 
     rows: Tensor
     labels: Tensor
     written: Tensor
     waiting_pixels: Tensor
-    waiting_pixel_labels: Tensor
     waiting_regions: Tensor
-    waiting_region_labels: Tensor
+    waiting_labels: Tensor
     waiting_seed: Tensor
 
     def __init__(
@@ -117,11 +116,11 @@ class MemoryBank(nn.Module):
                 f"memory: no room for the rows of {images} images to wait in, and none can be made in a CUDA graph;"
                 f" want a call before it is captured, or MemoryBank.reserve({images})"
             )
-        for name, sizes in (("pixel", (images, K, P)), ("region", (images, K))):
+        for name, sizes in (("pixels", (images, K, P)), ("regions", (images, K))):
             rows = torch.zeros(*sizes, D, dtype=self.rows.dtype, device=device)
-            self.register_buffer(f"waiting_{name}s", rows, persistent=False)
-            labels = torch.full(sizes, -1, dtype=torch.int32, device=device)
-            self.register_buffer(f"waiting_{name}_labels", labels, persistent=False)
+            self.register_buffer(f"waiting_{name}", rows, persistent=False)
+        labels = torch.full((images * K * (P + 1),), -1, dtype=torch.int32, device=device)  # of both, to fill at once
+        self.register_buffer("waiting_labels", labels, persistent=False)
 
     @torch.no_grad()
     def enqueue(
@@ -167,8 +166,7 @@ class MemoryBank(nn.Module):
         )
         if process_group is not distributed.NO_GROUP:
             rows = distributed.gather_memory_rows(rows, process_group)
-        pixels, pixel_labels, regions, region_labels = rows
-        return pixels, _finite_only(pixels, pixel_labels), regions, _finite_only(regions, region_labels)
+        return rows
 
     @torch.no_grad()
     def flush(self) -> bool | Tensor:
@@ -182,12 +180,16 @@ class MemoryBank(nn.Module):
         if anew is True:
             return anew
         self._write(*_unless(anew, self._waiting()))
-        for labels in (self.waiting_pixel_labels, self.waiting_region_labels):
-            labels.copy_(torch.where(anew, labels, -1)) if isinstance(anew, Tensor) else labels.fill_(-1)
+        labels = self.waiting_labels
+        labels.copy_(torch.where(anew, labels, -1)) if isinstance(anew, Tensor) else labels.fill_(-1)
         return anew
 
     def _waiting(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.waiting_pixels, self.waiting_pixel_labels, self.waiting_regions, self.waiting_region_labels
+        """Pixels [B, K, P, D], their labels [B, K, P], regions [B, K, D], theirs [B, K]."""
+        pixels, regions = self.waiting_pixels, self.waiting_regions
+        B, K, P, _ = pixels.shape
+        of_pixels, of_regions = self.waiting_labels.split((B * K * P, B * K))
+        return pixels, of_pixels.view(B, K, P), regions, of_regions.view(B, K)
 
     @torch.no_grad()
     def begin_call(self, number: Tensor, *, adds: bool, is_read: bool) -> None:
@@ -223,10 +225,13 @@ class MemoryBank(nn.Module):
         B = rows[0].shape[0]
         if self.waiting_pixels.shape[0] < B:
             self._make_room(B)
-        for waiting, new in zip(self._waiting(), rows, strict=True):
-            if isinstance(anew, Tensor):
-                new = torch.where(anew, waiting[:B], new.to(waiting.dtype))
-            waiting[:B].copy_(new)
+        waiting = [x[:B] for x in self._waiting()]
+        if isinstance(anew, Tensor):
+            for x, new in zip(waiting, rows, strict=True):
+                x.copy_(torch.where(anew, x, new.to(x.dtype)))
+        else:  # rows are of one dtype, labels of another: two launches
+            torch._foreach_copy_(waiting[::2], rows[::2])
+            torch._foreach_copy_(waiting[1::2], rows[1::2])
 
     @torch.no_grad()
     def enqueue_rows(self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor) -> None:
@@ -269,9 +274,8 @@ class MemoryBank(nn.Module):
 
     def _forget_waiting(self) -> None:
         self.waiting_pixels.zero_()
-        self.waiting_pixel_labels.fill_(-1)
         self.waiting_regions.zero_()
-        self.waiting_region_labels.fill_(-1)
+        self.waiting_labels.fill_(-1)
         self.waiting_seed.fill_(-1)
 
     def _save_to_state_dict(self, *arguments: Any, **more: Any) -> None:

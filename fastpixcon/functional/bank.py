@@ -32,8 +32,8 @@ def memory_rows(
 
     Returns:
         pixels [B, K, P, D] and regions [B, K, D], unit rows in the dtype of embeddings; pixel_labels [B, K, P] and
-        region_labels [B, K] int32, -1 where the image has no such pixel. In the order pixels, pixel_labels, regions,
-        region_labels.
+        region_labels [B, K] int32, -1 where the image has no such pixel, or the row is not finite. In the order pixels,
+        pixel_labels, regions, region_labels.
 
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
