@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastpixcon import distributed, functional
+from fastpixcon import distributed
+from fastpixcon.functional.bank import added_rows
 from fastpixcon.ops import checks, maps
+from fastpixcon.ops.backends import call
 from fastpixcon.ops.calls import computed_anew, draw_seed
 from fastpixcon.ops.void import Void, void_labels
 
@@ -143,7 +145,8 @@ class MemoryBank(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
         """
-        anew = self.flush()
+        maps.check_memory_rows(embeddings, labels, self.num_classes, self.pixels_per_image)
+        anew = self._flush()
         rows = self._rows_of(embeddings, labels, process_group, seed)
         if anew is not True:
             self._write(*_unless(anew, rows))
@@ -151,19 +154,14 @@ class MemoryBank(nn.Module):
     def _rows_of(
         self, embeddings: Tensor, labels: Tensor, process_group: Any, seed: int | Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a batch adds: pixels [B, K, P, D], their labels [B, K, P], regions [B, K, D], theirs [B, K]; -1: none,
-        or a row that is not finite, which would stay for thousands of steps. Of several ranks B is that of all."""
-        maps.check_embeddings(embeddings)
+        """What a batch, whose arguments are checked, adds: pixels [B, K, P, D], their labels [B, K, P], regions
+        [B, K, D], theirs [B, K]; -1: none, or a row that is not finite, which would stay for thousands of steps. Of
+        several ranks B is that of all."""
         if embeddings.shape[1] != self.dim:
             raise ValueError(f"embeddings: got {embeddings.shape[1]} features, want {self.dim} (dim)")
-        rows = functional.memory_rows(
-            embeddings.detach(),
-            labels,
-            num_classes=self.num_classes,
-            pixels_per_image=self.pixels_per_image,
-            ignore_index=self.ignore_index,
-            seed=draw_seed(labels) if seed is None else seed,
-        )
+        seed = draw_seed(labels) if seed is None else seed
+        how = (self.num_classes, self.pixels_per_image, self.ignore_index)
+        rows = added_rows(embeddings, labels, *how, seed)
         if process_group is not distributed.NO_GROUP:
             rows = distributed.gather_memory_rows(rows, process_group)
         return rows
@@ -176,6 +174,9 @@ class MemoryBank(nn.Module):
         Returns:
             whether this is within a backward; in a compiled graph a [] bool tensor.
         """
+        return self._flush()
+
+    def _flush(self) -> bool | Tensor:
         anew = computed_anew(self.rows)
         if anew is True:
             return anew
@@ -203,7 +204,7 @@ class MemoryBank(nn.Module):
         """
         if not adds and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
             return  # torch.func may not change what it did not make; what waits goes on waiting
-        anew = self.flush()
+        anew = self._flush()
         number = number if adds else torch.full_like(number, -1)
         if anew is False:
             self.waiting_seed.copy_(number)
@@ -217,7 +218,7 @@ class MemoryBank(nn.Module):
     @torch.no_grad()
     def end_call(self, embeddings: Tensor, labels: Tensor, *, process_group: Any, seed: int | Tensor) -> None:
         """Ends a call: its batch waits for the next one, or for :meth:`flush`. Arguments are those of
-        :meth:`enqueue`."""
+        :meth:`enqueue`, checked."""
         anew = computed_anew(self.rows)
         if anew is True:
             return
@@ -247,22 +248,23 @@ class MemoryBank(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument.
         """
-        anew = self.flush()
+        anew = self._flush()
         pixel_labels, region_labels = (_finite_only(*x) for x in ((pixels, pixel_labels), (regions, region_labels)))
         if anew is not True:
-            self._write(*_unless(anew, (pixels, pixel_labels, regions, region_labels)))
+            rows = _unless(anew, (pixels, pixel_labels, regions, region_labels))
+            checks.memory_enqueue(self.rows, self.labels, self.written, self.pixel_size, *self._in_line(*rows))
+            self._write(*rows)
+
+    def _in_line(
+        self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        D = self.dim
+        return pixels.reshape(-1, D), pixel_labels.reshape(-1), regions.reshape(-1, D), region_labels.reshape(-1)
 
     def _write(self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor) -> None:
-        functional.memory_enqueue_(
-            self.rows,
-            self.labels,
-            self.written,
-            self.pixel_size,
-            pixels.reshape(-1, self.dim),
-            pixel_labels.reshape(-1),
-            regions.reshape(-1, self.dim),
-            region_labels.reshape(-1),
-        )
+        bank = self.rows
+        rows = self._in_line(pixels.detach(), pixel_labels, regions.detach(), region_labels)
+        call("memory_enqueue_", bank, "auto", bank, self.labels, self.written, self.pixel_size, *rows)
 
     @torch.no_grad()
     def reset(self) -> None:

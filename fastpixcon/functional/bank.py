@@ -6,7 +6,7 @@ from fastpixcon.ops import checks, maps
 from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, one_void, void_labels
 
-__all__ = ["memory_enqueue_", "memory_rows"]
+__all__ = ["added_rows", "memory_enqueue_", "memory_rows"]
 
 
 def memory_rows(
@@ -40,6 +40,19 @@ def memory_rows(
     """
     void_labels(ignore_index)  # raises
     maps.check_memory_rows(embeddings, labels, num_classes, pixels_per_image)
+    return added_rows(embeddings, labels, num_classes, pixels_per_image, ignore_index, seed, backend)
+
+
+def added_rows(
+    embeddings: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    pixels_per_image: int,
+    ignore_index: Void,
+    seed: int | Tensor,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`memory_rows` of checked arguments."""
     labels, void = one_void(maps.folded_labels(labels, embeddings.shape[2:]), ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     embeddings = maps.folded_rows(embeddings.detach(), 2)

@@ -9,7 +9,7 @@ from torch._C import _are_functorch_transforms_active
 from fastpixcon import distributed
 from fastpixcon.balance import balances, with_balance
 from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to
-from fastpixcon.functional.anchors import gather_normalize
+from fastpixcon.functional.anchors import gathered
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import call, chosen
 from fastpixcon.ops.void import Void, of_rows
@@ -321,4 +321,4 @@ def weighed_rows(
 def _unit_rows(x: Tensor, labels: Tensor, backend: str) -> Tensor:
     """Rows ``x [N, D]`` over their norm, zeros for those left out: pixels of a map [N, D, 1, 1]."""
     index = torch.arange(len(x), device=x.device).where(labels != -1, -1)
-    return gather_normalize(x[:, :, None, None], index, backend=backend)
+    return gathered(x.view(*x.shape, 1, 1) if x.is_contiguous() else x[:, :, None, None], index, backend)

@@ -68,7 +68,8 @@ def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
 
 
 def backward(ops: Any, ctx: Any, d_value: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    mask = [ctx.needs_input_grad[at] for at in DIFFERENTIABLE]
+    needs = ctx.needs_input_grad  # made anew at every look
+    mask = [needs[at] for at in DIFFERENTIABLE]
     gradients: list[Tensor | None] = [None] * ctx.count
     if d_value is None or not any(mask):
         return tuple(gradients)
@@ -110,8 +111,8 @@ def with_memory(
     """The gradients of the batch (of the anchors None: it has none) and of the memory together; of the temperature
     None: not wanted."""
     if d_temperature is None and d_anchors is not None:
-        return torch.addcmul(d_anchors, d_loss[:, None], memory_gradient), None
-    d_memory = d_loss[:, None] * memory_gradient  # [N, D]
+        return torch.addcmul(d_anchors, d_loss.unsqueeze(1), memory_gradient), None
+    d_memory = d_loss.unsqueeze(1) * memory_gradient  # [N, D]
     if d_temperature is not None:
         d_temperature = d_temperature - (d_memory * anchors).sum() / temperature
     return d_memory if d_anchors is None else d_anchors + d_memory, d_temperature
