@@ -7,24 +7,22 @@ With s_ij = a_i.c_j / T over the kept pairs of all sets together, in steps that 
     backward: the batch's gradient, given log Z_i             contrast_gradient
               the bank has none; that of the anchors is made in the forward, and scaled
 
-``distributed`` makes the same steps where the batch lies on several ranks.
+The operator ``contrast_mean`` has the forward and asks for the backward. ``distributed`` makes the steps one by one
+where the batch lies on several ranks.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active
 
 from fastpixcon.ops.backends import call, chosen
-from fastpixcon.ops.derivatives import below_autograd, first_only, no_forward_mode
+from fastpixcon.reference.contrast_mean import joined
 from fastpixcon.values import BankRows, Pairs, Rows, Rule, Statistics
 
 __all__ = ["Bank", "Miner", "contrast_loss", "doubled", "how_to"]
-
-
-WHAT = "the loss over several contrast sets"  # in errors
 
 Known = tuple[str, bool, bool, str, str]  # of a rule
 
@@ -169,49 +167,21 @@ class Totals(NamedTuple):
 
 
 def totals(batch: Batch | None, memory: Memory | None, wants_gradient: bool, rule: Rule) -> Totals:
-    """The steps of the forward."""
-    log_sums, losses = [], []
+    """The steps of the forward, where the batch lies on several ranks."""
+    log_sums = []
     if batch is not None:
         log_sums.append(batch.sums())
     if memory is not None:
         log_sum, mean = memory.sums(wants_gradient)
         log_sums.append(log_sum)
     log_z = log_sums[0] if len(log_sums) == 1 else torch.logaddexp(*log_sums)  # [N]
-    if batch is not None:
-        losses.append(batch.positives(log_z))
+    of_batch = None if batch is None else batch.positives(log_z)
+    sums = of_memory = None
     if memory is not None:
-        *sums, pull = memory.positives(log_z, wants_gradient)
-        losses.append((sums[0], sums[1], sums[2]))
-    loss, weight, mass = losses[0] if len(losses) == 1 else (x + y for x, y in zip(*losses, strict=True))
-    counts = mass > 0
-    inverse = torch.where(counts, 1 / mass, 0)  # [N]
-    loss, weight = loss * inverse, weight * inverse
-    if memory is None or not wants_gradient:
-        return Totals(loss, log_z, weight, mass, None)
-    share = torch.where(log_sum == -torch.inf, 0, torch.exp(log_sum - log_z))
-    push = share * weight if rule.denominator == "negatives" else share
-    pushed = torch.addcmul(push[:, None] * mean, inverse[:, None], pull, value=-1)
-    return Totals(loss, log_z, weight, mass, torch.where(counts[:, None], pushed / rule.temperature, 0))
-
-
-def with_memory(
-    d_anchors: Tensor | None,
-    d_temperature: Tensor | None,
-    d_loss: Tensor,
-    memory_gradient: Tensor | None,
-    anchors: Tensor,
-    temperature: Tensor,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of the batch (of the anchors None: it has none) and of the memory together; of the temperature
-    None: not wanted."""
-    if memory_gradient is None:
-        return d_anchors, d_temperature
-    if d_temperature is None and d_anchors is not None:
-        return torch.addcmul(d_anchors, d_loss[:, None], memory_gradient), None
-    d_memory = d_loss[:, None] * memory_gradient  # [N, D]
-    if d_temperature is not None:
-        d_temperature = d_temperature - (d_memory * anchors).sum() / temperature
-    return d_memory if d_anchors is None else d_anchors + d_memory, d_temperature
+        loss, weight, mass, pull = memory.positives(log_z, wants_gradient)
+        sums, of_memory = (loss, weight, mass), (log_sum, mean, pull) if wants_gradient else None
+    loss, weight, mass, memory_gradient = joined(of_batch, sums, of_memory, log_z, rule)
+    return Totals(loss, log_z, weight, mass, memory_gradient)
 
 
 class Given(NamedTuple):
@@ -247,110 +217,6 @@ def known_of(rule: Rule) -> Known:
     return (rule.denominator, rule.fixed_shift, rule.is_sorted, rule.positive_groups, rule.negative_groups)
 
 
-class _ContrastLoss(torch.autograd.Function):
-    """anchors [N, D] -> loss [N], mass [N], and what backward keeps. Without gradient: a bank, a seed, what is Given,
-    what is no tensor; one by one, for Dynamo counts parameters to tell whether the first is a context."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor,
-        contrast_x: Tensor | None,
-        temperature: Tensor,
-        bank_x: Tensor | None,
-        bank_labels: Tensor | None,
-        bank_weights: Tensor | None,
-        seed: Tensor | None,
-        labels: Tensor,
-        positive_weights: Tensor | None,
-        negative_weights: Tensor | None,
-        groups: Tensor | None,
-        contrast_labels: Tensor | None,
-        contrast_positive_weights: Tensor | None,
-        contrast_negative_weights: Tensor | None,
-        contrast_groups: Tensor | None,
-        class_weights: Tensor | None,
-        known: Known,
-        how: How,
-        wants_gradient: bool,
-    ) -> tuple[Tensor | None, ...]:
-        of_anchors = (labels, positive_weights, negative_weights, groups)
-        of_contrast = (contrast_labels, contrast_positive_weights, contrast_negative_weights, contrast_groups)
-        given = Given._make([*of_anchors, *of_contrast, class_weights])
-        anchors, contrast, rule = given.sets(x, contrast_x, temperature, known)
-        with below_autograd():
-            seed = None if seed is None else kept_seed(seed)
-            bank = None
-            if bank_x is not None and bank_labels is not None:
-                bank = BankRows(bank_x, bank_labels, bank_weights)
-            mined = mined_pairs(anchors, contrast, bank, rule, how)
-            pairs = Pairs(how.diagonal, mined, seed)
-            batch = LocalBatch(anchors, contrast, rule, pairs, how.backend) if how.use_batch else None
-            memory = None
-            if bank is not None:
-                memory = Memory(bank_anchors(anchors, bank), bank, rule, pairs, how.backend)
-            loss, log_z, weight, mass, memory_gradient = totals(batch, memory, wants_gradient, rule)
-        return loss, mass, log_z, weight, memory_gradient, mined, seed
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        x, contrast_x, temperature, *_ = inputs
-        *given, known, how, _ = inputs[7:]
-        _, *kept = output
-        ctx.known, ctx.how = known, of_backward(how, x)
-        ctx.mark_non_differentiable(*(x for x in kept if x is not None))
-        ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
-        ctx.save_for_backward(x, contrast_x, temperature, *kept, *given)
-
-    @staticmethod
-    def backward(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        nothing = (None,) * (len(Given._fields) + 7)
-        if d_loss is None:
-            return None, None, None, *nothing
-        x, contrast_x, temperature, mass, log_z, weight, memory_gradient, mined, seed, *given = ctx.saved_tensors
-        anchors, contrast, rule = Given(*given).sets(x, contrast_x, temperature, ctx.known)
-        needs = ctx.needs_input_grad
-        d_anchors, d_contrast, d_temperature = None, None, None
-        if needs[2] and not ctx.how.use_batch:
-            d_temperature = torch.zeros_like(temperature)
-        if ctx.how.use_batch:
-            batch = LocalBatch(anchors, contrast, rule, Pairs(ctx.how.diagonal, mined, seed), ctx.how.backend)
-            with below_autograd():
-                d_anchors, d_contrast, d_temperature = batch.gradient(
-                    Statistics(d_loss, log_z, weight, mass), [needs[0], needs[1], needs[2]]
-                )
-        d_batch = d_anchors if needs[0] else None
-        of_rule = d_temperature if needs[2] else None
-        d_anchors, d_temperature = with_memory(d_batch, of_rule, d_loss, memory_gradient, x, temperature)
-        gradients = (
-            d_anchors.to(x.dtype) if needs[0] and d_anchors is not None else None,
-            d_contrast.to(x.dtype) if needs[1] and d_contrast is not None else None,
-            d_temperature if needs[2] else None,
-        )
-        return *first_only(WHAT, gradients, d_loss, x, contrast_x, temperature), *nothing
-
-
-class _ContrastLossOfTransforms(_ContrastLoss):
-    """Under ``torch.func``. Dynamo traces no Function that says something about forward mode."""
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        no_forward_mode(WHAT)
-
-
-class _ContrastLossOfEager(_ContrastLossOfTransforms):
-    """In one piece, for torch spends 40 us on the signature of a forward that has its setup_context."""
-
-    setup_context = torch.autograd.Function.setup_context
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor | None, ...]:
-        output = _ContrastLoss.forward(*inputs)
-        _ContrastLoss.setup_context(ctx, inputs, output)
-        return output
-
-
 def how_to(*, mining: Miner | None, use_batch: bool, backend: str) -> How:
     mined = None if mining is None else (mining.negatives, mining.positives, mining.fraction, mining.keep)
     return How(use_batch, None, mined, backend)
@@ -365,20 +231,31 @@ def contrast_loss(
     bank_weights: Tensor | None = None,
     seed: Tensor | None,
     how: How,
+    anchor_weights: Tensor | None = None,
+    scale: float = 1.0,
+    reduction: str = "none",
 ) -> tuple[Tensor, Tensor]:
-    """The loss of every anchor over all contrast sets, [N], and the mass of its positives, [N]. Unit rows.
+    """The loss over all contrast sets, [], or of every anchor [N], and the mass of its positives, [N]. Unit rows.
 
-    bank_weights: [K] of the bank's rows as negatives."""
-    rows = (None, None, None) if bank is None else (bank.rows, bank.labels, bank_weights)
-    if torch.compiler.is_compiling():
-        function = _ContrastLoss
-    else:
-        function = _ContrastLossOfTransforms if _are_functorch_transforms_active() else _ContrastLossOfEager
-    loss, mass, *_ = function.apply(
-        anchors.x, None if contrast is None else contrast.x, rule.temperature, *rows, seed,
-        *given_of(anchors, contrast, rule), known_of(rule), how, wants_gradient(anchors.x, rule.temperature),
+    bank_weights: [K] of the bank's rows as negatives; what the others mean, operator ``contrast_mean`` says."""
+    of_bank = None if bank is None else BankRows(bank.rows, bank.labels, bank_weights)
+    mined = taint = None
+    if how.mining is not None:
+        with torch.no_grad():
+            seed = None if seed is None else kept_seed(seed)
+            mined = mined_pairs(anchors.each(Tensor.detach), _detached(contrast), of_bank, rule, how)
+            taint = not_finite(anchors, contrast) if how.use_batch else _not_finite(anchors)
+    pairs = Pairs(how.diagonal, mined, seed)
+    like = anchors.x if bank is None else bank.rows  # whose width, or [K, S, D], tells backends apart
+    value, _share, _log_sum, _weight, mass, _gradient = call(
+        "contrast_mean", like, how.backend, anchors, contrast, rule, pairs, of_bank, how.use_batch, taint,
+        anchor_weights, scale, reduction, wants_gradient(anchors.x, rule.temperature),
     )  # fmt: skip
-    return loss, mass
+    return value, mass
+
+
+def _detached(rows: Rows | None) -> Rows | None:
+    return None if rows is None else rows.each(Tensor.detach)
 
 
 def wants_gradient(anchors: Tensor, temperature: Tensor) -> bool:

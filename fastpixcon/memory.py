@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastpixcon import distributed, functional
+from fastpixcon import distributed
+from fastpixcon.functional.bank import added_rows
 from fastpixcon.ops import checks, maps
+from fastpixcon.ops.backends import call
 from fastpixcon.ops.calls import computed_anew, draw_seed
 from fastpixcon.ops.void import Void, void_labels
 
@@ -48,17 +50,16 @@ class MemoryBank(nn.Module):
         labels: [K, S] int32, the class, -1 where a place is empty.
         written: [2, K] int64, rows that the rings of pixels and of regions have taken so far.
 
-    Not in the state_dict: ``waiting_pixels`` [B, K, P, D], ``waiting_pixel_labels`` [B, K, P], ``waiting_regions``
-    [B, K, D], ``waiting_region_labels`` [B, K], where the last call's rows wait, and ``waiting_seed`` [], its number.
+    Not in the state_dict: where the last call's rows wait, ``waiting_pixels`` [B, K, P, D], ``waiting_regions``
+    [B, K, D] and ``waiting_labels`` [B * K * (P + 1)], of pixels, then of regions; ``waiting_seed`` [], its number.
     """
 
     rows: Tensor
     labels: Tensor
     written: Tensor
     waiting_pixels: Tensor
-    waiting_pixel_labels: Tensor
     waiting_regions: Tensor
-    waiting_region_labels: Tensor
+    waiting_labels: Tensor
     waiting_seed: Tensor
 
     def __init__(
@@ -117,11 +118,11 @@ class MemoryBank(nn.Module):
                 f"memory: no room for the rows of {images} images to wait in, and none can be made in a CUDA graph;"
                 f" want a call before it is captured, or MemoryBank.reserve({images})"
             )
-        for name, sizes in (("pixel", (images, K, P)), ("region", (images, K))):
+        for name, sizes in (("pixels", (images, K, P)), ("regions", (images, K))):
             rows = torch.zeros(*sizes, D, dtype=self.rows.dtype, device=device)
-            self.register_buffer(f"waiting_{name}s", rows, persistent=False)
-            labels = torch.full(sizes, -1, dtype=torch.int32, device=device)
-            self.register_buffer(f"waiting_{name}_labels", labels, persistent=False)
+            self.register_buffer(f"waiting_{name}", rows, persistent=False)
+        labels = torch.full((images * K * (P + 1),), -1, dtype=torch.int32, device=device)  # of both, to fill at once
+        self.register_buffer("waiting_labels", labels, persistent=False)
 
     @torch.no_grad()
     def enqueue(
@@ -144,7 +145,8 @@ class MemoryBank(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
         """
-        anew = self.flush()
+        maps.check_memory_rows(embeddings, labels, self.num_classes, self.pixels_per_image)
+        anew = self._flush()
         rows = self._rows_of(embeddings, labels, process_group, seed)
         if anew is not True:
             self._write(*_unless(anew, rows))
@@ -152,23 +154,17 @@ class MemoryBank(nn.Module):
     def _rows_of(
         self, embeddings: Tensor, labels: Tensor, process_group: Any, seed: int | Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a batch adds: pixels [B, K, P, D], their labels [B, K, P], regions [B, K, D], theirs [B, K]; -1: none,
-        or a row that is not finite, which would stay for thousands of steps. Of several ranks B is that of all."""
-        maps.check_embeddings(embeddings)
+        """What a batch, whose arguments are checked, adds: pixels [B, K, P, D], their labels [B, K, P], regions
+        [B, K, D], theirs [B, K]; -1: none, or a row that is not finite, which would stay for thousands of steps. Of
+        several ranks B is that of all."""
         if embeddings.shape[1] != self.dim:
             raise ValueError(f"embeddings: got {embeddings.shape[1]} features, want {self.dim} (dim)")
-        rows = functional.memory_rows(
-            embeddings.detach(),
-            labels,
-            num_classes=self.num_classes,
-            pixels_per_image=self.pixels_per_image,
-            ignore_index=self.ignore_index,
-            seed=draw_seed(labels) if seed is None else seed,
-        )
+        seed = draw_seed(labels) if seed is None else seed
+        how = (self.num_classes, self.pixels_per_image, self.ignore_index)
+        rows = added_rows(embeddings, labels, *how, seed)
         if process_group is not distributed.NO_GROUP:
             rows = distributed.gather_memory_rows(rows, process_group)
-        pixels, pixel_labels, regions, region_labels = rows
-        return pixels, _finite_only(pixels, pixel_labels), regions, _finite_only(regions, region_labels)
+        return rows
 
     @torch.no_grad()
     def flush(self) -> bool | Tensor:
@@ -178,16 +174,23 @@ class MemoryBank(nn.Module):
         Returns:
             whether this is within a backward; in a compiled graph a [] bool tensor.
         """
+        return self._flush()
+
+    def _flush(self) -> bool | Tensor:
         anew = computed_anew(self.rows)
         if anew is True:
             return anew
         self._write(*_unless(anew, self._waiting()))
-        for labels in (self.waiting_pixel_labels, self.waiting_region_labels):
-            labels.copy_(torch.where(anew, labels, -1)) if isinstance(anew, Tensor) else labels.fill_(-1)
+        labels = self.waiting_labels
+        labels.copy_(torch.where(anew, labels, -1)) if isinstance(anew, Tensor) else labels.fill_(-1)
         return anew
 
     def _waiting(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.waiting_pixels, self.waiting_pixel_labels, self.waiting_regions, self.waiting_region_labels
+        """Pixels [B, K, P, D], their labels [B, K, P], regions [B, K, D], theirs [B, K]."""
+        pixels, regions = self.waiting_pixels, self.waiting_regions
+        B, K, P, _ = pixels.shape
+        of_pixels, of_regions = self.waiting_labels.split((B * K * P, B * K))
+        return pixels, of_pixels.view(B, K, P), regions, of_regions.view(B, K)
 
     @torch.no_grad()
     def begin_call(self, number: Tensor, *, adds: bool, is_read: bool) -> None:
@@ -201,7 +204,7 @@ class MemoryBank(nn.Module):
         """
         if not adds and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
             return  # torch.func may not change what it did not make; what waits goes on waiting
-        anew = self.flush()
+        anew = self._flush()
         number = number if adds else torch.full_like(number, -1)
         if anew is False:
             self.waiting_seed.copy_(number)
@@ -215,7 +218,7 @@ class MemoryBank(nn.Module):
     @torch.no_grad()
     def end_call(self, embeddings: Tensor, labels: Tensor, *, process_group: Any, seed: int | Tensor) -> None:
         """Ends a call: its batch waits for the next one, or for :meth:`flush`. Arguments are those of
-        :meth:`enqueue`."""
+        :meth:`enqueue`, checked."""
         anew = computed_anew(self.rows)
         if anew is True:
             return
@@ -223,10 +226,13 @@ class MemoryBank(nn.Module):
         B = rows[0].shape[0]
         if self.waiting_pixels.shape[0] < B:
             self._make_room(B)
-        for waiting, new in zip(self._waiting(), rows, strict=True):
-            if isinstance(anew, Tensor):
-                new = torch.where(anew, waiting[:B], new.to(waiting.dtype))
-            waiting[:B].copy_(new)
+        waiting = [x[:B] for x in self._waiting()]
+        if isinstance(anew, Tensor):
+            for x, new in zip(waiting, rows, strict=True):
+                x.copy_(torch.where(anew, x, new.to(x.dtype)))
+        else:  # rows are of one dtype, labels of another: two launches
+            torch._foreach_copy_(waiting[::2], rows[::2])
+            torch._foreach_copy_(waiting[1::2], rows[1::2])
 
     @torch.no_grad()
     def enqueue_rows(self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor) -> None:
@@ -242,22 +248,23 @@ class MemoryBank(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument.
         """
-        anew = self.flush()
+        anew = self._flush()
         pixel_labels, region_labels = (_finite_only(*x) for x in ((pixels, pixel_labels), (regions, region_labels)))
         if anew is not True:
-            self._write(*_unless(anew, (pixels, pixel_labels, regions, region_labels)))
+            rows = _unless(anew, (pixels, pixel_labels, regions, region_labels))
+            checks.memory_enqueue(self.rows, self.labels, self.written, self.pixel_size, *self._in_line(*rows))
+            self._write(*rows)
+
+    def _in_line(
+        self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        D = self.dim
+        return pixels.reshape(-1, D), pixel_labels.reshape(-1), regions.reshape(-1, D), region_labels.reshape(-1)
 
     def _write(self, pixels: Tensor, pixel_labels: Tensor, regions: Tensor, region_labels: Tensor) -> None:
-        functional.memory_enqueue_(
-            self.rows,
-            self.labels,
-            self.written,
-            self.pixel_size,
-            pixels.reshape(-1, self.dim),
-            pixel_labels.reshape(-1),
-            regions.reshape(-1, self.dim),
-            region_labels.reshape(-1),
-        )
+        bank = self.rows
+        rows = self._in_line(pixels.detach(), pixel_labels, regions.detach(), region_labels)
+        call("memory_enqueue_", bank, "auto", bank, self.labels, self.written, self.pixel_size, *rows)
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -269,9 +276,8 @@ class MemoryBank(nn.Module):
 
     def _forget_waiting(self) -> None:
         self.waiting_pixels.zero_()
-        self.waiting_pixel_labels.fill_(-1)
         self.waiting_regions.zero_()
-        self.waiting_region_labels.fill_(-1)
+        self.waiting_labels.fill_(-1)
         self.waiting_seed.fill_(-1)
 
     def _save_to_state_dict(self, *arguments: Any, **more: Any) -> None:

@@ -3,8 +3,18 @@
 from torch import Tensor
 
 from fastpixcon.kernels.contrast_sums import setting_of
-from fastpixcon.kernels.info_nce import Prepared, positives, prepare_both
+from fastpixcon.kernels.info_nce import Prepared, Setting, positives, prepare_both
 from fastpixcon.values import Pairs, Rows, Rule
+
+
+def sums_of(
+    x: Prepared, y: Prepared, setting: Setting, log_sum: Tensor, x_anchors: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, weight and mass [N] of the rows x over their positives among y."""
+    loss, weight, mass = (log_sum.new_empty(x.n) for _ in range(3))
+    if x.n > 0:
+        positives(x, y, setting, x_anchors, None, (loss, log_sum.contiguous(), weight, mass))
+    return loss, weight, mass
 
 
 def contrast_positives(
@@ -12,12 +22,8 @@ def contrast_positives(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     a, c = prepare_both(anchors, contrast, rule, "unit")
     setting = setting_of(contrast, rule, pairs)
-
-    def sums(x: Prepared, y: Prepared, total: Tensor | None, x_anchors: bool) -> tuple[Tensor, Tensor, Tensor]:
-        N = 0 if total is None else x.n
-        loss, weight, mass = (log_sum.new_empty(N) for _ in range(3))
-        if N > 0 and total is not None:
-            positives(x, y, setting, x_anchors, None, (loss, total.contiguous(), weight, mass))
-        return loss, weight, mass
-
-    return *sums(a, c, log_sum, True), *sums(c, a, column_log_sum, False)
+    own = sums_of(a, c, setting, log_sum)
+    if column_log_sum is None:
+        nothing = (log_sum.new_empty(0) for _ in range(3))
+        return (*own, *nothing)
+    return *own, *sums_of(c, a, setting, column_log_sum, False)

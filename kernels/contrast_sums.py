@@ -21,24 +21,23 @@ def setting_of(contrast: Rows | None, rule: Rule, pairs: Pairs) -> Setting:
     return Setting(rule, rule.fixed_shift, pairs)
 
 
+def log_sums(x: Prepared, y: Prepared, setting: Setting, x_anchors: bool = True) -> Tensor:
+    """[N] of the rows x among contrast rows y."""
+    out = x.x.new_empty(x.n, dtype=torch.float32)
+    if x.n == 0:
+        return out
+    partial = partial_sums(x, y, setting, x_anchors)
+    launch(
+        info_nce_log_sums_kernel, (cdiv(x.n, 64),), partial, x.facts, setting.rule.temperature, out, x.n,
+        partial.shape[1], HOW=how(fixed=setting.fixed, x_moved=x.moved), BLOCK_M=64, num_warps=4, **ASSERTIONS,
+    )  # fmt: skip
+    return out
+
+
 def contrast_sums(
     anchors: Rows, contrast: Rows | None, rule: Rule, pairs: Pairs, mutual: bool
 ) -> tuple[Tensor, Tensor]:
-    columns = contrast.x.shape[0] if mutual and contrast is not None else 0
-    log_sum, column_log_sum = (anchors.x.new_empty(n, dtype=torch.float32) for n in (anchors.x.shape[0], columns))
     a, c = prepare_both(anchors, contrast, rule, "unit")
     setting = setting_of(contrast, rule, pairs)
-
-    def sums(x: Prepared, y: Prepared, out: Tensor, x_anchors: bool) -> None:
-        if x.n == 0:
-            return
-        partial = partial_sums(x, y, setting, x_anchors)
-        launch(
-            info_nce_log_sums_kernel, (cdiv(x.n, 64),), partial, x.facts, rule.temperature, out, x.n, partial.shape[1],
-            HOW=how(fixed=setting.fixed, x_moved=x.moved), BLOCK_M=64, num_warps=4, **ASSERTIONS,
-        )  # fmt: skip
-
-    sums(a, c, log_sum, True)
-    if columns:
-        sums(c, a, column_log_sum, False)
-    return log_sum, column_log_sum
+    log_sum = log_sums(a, c, setting)
+    return log_sum, log_sums(c, a, setting, False) if mutual and contrast is not None else log_sum.new_empty(0)

@@ -20,7 +20,8 @@ def info_nce_mean_kernel(
     for start in range(0, N, BLOCK):
         offs = start + tl.arange(0, BLOCK)
         counts = tl.load(mass_ptr + offs, mask=offs < N, other=0.0) > 0
-        loss = tl.load(loss_ptr + offs, mask=counts, other=0.0)
+        loss = tl.load(loss_ptr + offs, mask=offs < N, other=0.0)
+        loss = tl.where(counts | (loss != loss), loss, 0.0)
         if weights_ptr is None:
             total += loss
             counted += tl.where(counts, 1.0, 0.0)
@@ -36,6 +37,17 @@ def info_nce_mean_kernel(
     tl.store(share_ptr, share)
 
 
+def mean_of(loss: Tensor, mass: Tensor, weights: Tensor | None, scale: float, mean: bool) -> tuple[Tensor, Tensor]:
+    """The mean of losses [N] over those whose mass is more than 0 times scale, or their sum, [], NaN if one is; and
+    what a loss of weight 1 is of it, []."""
+    value, share = (loss.new_empty(()) for _ in range(2))
+    launch(
+        info_nce_mean_kernel, (1,), loss, mass, None if weights is None else weights.contiguous(), value, share,
+        loss.shape[0], float(scale), MEAN=mean, BLOCK=BLOCK, num_warps=8,
+    )  # fmt: skip
+    return value, share
+
+
 def info_nce_mean(
     anchors: Rows,
     contrast: Rows | None,
@@ -46,9 +58,5 @@ def info_nce_mean(
     mean: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     loss, log_sum, weight, mass = info_nce(anchors, contrast, rule, rows)
-    value, share = (loss.new_empty(()) for _ in range(2))
-    launch(
-        info_nce_mean_kernel, (1,), loss, mass, None if anchor_weights is None else anchor_weights.contiguous(), value,
-        share, loss.shape[0], float(scale), MEAN=mean, BLOCK=BLOCK, num_warps=8,
-    )  # fmt: skip
+    value, share = mean_of(loss, mass, anchor_weights, scale, mean)
     return value, share, log_sum, weight, mass

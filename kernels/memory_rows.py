@@ -77,7 +77,7 @@ def draw_kernel(
     K, P, pixels, most, SCAN: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """The P smallest keys of a segment, or all: first a key with no fewer up to it, and no more than `most`. A pixel
-    without direction has label -1."""
+    without direction, or that is not finite, has label -1."""
     segment = tl.program_id(0)
     b = segment // K
     k = segment - b * K
@@ -119,7 +119,8 @@ def draw_kernel(
         kept = (c < count) & (rank < keep)
         tl.store(index_ptr + to + rank, first + q, mask=kept)
         inv_norm = tl.load(inv_norm_ptr + first + q, mask=kept, other=0.0)
-        tl.store(pixel_labels_ptr + to + rank, tl.where(inv_norm == 0, -1, k), mask=kept)
+        left_out = (inv_norm == 0) | (inv_norm != inv_norm)
+        tl.store(pixel_labels_ptr + to + rank, tl.where(left_out, -1, k), mask=kept)
     for start in range(0, P, CHUNK):
         p = start + tl.arange(0, CHUNK)
         nothing = (p >= keep) & (p < P)
@@ -165,7 +166,7 @@ def region_sums_kernel(
 def regions_kernel(
     sums_ptr, units_ptr, regions_ptr, region_labels_ptr, segments, K, D, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr
 ):
-    """Sums as unit rows; zeros and label -1 of those that cancel."""
+    """Sums as unit rows, zeros of those that cancel; label -1 of these and of those that are not finite."""
     segment = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_d = tl.arange(0, BLOCK_D)
     here = segment < segments
@@ -176,7 +177,7 @@ def regions_kernel(
     cancels = norm <= tl.load(units_ptr + segment, mask=here, other=0).to(tl.float32) * MIN_MEAN
     inverse = tl.where(cancels, 0.0, 1.0 / tl.where(cancels, 1.0, norm))
     tl.store(regions_ptr + at, cast(sums * inverse[:, None], regions_ptr.dtype.element_ty), mask=all_here)
-    tl.store(region_labels_ptr + segment, tl.where(cancels, -1, segment % K), mask=here)
+    tl.store(region_labels_ptr + segment, tl.where(cancels | (norm != norm), -1, segment % K), mask=here)
 
 
 def memory_rows(

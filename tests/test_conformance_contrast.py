@@ -10,6 +10,7 @@ from test_conformance import ODD_THREADS, as_tuple, on_cpu, reference, run
 from torch import Tensor
 
 from fastpixcon.ops import define
+from fastpixcon.ops.contrast_mean import DIFFERENTIABLE
 from fastpixcon.ops.mining_thresholds import BINS
 from fastpixcon.reference.info_nce import d_logits
 from fastpixcon.reference.memory_rows import MIN_MEAN
@@ -17,6 +18,7 @@ from fastpixcon.reference.pairs import batch_pairs, column_pairs
 from fastpixcon.testing import (
     CASES,
     ContrastCase,
+    ContrastMeanCase,
     EnqueueCase,
     MemoryCase,
     MemoryRowsCase,
@@ -112,6 +114,26 @@ def test_contrast_gradient(case: ContrastCase, operators: Backend, threads: Call
     compare(
         ("d_anchors", "d_contrast", "d_temperature"), op, reference("contrast_gradient"), arguments,
         moved(arguments, operators.device), tolerances,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES["contrast_mean"], ids=str)
+def test_contrast_mean(case: ContrastMeanCase, operators: Backend, threads: Callable[[int], None]) -> None:
+    op = operators.op("contrast_mean", case.dtype, case.D)
+    threads(ODD_THREADS)
+    arguments = case.arguments()
+    _, share, *_ = reference("contrast_mean")(*float64(arguments))
+    weights = case.anchor_weights()
+    weight = case.N if weights is None else float(weights.sum())
+    value = Tolerance(case.tol, weight * float(share)).times(ONE)
+    if case.reduction == "none":
+        value = Tolerance(case.tol, 2 * case.scale * case.N**0.5)
+    nats, exact = Tolerance(case.tol, case.N**0.5), Tolerance(case.tol)
+    pushed = nats.scale / case.temperature
+    gradient = Tolerance(case.tol, pushed, of_dtype(case.bank_dtype or case.dtype), pushed)
+    compare(
+        ("value", "share", "log_sum", "weight", "mass", "memory_gradient"), op, reference("contrast_mean"), arguments,
+        case.arguments(operators.device), (value, exact, nats, nats, exact, gradient),
     )  # fmt: skip
 
 
@@ -234,6 +256,12 @@ FEW_CASES: dict[str, list[Any]] = {
         ContrastCase(33, 16, M=70, diagonal=5, denominator="all", dtype=torch.bfloat16),
         ContrastCase(40, 32, M=17, mutual=True, temperature=0.01),
     ],
+    "contrast_mean": [
+        ContrastMeanCase(65, 19, S=30, mined=True, tainted=True),
+        ContrastMeanCase(33, 64, M=20, S=40, dtype=torch.bfloat16, denominator="all", reduction="none", weighed=True),
+        ContrastMeanCase(33, 64, S=40, use_batch=False, labels="sorted", label_dtype=torch.int32, reduction="sum"),
+        ContrastMeanCase(33, 64, wants_gradient=False),
+    ],
     "memory_sums": [
         MemoryCase(65, 19, 30, mined=True),
         MemoryCase(33, 64, 40, dtype=torch.bfloat16, denominator="all", labels="sorted"),
@@ -259,7 +287,11 @@ def call_arguments(operator: str, case: Any, device: str) -> list[Any]:
 
 @pytest.mark.parametrize(("operator", "case"), CALLS, ids=str)
 def test_opcheck(operator: str, case: Any, operators: Backend) -> None:
-    torch.library.opcheck(operators.op(operator), tuple(call_arguments(operator, case, operators.device)))
+    arguments = call_arguments(operator, case, operators.device)
+    for i in DIFFERENTIABLE if operator == "contrast_mean" and case.wants_gradient else []:
+        if arguments[i] is not None:
+            arguments[i] = arguments[i].detach().requires_grad_()
+    torch.library.opcheck(operators.op(operator), tuple(arguments))
 
 
 @pytest.mark.parametrize(("operator", "case"), CALLS, ids=str)
@@ -282,6 +314,7 @@ LARGER: list[tuple[str, Any]] = [
     ("contrast_gradient", ContrastCase(700, 64, classes=7, mined=True, dtype=torch.bfloat16)),
     ("contrast_gradient", ContrastCase(500, 64, M=600, mutual=True)),
     ("contrast_positives", ContrastCase(500, 64, M=600, mutual=True)),
+    ("contrast_mean", ContrastMeanCase(300, 64, S=400, mined=True)),
     ("memory_sums", MemoryCase(300, 64, 400, mined=True)),
     ("memory_sums", MemoryCase(300, 64, 400, dtype=torch.bfloat16)),
     ("memory_positives", MemoryCase(300, 64, 400)),

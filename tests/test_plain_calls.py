@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastpixcon as fpc
-from fastpixcon.functional import gather_normalize, info_nce, select_anchors
+from fastpixcon.functional import gather_normalize, info_nce, memory_enqueue_, select_anchors
 from fastpixcon.ops import plain
 from fastpixcon.ops.plain import constant, is_plain
 
@@ -153,3 +153,24 @@ def test_a_temperature_seen_first_in_inference_mode_may_train() -> None:
         info_nce(x, torch.arange(6) % 2, temperature=0.03125)
     info_nce(x, torch.arange(6) % 2, temperature=0.03125).backward()
     assert x.grad is not None
+
+
+def test_autograd_knows_what_is_written_in_place(operators: Backend) -> None:
+    """Past the dispatcher, too, which native operators do not go."""
+    operators.op("memory_enqueue_")
+    device = operators.device
+    rows, labels = torch.randn(6, 4, device=device), torch.arange(6, dtype=torch.int32, device=device) % 2
+    results = []
+    for mode in (nullcontext(), Recorder()):
+        bank, of_bank = torch.zeros(2, 9, 4, device=device), torch.full((2, 9), -1, dtype=torch.int32, device=device)
+        written = torch.zeros(2, 2, dtype=torch.int64, device=device)
+        versions = [x._version for x in (bank, of_bank, written)]
+        with mode, fpc.backend(operators.name):
+            memory_enqueue_(bank, of_bank, written, 5, rows, labels, rows[:2], labels[:2])
+        moved = [x._version > v for x, v in zip((bank, of_bank, written), versions, strict=True)]
+        results.append((bank, of_bank, written, moved))
+    (*first, of_plain), (*second, _) = results
+    for x, y in zip(first, second, strict=True):
+        assert torch.equal(x, y)
+    assert operators.name == "native" or all(of_plain)
+    assert of_bank.eq(-1).sum() < 18

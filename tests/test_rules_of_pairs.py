@@ -17,6 +17,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "contrast_sums": sets.test_contrast_sums,
     "contrast_positives": sets.test_contrast_positives,
     "contrast_gradient": sets.test_contrast_gradient,
+    "contrast_mean": sets.test_contrast_mean,
     "memory_sums": sets.test_memory_sums,
     "memory_positives": sets.test_memory_positives,
     "mining_thresholds": sets.test_mining_thresholds,

@@ -231,6 +231,19 @@ inline void check_memory_positives(const MemoryPositives& call) {
   check_statistic("log_sum", call.log_sum, at::kFloat, on.size(0), on);
 }
 
+// memory: what call.memory() makes, if there is a bank.
+inline void check_contrast_mean(const ContrastMean& call, const std::optional<MemorySet>& memory) {
+  const at::Tensor& on = call.batch.anchors.x;
+  TORCH_CHECK_VALUE(call.use_batch || call.bank.has_value(), "bank: got None, want a bank without use_batch");
+  if (call.use_batch) check_contrast(call.batch, false);
+  if (memory.has_value()) check_memory(*memory);
+  if (call.taint.has_value()) check_statistic("taint", *call.taint, at::kFloat, on.size(0), on);
+  if (call.anchor_weights.has_value())
+    check_statistic("anchor_weights", *call.anchor_weights, at::kFloat, on.size(0), on);
+  TORCH_CHECK_VALUE(call.reduction == "mean" || call.reduction == "sum" || call.reduction == "none", "reduction: got ",
+                    call.reduction, ", want 'mean', 'sum' or 'none'");
+}
+
 inline void check_mining_thresholds(const MiningThresholds& call) {
   const at::Tensor& anchors = call.anchors.x;
   check_rows("anchors", call.anchors);

@@ -69,7 +69,8 @@ struct ContrastSums {
   ContrastSet set;
   bool mutual;  // contrast rows are anchors, too
 
-  explicit ContrastSums(const Arguments& of) : set(of), mutual(of.flag("mutual")) {}
+  explicit ContrastSums(const Arguments& of) : ContrastSums(ContrastSet(of), of.flag("mutual")) {}
+  ContrastSums(ContrastSet set_, bool mutual_) : set(std::move(set_)), mutual(mutual_) {}
 };
 
 struct ContrastPositives {
@@ -78,7 +79,9 @@ struct ContrastPositives {
   std::optional<at::Tensor> column_log_sum;  // [M]; none: contrast rows are no anchors
 
   explicit ContrastPositives(const Arguments& of)
-      : set(of), log_sum(of.tensor("log_sum")), column_log_sum(of.optional_tensor("column_log_sum")) {}
+      : ContrastPositives(ContrastSet(of), of.tensor("log_sum"), of.optional_tensor("column_log_sum")) {}
+  ContrastPositives(ContrastSet set_, at::Tensor log_sum_, std::optional<at::Tensor> column_log_sum_)
+      : set(std::move(set_)), log_sum(std::move(log_sum_)), column_log_sum(std::move(column_log_sum_)) {}
   bool mutual() const { return column_log_sum.has_value(); }
 };
 
@@ -102,15 +105,17 @@ struct MemorySet {
   Rule rule;
   Pairs pairs;
 
-  explicit MemorySet(const Arguments& of)
-      : anchors(of.rows("anchors")), bank(of.bank()), rule(of.rule()), pairs(of.pairs()) {}
+  explicit MemorySet(const Arguments& of) : MemorySet(of.rows("anchors"), of.bank(), of.rule(), of.pairs()) {}
+  MemorySet(Rows anchors_, BankRows bank_, Rule rule_, Pairs pairs_)
+      : anchors(std::move(anchors_)), bank(std::move(bank_)), rule(std::move(rule_)), pairs(std::move(pairs_)) {}
 };
 
 struct MemorySums {
   MemorySet set;
   bool wants_mean;
 
-  explicit MemorySums(const Arguments& of) : set(of), wants_mean(of.flag("wants_mean")) {}
+  explicit MemorySums(const Arguments& of) : MemorySums(MemorySet(of), of.flag("wants_mean")) {}
+  MemorySums(MemorySet set_, bool wants_mean_) : set(std::move(set_)), wants_mean(wants_mean_) {}
 };
 
 struct MemoryPositives {
@@ -119,7 +124,40 @@ struct MemoryPositives {
   bool wants_pull;
 
   explicit MemoryPositives(const Arguments& of)
-      : set(of), log_sum(of.tensor("log_sum")), wants_pull(of.flag("wants_pull")) {}
+      : MemoryPositives(MemorySet(of), of.tensor("log_sum"), of.flag("wants_pull")) {}
+  MemoryPositives(MemorySet set_, at::Tensor log_sum_, bool wants_pull_)
+      : set(std::move(set_)), log_sum(std::move(log_sum_)), wants_pull(wants_pull_) {}
+};
+
+// The mean of a loss over several contrast sets.
+struct ContrastMean {
+  ContrastSet batch;  // whose anchors, rule and pairs are those of the bank, too
+  bool use_batch;
+  std::optional<BankRows> bank;
+  std::optional<at::Tensor> taint, anchor_weights;  // [N]; none: zeros, ones
+  double scale;
+  c10::string_view reduction;  // "mean", "sum" or "none"
+  bool wants_gradient;
+
+  explicit ContrastMean(const Arguments& of)
+      : batch(of),
+        use_batch(of.flag("use_batch")),
+        bank(of.optional_bank()),
+        taint(of.optional_tensor("taint")),
+        anchor_weights(of.optional_tensor("anchor_weights")),
+        scale(of.at("scale").toDouble()),
+        reduction(of.word("reduction")),
+        wants_gradient(of.flag("wants_gradient")) {}
+
+  bool is_mean() const { return reduction == "mean"; }
+  bool is_none() const { return reduction == "none"; }
+  // The anchors before the bank, in its dtype; none: no bank.
+  std::optional<MemorySet> memory() const {
+    if (!bank.has_value()) return std::nullopt;
+    const auto& [x, labels, v, u, groups] = batch.anchors;
+    const Rows rows{x.to(bank->x.scalar_type()), labels, std::nullopt, std::nullopt, groups};
+    return MemorySet(rows, *bank, batch.rule, batch.pairs);
+  }
 };
 
 struct MiningThresholds {

@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "common/checks.h"
+#include "cpu/contrast.h"
 #include "cpu/steps.h"
 
 namespace fastpixcon::cpu {
@@ -33,6 +34,8 @@ std::tuple<Tensor, Tensor, Tensor> unsorted(const Positives& of, const SortedRow
   return {loss, weight, mass};
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(const ContrastPositives& call) {
   check_contrast_positives(call);
   const Problem p(call.set, call.mutual());
@@ -43,8 +46,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(co
   return std::tuple_cat(unsorted(of.rows, p.anchors, x.size(0), x),
                         unsorted(of.columns, p.contrast(), call.mutual() ? call.set.contrast->count() : 0, x));
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_positives", by_name<&contrast_positives>()); }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "common/checks.h"
+#include "cpu/contrast.h"
 #include "cpu/steps.h"
 
 namespace fastpixcon::cpu {
@@ -22,6 +23,8 @@ Tensor unsorted(const std::vector<double>& nats, const SortedRows& set, int64_t 
   return out;
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor> contrast_sums(const ContrastSums& call) {
   const auto& [set, mutual] = call;
   check_contrast(set, mutual);
@@ -31,8 +34,6 @@ std::tuple<Tensor, Tensor> contrast_sums(const ContrastSums& call) {
   return {unsorted(sums.rows, p.anchors, x.size(0), x),
           unsorted(sums.columns, p.contrast(), p.mutual ? set.contrast->count() : 0, x)};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("contrast_sums", by_name<&contrast_sums>()); }
 

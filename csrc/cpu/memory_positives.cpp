@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "common/checks.h"
+#include "cpu/contrast.h"
 #include "cpu/memory.h"
 
 namespace fastpixcon::cpu {
@@ -41,6 +42,8 @@ std::vector<Share> shares(const AnchorsAndBank& p, bool wants_pull) {
   }
   return all;
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const MemoryPositives& call) {
   check_memory_positives(call);
@@ -93,8 +96,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_positives(const MemoryPositive
     }
   return {loss, weight, mass, pull};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_positives", by_name<&memory_positives>()); }
 

@@ -187,7 +187,7 @@ void read_map(const Tensor& embeddings, const std::vector<int32_t>& classes,
           add_regions(block, size.D, inverse, stripe, units + task * size.K);
           for (; next != drawn[b].end() && next->pixel < pixel + block.count; ++next) {
             const int64_t p = next->pixel - pixel;
-            if (inverse[p] == 0) pixel_labels[next->row] = -1;
+            if (inverse[p] == 0 || std::isnan(inverse[p])) pixel_labels[next->row] = -1;
             scalar_t* row = pixels + next->row * size.D;
             for (int64_t d = 0; d < size.D; ++d) {
               const double value = static_cast<double>(block.x[d * block.stride_d + p * block.stride_x]);
@@ -200,7 +200,7 @@ void read_map(const Tensor& embeddings, const std::vector<int32_t>& classes,
   });
 }
 
-// Unit rows of the stripes' sums, zeros and label -1 of those that cancel.
+// Unit rows of the stripes' sums, zeros of those that cancel; label -1 of these and of those that are not finite.
 template <typename scalar_t>
 void normalize_regions(const float* sums, const int64_t* units, const Sizes& size, scalar_t* regions,
                        int32_t* region_labels) {
@@ -218,7 +218,7 @@ void normalize_regions(const float* sums, const int64_t* units, const Sizes& siz
       }
       const double norm = std::sqrt(squares);
       const bool cancels = norm <= kMinMean * count;
-      if (cancels) region_labels[segment] = -1;
+      if (cancels || std::isnan(norm)) region_labels[segment] = -1;
       scalar_t* row = regions + segment * size.D;
       for (int64_t d = 0; d < size.D; ++d)
         row[d] = cancels ? scalar_t(0) : static_cast<scalar_t>(static_cast<float>(total[d] / norm));

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "common/checks.h"
+#include "cpu/contrast.h"
 #include "cpu/memory.h"
 
 namespace fastpixcon::cpu {
@@ -59,6 +60,8 @@ void add_shard(const AnchorsAndBank& p, const Tasks& tasks, int64_t chunk, int64
               });
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor> memory_sums(const MemorySums& call) {
   check_memory(call.set);
   const AnchorsAndBank p(call.set);
@@ -95,8 +98,6 @@ std::tuple<Tensor, Tensor> memory_sums(const MemorySums& call) {
   });
   return {log_sum, mean};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("memory_sums", by_name<&memory_sums>()); }
 

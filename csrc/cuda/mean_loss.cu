@@ -11,10 +11,11 @@ __global__ void __launch_bounds__(kMeanThreads) mean_loss(const float* loss, con
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   float total = 0, counted = 0;
   for (int i = threadIdx.x; i < N; i += kMeanThreads) {
-    if (!(mass[i] > 0)) continue;
+    const bool counts = mass[i] > 0;
+    if (!counts && !isnan(loss[i])) continue;
     const float weighs = weights == nullptr ? 1 : weights[i];
     total = fmaf(weighs, loss[i], total);
-    counted += weighs;
+    if (counts) counted += weighs;
   }
   total = warp_sum(total), counted = warp_sum(counted);
   if (lane == 0) totals[warp] = total, counts[warp] = counted;

@@ -91,7 +91,8 @@ __global__ void __launch_bounds__(kMemoryThreads)
     for (int k = 0; k < wanted; ++k) rank += static_cast<uint64_t>(candidates[k]) < candidate ? 1 : 0;
     const int64_t pixel = image + static_cast<uint32_t>(candidate);
     index[to + rank] = pixel;
-    pixel_labels[to + rank] = inv_norms[pixel] == 0 ? -1 : c;
+    const float inv_norm = inv_norms[pixel];
+    pixel_labels[to + rank] = inv_norm == 0 || isnan(inv_norm) ? -1 : c;
   }
 }
 
@@ -197,7 +198,7 @@ __global__ void __launch_bounds__(kMemoryThreads) memory_regions(const float* su
   const float norm = sqrtf(warp_sum(sum));
   const bool cancels = norm <= kMinMean * static_cast<float>(n);
   for (int d = lane; d < D; d += kWarp) to[d] = from_float<scalar_t>(cancels ? 0.0f : row[d] / norm);
-  if (lane == 0) region_labels[segment] = cancels ? -1 : segment % K;
+  if (lane == 0) region_labels[segment] = cancels || isnan(norm) ? -1 : segment % K;
 }
 
 MemoryClassesKernel memory_classes_kernel() { return &memory_classes; }

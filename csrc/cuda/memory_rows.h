@@ -40,7 +40,7 @@ using RegionSumsKernel = void (*)(const void* embeddings, const float* inv_norms
                                   int64_t stride_b, int64_t stride_d, int64_t stride_h, int64_t stride_w);
 RegionSumsKernel region_sums_kernel(Dtype dtype, bool channels);
 
-// A warp a segment: sums as unit rows, zeros and label -1 of those that cancel.
+// A warp a segment: sums as unit rows, zeros of those that cancel; label -1 of these and of those that are not finite.
 using RegionsKernel = void (*)(const float* sums, const int32_t* units, void* regions, int32_t* region_labels,
                                int segments, int K, int D);
 RegionsKernel regions_kernel(Dtype dtype);

@@ -28,10 +28,10 @@ from fastpixcon.contrast import (
     mined_pairs,
     of_backward,
     totals,
-    with_memory,
 )
 from fastpixcon.distributed.ranks import Ranks, contents
 from fastpixcon.distributed.ring import Ring
+from fastpixcon.ops.contrast_mean import with_memory
 from fastpixcon.ops.derivatives import first_only, no_forward_mode, no_transforms
 from fastpixcon.values import BankRows, Pairs, Rows, Rule, Statistics
 
@@ -93,11 +93,9 @@ class _RanksLoss(torch.autograd.Function):
             d_anchors += ranks.reduce_scatter_rows(d_gathered, sizes, "gradients of anchors")
         d_batch = d_anchors if needs[0] else None
         of_rule = d_temperature if needs[1] else None
-        d_total, of_rule = with_memory(d_batch, of_rule, d_loss, memory_gradient, x, temperature)
-        gradients = (
-            d_total.to(x.dtype) if needs[0] and d_total is not None else None,
-            of_rule if needs[1] else None,
-        )
+        if memory_gradient is not None:
+            d_batch, of_rule = with_memory(d_batch, of_rule, d_loss, memory_gradient, x, temperature)
+        gradients = (d_batch.to(x.dtype) if needs[0] and d_batch is not None else None, of_rule)
         return *first_only(WHAT, gradients, d_loss, x, temperature), *(None,) * (len(Given._fields) + 8)
 
     @staticmethod

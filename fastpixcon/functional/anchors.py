@@ -8,7 +8,7 @@ from fastpixcon.ops import checks, maps
 from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, one_void, void_labels
 
-__all__ = ["SelectedAnchors", "gather_normalize", "select_anchors", "select_with_segments"]
+__all__ = ["SelectedAnchors", "gather_normalize", "gathered", "select_anchors", "select_with_segments"]
 
 
 class SelectedAnchors(NamedTuple):
@@ -102,5 +102,11 @@ def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto"
     """
     maps.check_embeddings(embeddings)
     maps.check_index(index, embeddings)
+    return gathered(embeddings, index, backend)
+
+
+def gathered(embeddings: Tensor, index: Tensor, backend: str) -> Tensor:
+    """:func:`gather_normalize` of checked arguments."""
+    rows: Tensor
     rows, _inv_norm = call("gather_normalize", embeddings, backend, maps.folded(embeddings, 2), index)
     return rows

@@ -6,7 +6,7 @@ from fastpixcon.ops import checks, maps
 from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, one_void, void_labels
 
-__all__ = ["memory_enqueue_", "memory_rows"]
+__all__ = ["added_rows", "memory_enqueue_", "memory_rows"]
 
 
 def memory_rows(
@@ -32,14 +32,27 @@ def memory_rows(
 
     Returns:
         pixels [B, K, P, D] and regions [B, K, D], unit rows in the dtype of embeddings; pixel_labels [B, K, P] and
-        region_labels [B, K] int32, -1 where the image has no such pixel. In the order pixels, pixel_labels, regions,
-        region_labels.
+        region_labels [B, K] int32, -1 where the image has no such pixel, or the row is not finite. In the order pixels,
+        pixel_labels, regions, region_labels.
 
     Raises:
         TypeError, ValueError: naming the argument; on the CPU also for a label >= num_classes.
     """
     void_labels(ignore_index)  # raises
     maps.check_memory_rows(embeddings, labels, num_classes, pixels_per_image)
+    return added_rows(embeddings, labels, num_classes, pixels_per_image, ignore_index, seed, backend)
+
+
+def added_rows(
+    embeddings: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    pixels_per_image: int,
+    ignore_index: Void,
+    seed: int | Tensor,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`memory_rows` of checked arguments."""
     labels, void = one_void(maps.folded_labels(labels, embeddings.shape[2:]), ignore_index)
     seed = checks.seed_tensor(seed, labels.device)
     embeddings = maps.folded_rows(embeddings.detach(), 2)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner
-from fastpixcon.functional.anchors import gather_normalize, select_with_segments
+from fastpixcon.functional.anchors import gathered, select_with_segments
 from fastpixcon.functional.rows import DENOMINATORS, Objective, Weighed, info_nce_of
 from fastpixcon.ops import checks, maps
 from fastpixcon.ops.void import Void
@@ -99,7 +99,7 @@ def pixel_contrast_and_facts(
     if rule.grouped:
         groups = _image_groups(groups, embeddings, objective)
     selected, segments = select_with_segments(labels, predictions, selection, seed, backend)
-    anchors = Rows(gather_normalize(embeddings, selected.index, backend=backend), selected.label)
+    anchors = Rows(gathered(embeddings, selected.index, backend), selected.label)
     weighed = Weighed(
         None if weights is None else maps.at_pixels(weights, selected.index, sizes),
         groups=None if groups is None else groups[selected.index.clamp(min=0) // max(sizes.numel(), 1)],

@@ -9,7 +9,7 @@ from torch._C import _are_functorch_transforms_active
 from fastpixcon import distributed
 from fastpixcon.balance import balances, with_balance
 from fastpixcon.contrast import Bank, Miner, contrast_loss, doubled, how_to
-from fastpixcon.functional.anchors import gather_normalize
+from fastpixcon.functional.anchors import gathered
 from fastpixcon.ops import checks
 from fastpixcon.ops.backends import call, chosen
 from fastpixcon.ops.void import Void, of_rows
@@ -233,24 +233,30 @@ def info_nce_of(
     if not in_steps and reduction != "none" and at_once(own, others, wanted, backend):
         total, mass, *_ = call("info_nce_total", own.x, backend, own, others, rule, rows, weights, wanted)
         return reduced(total if scale is None else total * scale, mass, weights, reduction)
-    if not in_steps and reduction != "none":
-        inside = scale if isinstance(scale, float) and not torch.compiler.is_compiling() else None  # or it may change
-        value, _share, _log_sum, _weight, mass = call(
-            "info_nce_mean", own.x, backend, own, others, rule, rows, weights, inside or 1.0, reduction == "mean"
-        )
+    # A constant of a compiled graph would compile it anew.
+    inside = scale if isinstance(scale, float) and not torch.compiler.is_compiling() else None
+    if ranks is None and (in_steps or reduction != "none"):
+        if in_steps:
+            pair_seed = None if mining is None else checks.seed_tensor(seed, device)
+            how = how_to(mining=mining, use_batch=contrast_with != "memory", backend=backend)
+            value, mass = contrast_loss(
+                own, others, rule, bank=bank, bank_weights=bank_weights, seed=pair_seed, how=how,
+                anchor_weights=weights, scale=inside or 1.0, reduction=reduction,
+            )  # fmt: skip
+        else:
+            value, _share, _log_sum, _weight, mass = call(
+                "info_nce_mean", own.x, backend, own, others, rule, rows, weights, inside or 1.0, reduction == "mean"
+            )
         return value if scale is None or inside is not None else value * scale, mass
-    if not in_steps:
+    if ranks is None:
         loss, _log_sum, _weight, mass = call("info_nce", own.x, backend, own, others, rule, rows)
     else:
+        checks.across_ranks(None if contrast is None else contrast.x, mining, ranks.across)
         pair_seed = None if mining is None else checks.seed_tensor(seed, device)
         how = how_to(mining=mining, use_batch=contrast_with != "memory", backend=backend)
-        if ranks is None:
-            loss, mass = contrast_loss(own, others, rule, bank=bank, bank_weights=bank_weights, seed=pair_seed, how=how)
-        else:
-            checks.across_ranks(None if contrast is None else contrast.x, mining, ranks.across)
-            loss, mass = distributed.ranks_loss(
-                own, rule, bank=bank, seed=pair_seed, how=how, ranks=ranks, balanced=pairs.balanced
-            )
+        loss, mass = distributed.ranks_loss(
+            own, rule, bank=bank, seed=pair_seed, how=how, ranks=ranks, balanced=pairs.balanced
+        )
     if scale is not None:
         loss = loss * scale
     if weights is not None:
@@ -328,4 +334,4 @@ def weighed_rows(
 def _unit_rows(x: Tensor, labels: Tensor, backend: str) -> Tensor:
     """Rows ``x [N, D]`` over their norm, zeros for those left out: pixels of a map [N, D, 1, 1]."""
     index = torch.arange(len(x), device=x.device).where(labels != -1, -1)
-    return gather_normalize(x[:, :, None, None], index, backend=backend)
+    return gathered(x.view(*x.shape, 1, 1) if x.is_contiguous() else x[:, :, None, None], index, backend)

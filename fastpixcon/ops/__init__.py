@@ -2,6 +2,7 @@
 
 from fastpixcon.ops import (
     contrast_gradient,
+    contrast_mean,
     contrast_positives,
     contrast_sums,
     gather_normalize,
@@ -18,6 +19,7 @@ from fastpixcon.ops import (
 
 __all__ = [
     "contrast_gradient",
+    "contrast_mean",
     "contrast_positives",
     "contrast_sums",
     "gather_normalize",

@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 from fastpixcon.ops import extension
-from fastpixcon.ops.derivatives import PLAIN, Autograd, ways_of
+from fastpixcon.ops.derivatives import PLAIN, Autograd, in_place, ways_of
 from fastpixcon.ops.signature import Signature, signature
 
 __all__ = ["Autograd", "define"]
@@ -65,6 +65,9 @@ def define(name: str, fake: Callable[..., Any], returns: str, autograd: Autograd
             ways = ways_of(overload, name, backend, autograd, implementation and directly(implementation))
             library(namespace).impl(name, ways.kernel, "Autograd", with_keyset=True)
             PLAIN[backend, name] = ways.plain
+        elif implementation is not None:
+            written = [n for n, x in enumerate(of.leaves) if "!" in x.type]
+            PLAIN[backend, name] = in_place(overload, directly(implementation), written)
         if implementation is not None:
             IMPLEMENTATIONS[backend, name] = f"{package}.{name.removesuffix('_backward')}:{name}"
         else:

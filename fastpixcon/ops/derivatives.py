@@ -6,7 +6,7 @@ from here. It works under ``torch.func``, too, which wants another kind of node.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,14 +17,15 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch._ops import OpOverload
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
+from torch.autograd.graph import increment_version
 
 from fastpixcon.ops.plain import is_plain, wants_node
 
 __all__ = [
     "PLAIN",
     "Autograd",
-    "below_autograd",
     "first_only",
+    "in_place",
     "no_forward_mode",
     "no_transforms",
     "ways_of",
@@ -144,6 +145,19 @@ def ways_of(
     return Ways(kernel, plain)
 
 
+def in_place(operator: OpOverload, implementation: Callable[..., Any], written: list[int]) -> Callable[..., Any]:
+    """What a plain call of an operator does that writes to these arguments."""
+
+    def plain(*arguments: Any) -> Any:
+        if wants_node(arguments):
+            return operator(*arguments)
+        implementation(*arguments)
+        increment_version([arguments[n] for n in written])  # as the dispatcher would tell autograd
+        return None
+
+    return plain
+
+
 @contextmanager
 def _levels_below() -> Iterator[None]:
     """In the forward of a node grad mode is off, which is about its level of ``torch.func`` alone."""
@@ -152,13 +166,6 @@ def _levels_below() -> Iterator[None]:
         return
     with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
         yield
-
-
-def below_autograd() -> AbstractContextManager[None]:
-    """For the steps of a Function, which has the derivatives: spares every operator the way through its own kernel."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or _are_functorch_transforms_active():
-        return nullcontext()
-    return torch._C._AutoDispatchBelowAutograd()
 
 
 def _has_tangent(value: object) -> bool:

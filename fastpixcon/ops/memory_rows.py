@@ -5,10 +5,10 @@
     seed         [] int64
     -> pixels        [B, K, P, D] unit rows: up to ``pixels_per_image`` P random pixels of each class in each image
        pixel_labels  [B, K, P] int32, the class; -1 where there is no such pixel, or one of norm below 1e-12, whose row
-                     is zeros
+                     is zeros, or one that is not finite
        regions       [B, K, D] unit rows: the mean of the unit embeddings of a class in an image, renormalised
        region_labels [B, K] int32, the class; -1 where the image has no such pixel, or where they cancel, whose row is
-                     zeros
+                     zeros, or where the mean is not finite
 
 Of the pixels of a class in an image the P with the smallest (hash(seed, pixel), pixel), in that order, in the stream of
 draws for the memory: the same ones on every backend.

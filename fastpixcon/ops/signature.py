@@ -7,7 +7,6 @@ is taken, with the name of the argument before it, ``column_weight``. A value le
 
 import inspect
 from collections.abc import Callable, Sequence
-from itertools import islice
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -45,13 +44,15 @@ class Signature(NamedTuple):
 
     def values(self, leaves: Sequence[Any]) -> dict[str, Any]:
         """The arguments by name, of what a schema has."""
-        rest, values = iter(leaves), {}
-        for name, kind, is_optional in self.arguments:
+        at, values = 0, {}
+        for (name, kind, is_optional), width in zip(self.arguments, self.widths, strict=True):
+            first = leaves[at]
             if kind is None:
-                values[name] = next(rest)
+                values[name] = first
+                at += 1
                 continue
-            fields = tuple(islice(rest, len(kind._fields)))
-            values[name] = None if is_optional and fields[0] is None else kind(*fields)
+            values[name] = None if is_optional and first is None else kind._make(leaves[at : at + width])
+            at += width
         return values
 
     def place(self, leaf: str) -> int:

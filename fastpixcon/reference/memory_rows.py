@@ -22,6 +22,7 @@ def memory_rows(
     segment = torch.where(counted, pixel // max(h * w, 1) * K + label, B * K)  # [B*h*w], image * K + class
     unit, _ = normalize(embeddings.permute(0, 2, 3, 1).reshape(-1, D).double())  # [B*h*w, D]
     rows, is_unit = unit.to(embeddings.dtype), (unit != 0).any(dim=1)  # or NaN
+    is_row = is_unit & unit.isfinite().all(dim=1)
 
     # Rank the pixels of each segment by (key, index): two stable sorts.
     by_key = hash32(seed, pixel, MEMORY_STREAM).argsort(stable=True)
@@ -32,7 +33,7 @@ def memory_rows(
     kept = counted & (rank < P)
     place = torch.where(kept, segment * P + rank, B * K * P)
     pixels = rows.new_zeros(B * K * P + 1, D).index_put_((place,), rows)[:-1]
-    has_pixel = torch.zeros(B * K * P + 1, dtype=torch.bool, device=device).index_put_((place,), is_unit)[:-1]
+    has_pixel = torch.zeros(B * K * P + 1, dtype=torch.bool, device=device).index_put_((place,), is_row)[:-1]
 
     # Of rows that are not rounded to their dtype yet: they may cancel.
     sums = unit.new_zeros(B * K + 1, D).index_add_(0, segment, unit)[:-1]
@@ -45,5 +46,5 @@ def memory_rows(
         pixels.view(B, K, P, D),
         torch.where(has_pixel.view(B, K, P), classes[..., None], -1),
         regions.view(B, K, D),
-        torch.where(cancels.view(B, K), -1, classes),
+        torch.where((cancels | norm.isnan()).view(B, K), -1, classes),
     )

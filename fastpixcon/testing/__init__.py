@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastpixcon.testing.accuracy import Tolerance, assert_as_accurate, float64
 from fastpixcon.testing.contrast import ContrastCase, MiningCase, contrast_cases, mining_cases
+from fastpixcon.testing.contrast_mean import ContrastMeanCase, contrast_mean_cases
 from fastpixcon.testing.info_nce import (
     InfoNCECase,
     InfoNCEMeanCase,
@@ -34,6 +35,7 @@ from fastpixcon.testing.pixels import GatherCase, SelectCase, gather_cases, sele
 __all__ = [
     "CASES",
     "ContrastCase",
+    "ContrastMeanCase",
     "EnqueueCase",
     "GatherCase",
     "InfoNCECase",
@@ -78,6 +80,7 @@ CASES: dict[str, Sequence[Any]] = {
     "contrast_sums": contrast_cases(),
     "contrast_positives": contrast_cases(),
     "contrast_gradient": contrast_cases(),
+    "contrast_mean": contrast_mean_cases(),
     "memory_rows": memory_rows_cases(),
     "memory_enqueue_": enqueue_cases(),
     "memory_sums": memory_cases(),

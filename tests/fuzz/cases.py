@@ -9,6 +9,7 @@ import torch
 
 from fastpixcon.testing import (
     ContrastCase,
+    ContrastMeanCase,
     EnqueueCase,
     GatherCase,
     InfoNCECase,
@@ -114,6 +115,21 @@ def memory(random: Random) -> MemoryCase:
     )  # fmt: skip
 
 
+def contrast_mean(random: Random) -> ContrastMeanCase:
+    S = random.choice((None, max(1, rows(random) // 3), max(1, rows(random) // 3)))
+    use_batch = S is None or random.random() < 0.8
+    how = steps(random)
+    bank = random.choice((None, None, *DTYPES))
+    mined = random.random() < 0.3 and bank in (None, how["dtype"])
+    return ContrastMeanCase(
+        rows(random), width(random), random.choice((None, rows(random))), S, use_batch, mined,
+        tainted=random.random() < 0.3, weighed=random.random() < 0.5,
+        reduction=random.choice(("mean", "sum", "none")), wants_gradient=random.random() < 0.7,
+        scale=random.choice((1.0, 0.1, 30.0)), filled=random.choice(("all", "half", "begun", "empty", "some")),
+        labels=random.choice(LABELS), bank_dtype=bank, layout=random.choice(ROW_LAYOUTS), **how,
+    )  # fmt: skip
+
+
 def mining(random: Random) -> MiningCase:
     S = random.choice((None, 1, random.randint(2, 60)))
     return MiningCase(
@@ -183,6 +199,7 @@ CASES: dict[str, Callable[[Random], Any]] = {
     "contrast_sums": contrast,
     "contrast_positives": contrast,
     "contrast_gradient": contrast,
+    "contrast_mean": contrast_mean,
     "memory_rows": memory_rows,
     "memory_enqueue_": enqueue,
     "memory_sums": memory,

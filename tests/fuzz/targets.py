@@ -40,6 +40,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "contrast_sums": sets.test_contrast_sums,
     "contrast_positives": sets.test_contrast_positives,
     "contrast_gradient": sets.test_contrast_gradient,
+    "contrast_mean": sets.test_contrast_mean,
     "memory_rows": sets.test_memory_rows,
     "memory_enqueue_": sets.test_memory_enqueue_,
     "memory_sums": sets.test_memory_sums,

@@ -2,6 +2,8 @@
 // (cuda/contrast.h) the positives, what is mined, and sums that leave out an anchor among its contrast rows.
 //
 // FLOP: as info_nce, but that mined self contrast has no triangle: 2 N^2 D of sums.
+#include "cuda/host/contrast.h"
+
 #include <ATen/ops/abs.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/div.h>
@@ -16,8 +18,6 @@
 
 #include "common/checks.h"
 #include "common/hash.h"
-#include "cuda/host/problem.h"
-#include "cuda/host/sweep.h"
 #include "cuda/host/tensors.h"
 #include "cuda/info_nce.h"
 
@@ -25,7 +25,6 @@ namespace fastpixcon {
 namespace {
 
 using at::Tensor;
-using Diagonal = std::optional<int64_t>;
 
 // Rows as anchors against others, of which row i + diagonal is row i itself.
 Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D, const Diagonal& diagonal) {
@@ -44,27 +43,39 @@ Problem swapped(const Problem& p) {
   return other;
 }
 
+}  // namespace
+
 Problem problem_of(const ContrastSet& set) { return Problem(set.anchors, set.contrast, set.rule, "unit"); }
+
+Tensor log_sum_of(const ContrastSet& set, const Problem& p, const Diagonal& itself) {
+  // An anchor is of its own class: among negatives it is not.
+  const bool needs_sweep = set.pairs.mined.has_value() || (!p.self && !p.apart() && itself.has_value());
+  if (!needs_sweep) {
+    if (p.a.n() == 0) return at::empty({0}, p.a.x.options().dtype(at::kFloat));
+    const Sums partial = partial_sums(p);
+    return log_of(partial.sums, partial.maxima, p.a, p.temperature);
+  }
+  Sweep sweep = sweep_of(p, p.a, p.c, set.anchors.x.size(1), p.self ? Diagonal(0) : itself);
+  sweep.mining = mining_of(set.pairs, p.a, kBatchStream);
+  return std::get<0>(sums_of(sweep, p.fixed, false));
+}
+
+Sweep positives_sweep(const ContrastSet& set, const Problem& p) {
+  Sweep rows = sweep_of(p, p.a, p.c, set.anchors.x.size(1), p.self ? Diagonal(0) : set.pairs.diagonal);
+  rows.mining = mining_of(set.pairs, p.a, kBatchStream);
+  return rows;
+}
+
+namespace {
 
 std::tuple<Tensor, Tensor> contrast_sums(const ContrastSums& call) {
   const auto& [set, mutual] = call;
   check_contrast(set, mutual);
   const c10::DeviceGuard guard(set.anchors.x.device());
   const Problem p = problem_of(set);
-  const auto sums = [&](const Problem& of, const Diagonal& itself) {
-    // An anchor is of its own class: among negatives it is not.
-    const bool needs_sweep = set.pairs.mined.has_value() || (!of.self && !of.apart() && itself.has_value());
-    if (!needs_sweep) {
-      if (of.a.n() == 0) return at::empty({0}, of.a.x.options().dtype(at::kFloat));
-      const Sums partial = partial_sums(of);
-      return log_of(partial.sums, partial.maxima, of.a, p.temperature);
-    }
-    Sweep sweep = sweep_of(of, of.a, of.c, set.anchors.x.size(1), of.self ? Diagonal(0) : itself);
-    sweep.mining = mining_of(set.pairs, of.a, kBatchStream);
-    return std::get<0>(sums_of(sweep, of.fixed, false));
-  };
-  const Tensor log_sum = sums(p, set.pairs.diagonal);
-  return {log_sum, mutual ? sums(swapped(p), reversed(set.pairs.diagonal)) : at::empty({0}, log_sum.options())};
+  const Tensor log_sum = log_sum_of(set, p, set.pairs.diagonal);
+  return {log_sum,
+          mutual ? log_sum_of(set, swapped(p), reversed(set.pairs.diagonal)) : at::empty({0}, log_sum.options())};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(const ContrastPositives& call) {
@@ -72,16 +83,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_positives(co
   check_contrast_positives(call);
   const c10::DeviceGuard guard(set.anchors.x.device());
   const Problem p = problem_of(set);
-  const int64_t D = set.anchors.x.size(1);
-  const Diagonal diagonal = p.self ? Diagonal(0) : set.pairs.diagonal;
-  Sweep rows = sweep_of(p, p.a, p.c, D, diagonal);
-  rows.mining = mining_of(set.pairs, p.a, kBatchStream);
-  const auto [loss, weight, mass, no_pull] = positives_of(rows, call.log_sum, false);
+  const auto [loss, weight, mass, no_pull] = positives_of(positives_sweep(set, p), call.log_sum, false);
   if (!call.mutual()) {
     const auto nothing = [](const Tensor& like) { return at::empty({0}, like.options()); };
     return {loss, weight, mass, nothing(loss), nothing(weight), nothing(mass)};
   }
-  const Sweep columns = sweep_of(p, p.c, p.a, D, reversed(diagonal));
+  const Sweep columns = sweep_of(p, p.c, p.a, set.anchors.x.size(1), reversed(set.pairs.diagonal));
   const auto [column_loss, column_weight, column_mass, no_column_pull] =
       positives_of(columns, *call.column_log_sum, false);
   return {loss, weight, mass, column_loss, column_weight, column_mass};
@@ -107,7 +114,7 @@ std::tuple<Tensor, Tensor, Tensor> contrast_gradient(const ContrastGradient& cal
 
   Sides sides;
   if (p.scales()) {
-    sides.largest = at::amax(at::abs(statistics.d_loss));
+    sides.largest = largest_of(statistics.d_loss);
     if (columns.has_value()) sides.largest = at::maximum(*sides.largest, at::amax(at::abs(columns->d_loss)));
   }
   const bool fixed = p.fixed && !set.pairs.mined.has_value();

@@ -10,15 +10,14 @@
 
 #include "common/checks.h"
 #include "common/hash.h"
-#include "cuda/host/sweep.h"
+#include "cuda/host/contrast.h"
 #include "cuda/info_nce.h"
 
 namespace fastpixcon {
-namespace {
 
 using at::Tensor;
 
-Sweep memory_sweep(const MemorySet& set) {
+Sweep memory_sweep(const MemorySet& set, const std::optional<Prepared>& like) {
   const int64_t D = set.bank.x.size(2);
   check_count("anchors", set.anchors.count());
   check_dtype("temperature", set.rule.temperature, at::kFloat);
@@ -26,12 +25,14 @@ Sweep memory_sweep(const MemorySet& set) {
   TORCH_CHECK_VALUE(D <= kGradientMaxWidth, "anchors: got shape ", set.anchors.x.sizes(), ", want [rows, 1 to ",
                     kGradientMaxWidth, "]");
   const Ruling ruling(set.rule, set.bank.negative_weights.has_value());
-  Sweep sweep{anchors_of_bank(set.anchors, set.bank.x.size(0), ruling, set.rule.is_sorted),
+  Sweep sweep{anchors_of_bank(set.anchors, set.bank.x.size(0), ruling, set.rule.is_sorted, like),
               columns_of_bank(set.bank, ruling), D, set.rule.temperature, denominator_of(set.rule)};
   sweep.ruling = ruling;
   sweep.mining = mining_of(set.pairs, sweep.anchors, kBankStream);
   return sweep;
 }
+
+namespace {
 
 std::tuple<Tensor, Tensor> memory_sums(const MemorySums& call) {
   check_memory(call.set);

@@ -72,12 +72,18 @@ Columns columns_of_bank(const BankRows& bank, const Ruling& ruling) {
   return columns;
 }
 
-Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& ruling, bool is_sorted) {
+Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& ruling, bool is_sorted,
+                         const std::optional<Prepared>& like) {
   const bool wide = anchors.labels.scalar_type() == at::kLong;
   Rows rows = labelled_for(ruling, anchors);
   // Without class weights classes that the bank has not are all alike.
   if (wide && ruling.classes == 0) rows.labels = at::clamp(anchors.labels, -2, classes).to(at::kInt);
-  Prepared sorted = prepare(rows, "unit", order(rows.labels, is_sorted), std::nullopt, bank_precision(rows.x));
+  const Precision precision = bank_precision(rows.x);
+  const bool alike = like.has_value() && !wide && like->precision == precision;
+  if (alike && !ruling.exists && !like->weights.has_value()) return *like;
+  // Clamped labels are in the order of the others.
+  const Order by = like.has_value() ? Order{like->source, std::nullopt} : order(rows.labels, is_sorted);
+  Prepared sorted = prepare(rows, "unit", by, std::nullopt, precision);
   add_rules(ruling, rows, sorted);
   return sorted;
 }

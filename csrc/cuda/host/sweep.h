@@ -34,7 +34,9 @@ struct Columns {
 
 // A bank [K, S, D], where it lies but for float32, and anchors for it.
 Columns columns_of_bank(const BankRows& bank, const Ruling& ruling);
-Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& ruling, bool is_sorted = false);
+// like: the same anchors, prepared for other contrast rows.
+Prepared anchors_of_bank(const Rows& anchors, int64_t classes, const Ruling& ruling, bool is_sorted = false,
+                         const std::optional<Prepared>& like = {});
 
 // Anchors and a contrast set; mining, terms and itself as the kernel has them.
 struct Sweep {
