@@ -211,6 +211,14 @@ MEMORY_POSITIVES = {
     90: MEMORY_SUMS_MINED[90],
     100: MEMORY_SUMS_MINED[100] | {512: Launch(64, 16, 8, 2)},
 }
+# Of float16, whose products of a tile lie beside what they are added to, see info_nce_halves.lifted.
+LIFTED = {
+    64: Launch(64, 64, 8, 2),
+    128: Launch(64, 64, 8, 2),
+    256: Launch(64, 32, 8, 2),
+    512: Launch(32, 16, 8, 2),
+    1024: Launch(16, 16, 8, 2),
+}
 MINING_COUNTS = {
     80: SUMS_ONLINE[80] | {128: Launch(64, 64, 8, 2)},
     89: SUMS_ONLINE[89] | {128: Launch(64, 64, 8, 2), 1024: Launch(16, 16, 4, 2)},
@@ -233,6 +241,8 @@ HALF = {
     "memory_sums_online": MEMORY_SUMS_ONLINE,
     "memory_sums_mined": MEMORY_SUMS_MINED,
     "memory_positives": MEMORY_POSITIVES,
+    "memory_sums_lifted": dict.fromkeys(SUMS, LIFTED),
+    "memory_positives_lifted": dict.fromkeys(SUMS, LIFTED),
     "mining_counts": MINING_COUNTS,
 }
 WIDTHS = (64, 128, 256, 512, 1024)

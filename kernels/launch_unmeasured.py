@@ -101,6 +101,12 @@ UNMEASURED: dict[tuple[str, str], list[tuple[Launch, str, str, tuple[int, ...], 
         (Launch(16, 32, 4, 2, 0, 32), "halves", "memory_sums_mined", (89,), (256,)),
         (Launch(32, 32, 8, 2, 0, 32), "halves", "memory_positives", (89,), (256,)),
     ],
+    ("assumed", "8c16e88"): [
+        (Launch(64, 64, 8, 2), "half", "memory_sums_lifted memory_positives_lifted", ALL, (64, 128)),
+        (Launch(64, 32, 8, 2), "half", "memory_sums_lifted memory_positives_lifted", ALL, (256,)),
+        (Launch(32, 16, 8, 2), "half", "memory_sums_lifted memory_positives_lifted", ALL, (512,)),
+        (Launch(16, 16, 8, 2), "half", "memory_sums_lifted memory_positives_lifted", ALL, (1024,)),
+    ],
     ("predicted", "6cd0d57"): [
         (Launch(32, 32, 4, 2), "half", "sums", (90,), (1024,)),
         (Launch(64, 32, 8, 2), "half", "gradient", (80,), (512,)),

@@ -1,6 +1,7 @@
 """Sums over the positives in a memory bank, and what pulls an anchor: a sweep of the tiles of the classes of a block of
 anchors only, and a launch that adds up the splits. Anchors are visited in the order of their labels."""
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -172,5 +173,7 @@ def memory_positives(
             D, D=width, BLOCK=block, BLOCK_D=block_d if wants_pull else 1, num_warps=4,
         )  # fmt: skip
 
-    launch_table.run("memory_positives", architecture(x), launch_table.kind(x.dtype, word), block_d, start)
+    lifted = x.dtype == torch.float16 and word != "fp16x3" and wants_pull
+    kernel = "memory_positives_lifted" if lifted else "memory_positives"
+    launch_table.run(kernel, architecture(x), launch_table.kind(x.dtype, word), block_d, start)
     return loss, weight, mass, pull

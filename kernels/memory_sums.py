@@ -240,5 +240,7 @@ def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_m
         )  # fmt: skip
 
     kernel = "memory_sums_mined" if mined is not None else "memory_sums" if fixed else "memory_sums_online"
+    if x.dtype == torch.float16 and word != "fp16x3" and wants_mean:
+        kernel = "memory_sums_lifted"
     launch_table.run(kernel, architecture(x), launch_table.kind(x.dtype, word), block_d, start)
     return log_sum, mean
