@@ -14,7 +14,7 @@ from fastpixcon.kernels.info_nce import prepare_both
 from fastpixcon.kernels.info_nce_mean import mean_of
 from fastpixcon.kernels.memory_positives import memory_positives
 from fastpixcon.kernels.memory_sums import memory_sums
-from fastpixcon.kernels.memory_sums_blocks import short_labels
+from fastpixcon.kernels.memory_sums_blocks import prepare_bank, short_labels
 from fastpixcon.values import BankRows, Pairs, Rows, Rule
 
 
@@ -96,6 +96,8 @@ def contrast_mean(
         found.append(log_sums(a, c, setting))
     if bank is not None:
         near = Rows(anchors.x.to(bank.x.dtype), short_labels(anchors.labels), groups=anchors.groups)
+        rows, word = prepare_bank(bank.x, bank.labels.contiguous(), rule.fixed_shift)
+        bank = bank._replace(x=rows) if word == "fp16x3" else bank  # once for both steps
         own, mean = memory_sums(near, bank, rule, pairs, wants_gradient)
         found.append(own)
     log_sum = found[0] if len(found) == 1 else torch.logaddexp(*found)

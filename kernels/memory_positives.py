@@ -140,7 +140,7 @@ def memory_positives(
     anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, log_sum: Tensor, wants_pull: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     N, D = anchors.x.shape
-    K, S, _ = bank.x.shape
+    K, S = bank.x.shape[:2]
     loss, weight, mass = (log_sum.new_empty(N) for _ in range(3))
     pull = log_sum.new_empty(anchors.x.shape if wants_pull else (0,))
     if N == 0:

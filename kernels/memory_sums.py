@@ -205,7 +205,7 @@ def weights_of_classes(bank: BankRows, rule: Rule) -> tuple[Tensor | None, int |
 
 def memory_sums(anchors: Rows, bank: BankRows, rule: Rule, pairs: Pairs, wants_mean: bool) -> tuple[Tensor, Tensor]:
     N, D = anchors.x.shape
-    K, S, _ = bank.x.shape
+    K, S = bank.x.shape[:2]
     log_sum = anchors.x.new_empty(N, dtype=torch.float32)
     mean = anchors.x.new_empty(anchors.x.shape if wants_mean else (0,), dtype=torch.float32)
     no_positives = rule.apart or rule.positive_groups == "same"  # in the sum: rows of a bank are of no group
