@@ -5,6 +5,8 @@ So x.y = 2^-24 (hi.lo + lo.hi + hi.hi); lo.lo would be below 2^-22 of its terms 
 10.1177/10943420221090256, who scale lo, for numbers of any size). Rows lie [N, 2, D], split when they are prepared; of
 a tile of rows the halves are tuples of chunks, [BLOCK, 64] each.
 
+Assembly is called pure, as it is: of any other torch.compile thinks that it writes to all that its kernel gets.
+
 Tensor cores do not round what they add up, they cut it off: a chain of products, the small ones first, is no longer
 than a chunk of logits, or a tile of a gradient, and is added up outside of them.
 """
@@ -45,7 +47,7 @@ def add_outside(sum, x):
         return sum + x
     else:
         return tl.inline_asm_elementwise(
-            "add.rn.f32 $0, $1, $2;", "=f,f,f", [sum, x], dtype=tl.float32, is_pure=False, pack=1
+            "add.rn.f32 $0, $1, $2;", "=f,f,f", [sum, x], dtype=tl.float32, is_pure=True, pack=1
         )
 
 
@@ -58,7 +60,7 @@ def add_lifted(sum, x, down):
         return sum + x * down[:, None]
     else:
         return tl.inline_asm_elementwise(
-            "fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", [x, down[:, None], sum], dtype=tl.float32, is_pure=False, pack=1
+            "fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", [x, down[:, None], sum], dtype=tl.float32, is_pure=True, pack=1
         )
 
 
@@ -83,7 +85,7 @@ def zeros_after(x):
             "=f,f",
             [x],
             dtype=tl.float32,
-            is_pure=False,
+            is_pure=True,
             pack=1,
         )
 

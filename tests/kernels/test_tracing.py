@@ -152,7 +152,10 @@ def test_one_graph_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     "problem",
     [
         aot_problems.InfoNCE(64, rows="raw", is_sorted=False, M=4096),
+        aot_problems.InfoNCE(64, torch.float32, rows="raw", is_sorted=False, M=4096),
+        aot_problems.InfoNCE(1024, torch.float32),
         aot_problems.Memory(64, mined=True),
+        aot_problems.Memory(64, torch.float16),
         aot_problems.Memory(1024, torch.float32, mined=True),
         aot_problems.Contrast(64, M=256, diagonal=4, mined=True),
         aot_problems.InfoNCE(64, rows="raw", is_sorted=False, M=4096, pairs="weights classes groups"),
