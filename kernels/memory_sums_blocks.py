@@ -183,8 +183,8 @@ def number_of_splits(x: Tensor, blocks: int, tiles: int, row_bytes: int) -> int:
 
 
 def prepare_bank(x: Tensor, labels: Tensor, fixed: bool, source: Tensor | None = None) -> tuple[Tensor, str]:
-    """Unit rows [K, S, D] as their products take them, and the word for these: float32 as [K, S, 2, D_pad], if it is not
-    that already, or [K, S, D_pad] float16, sorted by a source; others, and those without a fixed shift, as they lie."""
+    """Unit rows [K, S, D] as their products take them, and the word for these: float32 as [K, S, 2, D_pad], if it is
+    not that already, or [K, S, D_pad] float16, sorted by a source; others, and without a fixed shift, as they lie."""
     if x.dim() == 4:
         return x, "fp16x3"
     word = precision(x.dtype, fixed)
