@@ -152,6 +152,7 @@ class Set(NamedTuple):
 
 
 def prepared(each: Set) -> Set:
+    """With rows as their products take them, once for all chunks of anchors."""
     labels = each.labels.contiguous()
     return each._replace(x=prepare_bank(each.x, labels, True)[0], labels=labels)
 

@@ -18,7 +18,6 @@ pixels), with the network as it trains and the bank as it is then:
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -256,8 +255,9 @@ def main() -> None:
     loader = train_loader(train, order, 0)
     probe = Probe([batch for batch, _ in zip(loader, range(options.batches), strict=False)], options.every)
     options.run.mkdir(parents=True, exist_ok=True)
-    nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-    runtime = Runtime(torch.device("cpu"), config.precision, lambda: 0, on_iteration=probe, on_evaluation=nothing)
+    runtime = Runtime(
+        torch.device("cpu"), config.precision, lambda: 0, on_iteration=probe, on_evaluation=lambda arm: None
+    )
     Arm(config, ARM, data, options.run / ARM, runtime).run()
     result = {"config": configs.to_tree(config), "measured": probe.found, "drift": probe.drift()}
     writing.write_text(options.out, json.dumps(result, indent=1) + "\n")
