@@ -34,7 +34,7 @@ def mining(wanted: bool) -> fpc.Mining | None:
 
 
 @pytest.mark.parametrize("mined", [False, True])
-@pytest.mark.parametrize("contrast_with", ["both", "memory", "batch"])
+@pytest.mark.parametrize("contrast_with", ["both", "memory", "batch", "each"])
 @pytest.mark.parametrize("of_bank", [F64, F32, BF16], ids=str)
 @pytest.mark.parametrize("of_rows", [F64, F32, BF16, F16], ids=str)
 def test_rows_and_bank_of_other_dtypes(

@@ -186,6 +186,11 @@ def info_nce_of(
     checks.one_of("reduction", reduction, REDUCTIONS)
     checks.has_memory(contrast_with, memory)
     if contrast_with == "each":
+        if isinstance(banked := getattr(memory, "rows", None), Tensor) and checks.wants_float64(
+            name, anchors.x, banked, backend
+        ):  # also the loss with the batch
+            anchors = anchors._replace(x=anchors.x.double())
+            contrast = None if contrast is None else contrast._replace(x=contrast.x.double())
         of_batch = contrast, objective._replace(contrast_with="batch", memory=None), weighed
         of_bank = None, objective._replace(contrast_with="memory"), Weighed(weighed.weights, groups=weighed.groups)
         (loss, mass), (bank_loss, bank_mass) = (

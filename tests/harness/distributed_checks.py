@@ -367,7 +367,7 @@ def rows_and_bank_of_other_dtypes(rank: int, size: int, across: str) -> None:
         bank = fpc.MemoryBank(K, 6, 3, 2, dtype=of_bank)
         bank.rows.copy_(places)
         bank.labels.copy_(torch.arange(K)[:, None].expand(K, 5))
-        for contrast_with in ("both", "memory"):
+        for contrast_with in ("both", "memory", "each"):
             options: dict[str, Any] = {"memory": bank, "contrast_with": contrast_with}
             x = rows[rank].to(of_rows).clone().requires_grad_()
             loss = info_nce(x, labels[rank], process_group=dist.group.WORLD, across=across, **options)
