@@ -4,15 +4,8 @@ import torch
 from torch import Tensor
 
 from fastpixcon.kernels.contrast_sums import setting_of
-from fastpixcon.kernels.info_nce import (
-    Prepared,
-    Sides,
-    gradient,
-    gradient_terms,
-    largest_d_loss,
-    prepare_both,
-    temperature_gradient,
-)
+from fastpixcon.kernels.info_nce import Sides, gradient, gradient_terms, largest_d_loss, temperature_gradient
+from fastpixcon.kernels.info_nce_rows import Prepared, prepare_both
 from fastpixcon.values import Pairs, Rows, Rule, Statistics
 
 

@@ -10,8 +10,8 @@ from fastpixcon.kernels import launch_table
 from fastpixcon.kernels.common import LOG2_E, cdiv, has, how, launch
 from fastpixcon.kernels.contrast_positives import sums_of
 from fastpixcon.kernels.contrast_sums import log_sums, setting_of
-from fastpixcon.kernels.info_nce import prepare_both
 from fastpixcon.kernels.info_nce_mean import mean_of
+from fastpixcon.kernels.info_nce_rows import prepare_both
 from fastpixcon.kernels.memory_positives import memory_positives
 from fastpixcon.kernels.memory_sums import memory_sums
 from fastpixcon.kernels.memory_sums_blocks import prepare_bank, short_labels

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from fastpixcon.kernels.contrast_sums import setting_of
-from fastpixcon.kernels.info_nce import Prepared, Setting, positives, prepare_both
+from fastpixcon.kernels.info_nce import Setting, positives
+from fastpixcon.kernels.info_nce_rows import Prepared, prepare_both
 from fastpixcon.values import Pairs, Rows, Rule
 
 

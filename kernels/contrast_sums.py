@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fastpixcon.kernels.common import ASSERTIONS, cdiv, how, launch
-from fastpixcon.kernels.info_nce import Prepared, Setting, partial_sums, prepare_both
+from fastpixcon.kernels.info_nce import Setting, partial_sums
+from fastpixcon.kernels.info_nce_rows import Prepared, prepare_both
 from fastpixcon.kernels.info_nce_sums import info_nce_log_sums_kernel
 from fastpixcon.values import Pairs, Rows, Rule
 

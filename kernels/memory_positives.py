@@ -17,9 +17,9 @@ from fastpixcon.kernels.common import (
     size,
     softplus_sigmoid,
 )
-from fastpixcon.kernels.info_nce import order
 from fastpixcon.kernels.info_nce_blocks import begin_rows
 from fastpixcon.kernels.info_nce_pairs import BANK_STREAM, is_kept_positive, load_mined
+from fastpixcon.kernels.info_nce_rows import order
 from fastpixcon.kernels.launch_table import Launch, tile
 from fastpixcon.kernels.memory_sums_blocks import (
     add_bank_rows,

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from fastpixcon.ops import define
 from fastpixcon.ops.info_nce import DIFFERENTIABLE
+from fastpixcon.ops.info_nce_at_once import DIFFERENTIABLE as OF_AT_ONCE
 from fastpixcon.ops.info_nce_mean import DIFFERENTIABLE as OF_MEAN
-from fastpixcon.ops.info_nce_total import DIFFERENTIABLE as OF_TOTAL
 from fastpixcon.testing import (
     CASES,
     GatherCase,
+    InfoNCEAtOnceCase,
     InfoNCECase,
     InfoNCEMeanCase,
-    InfoNCETotalCase,
     SelectCase,
     Tolerance,
     assert_as_accurate,
@@ -34,7 +34,7 @@ OUTPUTS = {
     "info_nce": ("loss", "log_sum", "weight", "mass"),
     "info_nce_backward": ("d_anchors", "d_contrast", "d_temperature"),
     "info_nce_mean": ("value", "share", "log_sum", "weight", "mass"),
-    "info_nce_total": ("total", "mass", "d_anchors", "d_contrast", "d_temperature"),
+    "info_nce_at_once": ("value", "mass", "d_anchors", "d_contrast", "d_temperature"),
     "gather_normalize": ("rows", "inv_norm"),
     "gather_normalize_backward": ("d_embeddings",),
 }
@@ -101,17 +101,19 @@ def test_info_nce_mean(case: InfoNCEMeanCase, operators: Backend, threads: Calla
     compare("info_nce_mean", results, [value, Tolerance(case.tol), *forward_tolerances(case)[1:]])
 
 
-@pytest.mark.parametrize("case", CASES["info_nce_total"], ids=str)
-def test_info_nce_total(case: InfoNCETotalCase, operators: Backend, threads: Callable[[int], None]) -> None:
-    op = operators.op("info_nce_total", case.dtype, case.D)
+@pytest.mark.parametrize("case", CASES["info_nce_at_once"], ids=str)
+def test_info_nce_at_once(case: InfoNCEAtOnceCase, operators: Backend, threads: Callable[[int], None]) -> None:
+    op = operators.op("info_nce_at_once", case.dtype, case.D)
     threads(ODD_THREADS)
     arguments = case.arguments()
     results = [run(op, case.arguments(operators.device))]
-    results += [run(reference("info_nce_total"), these) for these in (arguments, float64(arguments))]
-    d_loss = arguments[-2] if case.weighed else torch.ones(case.N)
-    total = Tolerance(case.tol, float(d_loss.norm(1))).times(ONE)
-    gradients = gradient_tolerances(case, arguments[:-2], d_loss)
-    compare("info_nce_total", results, [total, Tolerance(case.tol), *gradients])
+    results += [run(reference("info_nce_at_once"), these) for these in (arguments, float64(arguments))]
+    share = float(run(reference("info_nce_mean"), float64(arguments[:-1]))[1])
+    weights = case.anchor_weights()
+    d_loss = share * (torch.ones(case.N) if weights is None else weights)
+    value = Tolerance(case.tol, float(d_loss.norm(1))).times(ONE)
+    gradients = gradient_tolerances(case, arguments[:-4], d_loss)
+    compare("info_nce_at_once", results, [value, Tolerance(case.tol), *gradients])
 
 
 @pytest.mark.parametrize("case", CASES["gather_normalize"], ids=str)
@@ -208,9 +210,9 @@ FEW_CASES = {
         InfoNCEMeanCase(33, 16, M=70, denominator="all", rows="unit", layout="strided"),
         InfoNCEMeanCase(40, 32, labels="ignored", dtype=torch.bfloat16, weighed=False),
     ],
-    "info_nce_total": [
-        InfoNCETotalCase(33, 16, M=70, denominator="all", rows="unit", layout="strided"),
-        InfoNCETotalCase(40, 32, M=17, labels="ignored", dtype=torch.bfloat16, weighed=False),
+    "info_nce_at_once": [
+        InfoNCEAtOnceCase(33, 16, M=70, denominator="all", rows="unit", layout="strided"),
+        InfoNCEAtOnceCase(40, 32, M=17, labels="ignored", dtype=torch.bfloat16, weighed=False),
     ],
 }
 CALLS = [(op, case) for op in FEW_CASES for case in FEW_CASES[op]]
@@ -229,7 +231,7 @@ def call_arguments(operator: str, case: Any, operators: Backend) -> list[Any]:
 def test_opcheck(operator: str, case: Any, operators: Backend) -> None:
     op = operators.op(operator)
     arguments = call_arguments(operator, case, operators)
-    with_gradient = {"info_nce": DIFFERENTIABLE, "info_nce_mean": OF_MEAN, "info_nce_total": OF_TOTAL}
+    with_gradient = {"info_nce": DIFFERENTIABLE, "info_nce_mean": OF_MEAN, "info_nce_at_once": OF_AT_ONCE}
     for i in with_gradient.get(operator, [0] if operator == "gather_normalize" else []):
         if arguments[i] is not None:
             arguments[i] = arguments[i].detach().requires_grad_()
@@ -263,8 +265,8 @@ LARGER = [
     InfoNCECase(700, 96, classes=7, dtype=torch.bfloat16),
     InfoNCECase(900, 64, M=1100, classes=11, dtype=torch.bfloat16),
     InfoNCECase(900, 64, M=300, classes=11, rows="any", denominator="all", temperature=0.01),
-    InfoNCETotalCase(900, 64, M=1100, classes=11, labels="sorted"),
-    InfoNCETotalCase(900, 64, M=300, classes=11, rows="any", denominator="all", dtype=torch.bfloat16),
+    InfoNCEAtOnceCase(900, 64, M=1100, classes=11, labels="sorted"),
+    InfoNCEAtOnceCase(900, 64, M=300, classes=11, rows="any", denominator="all", dtype=torch.bfloat16),
     GatherCase(4, 64, 40, 50, 3000, repeated=True),
     GatherCase(4, 64, 40, 50, 3000, dtype=torch.float16, layout="channels_last"),
     SelectCase(B=4, size=(70, 90), max_samples=900, max_views=60),

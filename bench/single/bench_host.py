@@ -24,8 +24,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import fastpixcon as fpc
-from fastpixcon.functional import rows
-from fastpixcon.ops import define
+from fastpixcon.ops import define, info_nce_at_once
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 from harness import compiled_cuda, compiled_triton
@@ -129,6 +128,16 @@ def microseconds(step: Step, seconds: float) -> float:
 
 
 @contextmanager
+def nothing_known() -> Iterator[None]:
+    """Of the values of tensors, for which a GPU is not asked."""
+    is_one, info_nce_at_once.is_one = info_nce_at_once.is_one, lambda _: False
+    try:
+        yield
+    finally:
+        info_nce_at_once.is_one = is_one
+
+
+@contextmanager
 def host_of(backend: str, launches: list[str] | None) -> Iterator[None]:
     """The backend for CPU tensors; its launches by name into the list, or to nothing."""
     if backend == "cpu":
@@ -136,15 +145,11 @@ def host_of(backend: str, launches: list[str] | None) -> Iterator[None]:
             yield
     elif backend == "cuda":
         record = Recorder(launches if launches is not None else [])
-        at_once, rows.at_once = rows.at_once, lambda *_: False  # which is for CPUs
-        try:
-            with compiled_cuda.launching(record), fpc.backend("native"):
-                if launches is None:
-                    extension = importlib.import_module("fastpixcon._C")
-                    extension.skip_launches(**GPU)
-                yield
-        finally:
-            rows.at_once = at_once
+        with compiled_cuda.launching(record), fpc.backend("native"), nothing_known():
+            if launches is None:
+                extension = importlib.import_module("fastpixcon._C")
+                extension.skip_launches(**GPU)
+            yield
     else:
 
         def start(kernel: Any, *_: Any) -> None:

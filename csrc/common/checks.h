@@ -159,12 +159,6 @@ inline void check_info_nce_mean(const InfoNCEMean& call) {
     check_statistic("anchor_weights", *call.anchor_weights, at::kFloat, x.size(0), x);
 }
 
-inline void check_info_nce_total(const InfoNCETotal& call) {
-  check_info_nce(call.given);
-  const at::Tensor& x = call.given.anchors.x;
-  if (call.d_loss.has_value()) check_statistic("d_loss", *call.d_loss, at::kFloat, x.size(0), x);
-}
-
 inline void check_pairs(const Pairs& pairs, const at::Tensor& anchors) {
   if (!pairs.mined.has_value()) return;
   check_sizes("mined", *pairs.mined, {4, anchors.size(0)});

@@ -39,17 +39,15 @@ struct InfoNCEMean {
         mean(of.flag("mean")) {}
 };
 
-struct InfoNCETotal {
-  std::optional<at::Tensor> d_loss;  // [N]; none: ones
-  InfoNCE given;
+struct InfoNCEAtOnce {
+  InfoNCEMean of;
   std::array<bool, 3> output_mask;
 
-  explicit InfoNCETotal(const Arguments& of)
-      : d_loss(of.optional_tensor("d_loss")), given(of), output_mask(of.mask("output_mask")) {}
+  explicit InfoNCEAtOnce(const Arguments& arguments) : of(arguments), output_mask(arguments.mask("output_mask")) {}
 
-  // The dtype of gradients of rows, which wait for that of the total: float16 has no exponents for means.
+  // The dtype of gradients of rows, which wait for that of the value: float16 has no exponents for means.
   at::ScalarType waiting() const {
-    const at::ScalarType own = given.anchors.x.scalar_type();
+    const at::ScalarType own = of.given.anchors.x.scalar_type();
     return own == at::kHalf ? at::kFloat : own;
   }
 };

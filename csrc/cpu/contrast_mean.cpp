@@ -11,6 +11,7 @@
 
 #include "common/checks.h"
 #include "cpu/contrast.h"
+#include "cpu/mean.h"
 
 namespace fastpixcon::cpu {
 namespace {
@@ -49,12 +50,6 @@ Tensor log_z(const OfSet& batch, const OfSet& bank) {
   float* out = both.mutable_data_ptr<float>();
   for (int64_t i = 0; i < both.size(0); ++i) out[i] = log_add(a[i], b[i]);
   return both;
-}
-
-Tensor scalar(double value, const Tensor& like) {
-  Tensor x = at::empty({}, like.options());
-  *x.mutable_data_ptr<float>() = static_cast<float>(value);
-  return x;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contrast_mean(const ContrastMean& call) {

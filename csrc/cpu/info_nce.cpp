@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/checks.h"
+#include "cpu/mean.h"
 #include "cpu/steps.h"
 
 namespace fastpixcon::cpu {
@@ -23,12 +24,6 @@ namespace {
 
 using at::Tensor;
 constexpr double kInf = std::numeric_limits<double>::infinity();
-
-Tensor scalar(double value, const Tensor& like) {
-  Tensor x = at::empty({}, like.options());
-  *x.mutable_data_ptr<float>() = static_cast<float>(value);
-  return x;
-}
 
 double dot_with_sum(const float* a, const double* b, int64_t D) {
   double sum = 0;
@@ -59,23 +54,6 @@ std::vector<double> similarities(const Problem& p) {
     });
   }
   return out;
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_mean(const InfoNCEMean& call) {
-  check_info_nce_mean(call);
-  auto [loss, log_sum, weight, mass] = info_nce(call.given);
-  std::optional<Tensor> weights;
-  if (call.anchor_weights.has_value()) weights = call.anchor_weights->contiguous();
-  const float *losses = loss.const_data_ptr<float>(), *masses = mass.const_data_ptr<float>();
-  const float* w = weights.has_value() ? weights->const_data_ptr<float>() : nullptr;
-  double total = 0, counted = 0;
-  for (int64_t i = 0; i < loss.size(0); ++i) {
-    if (!(masses[i] > 0)) continue;
-    const double weighs = w == nullptr ? 1 : w[i];
-    total += weighs * losses[i], counted += weighs;
-  }
-  const double share = call.mean && counted > 0 ? call.scale / counted : call.scale;
-  return {scalar(total * share, loss), scalar(share, loss), log_sum, weight, mass};
 }
 
 std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call) {
@@ -122,6 +100,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce(const InfoNCE& call) {
     }
   });
   return {loss, log_sum, weight, mass};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_mean(const InfoNCEMean& call) {
+  check_info_nce_mean(call);
+  auto [loss, log_sum, weight, mass] = info_nce(call.given);
+  const AnchorWeights weights(call);
+  const float *losses = loss.const_data_ptr<float>(), *masses = mass.const_data_ptr<float>();
+  double total = 0, counted = 0;
+  for (int64_t i = 0; i < loss.size(0); ++i)
+    if (masses[i] > 0) total += weights.at(i) * losses[i], counted += weights.at(i);
+  const double share = share_of(call, counted);
+  return {scalar(total * share, loss), scalar(share, loss), log_sum, weight, mass};
 }
 
 std::tuple<Tensor, Tensor, Tensor> info_nce_gradients(const InfoNCEBackward& call, at::ScalarType dtype) {

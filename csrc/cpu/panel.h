@@ -15,6 +15,23 @@
 
 namespace fastpixcon::cpu {
 
+// [0, n) in panels of `size`; the last two of each thread are smaller, so that all threads end at one time.
+struct Panels {
+  int64_t n, size, whole, last;  // `whole` panels, and then of `last`
+
+  Panels(int64_t n_, int64_t size_) : n(n_), size(size_) {
+    constexpr int64_t kLeast = 32;  // with fewer the columns go through the caches too often
+    const int64_t threads = at::get_num_threads(), rounds = (n + size * threads - 1) / (size * threads);
+    const int64_t smaller = std::min<int64_t>(rounds, 2);
+    whole = (rounds - smaller) * threads;
+    const int64_t each = smaller == 0 ? 0 : (n - whole * size + smaller * threads - 1) / (smaller * threads);
+    last = std::clamp(round_up(each, 16), std::min(kLeast, size), size);
+  }
+  int64_t count() const { return whole + (n - whole * size + last - 1) / last; }
+  int64_t first(int64_t k) const { return k < whole ? k * size : whole * size + (k - whole) * last; }
+  int64_t length(int64_t k) const { return std::min(k < whole ? size : last, n - first(k)); }
+};
+
 class Panel {
  public:
   int64_t i0 = 0, m = 0;  // anchors [i0, i0 + m)
@@ -27,12 +44,13 @@ class Panel {
   // more than 64 MiB of them, for many threads and columns.
   static int64_t size(const Problem& p) {
     constexpr int64_t kMostBytes = int64_t{64} << 20, kRows = 96;
-    const int64_t rows = std::min(round_up(kRows, p.kernels.lanes), p.row_blocks.size);
+    const int64_t lanes = p.kernels.lanes;  // kernels may write whole ones
+    const int64_t rows = round_up(std::clamp<int64_t>(p.anchors.n, 1, std::min(kRows, p.kernels.block)), lanes);
     const int64_t columns = std::max<int64_t>(p.column_blocks.count(), 1);
     return at::get_num_threads() * rows * columns * kTileStride * 4 > kMostBytes ? 0 : rows;
   }
 
-  static Blocks all(const Problem& p) { return {p.anchors.n, size(p)}; }
+  static Panels all(const Problem& p) { return {p.anchors.n, size(p)}; }
 
   // Runs work(panel) on all panels of a problem, whose anchors x [N, D] are; `values`: their gradient tiles multiply
   // these. Each takes the columns in turn: blocks of columns see the panels in their order, whatever thread has them,
@@ -40,7 +58,7 @@ class Panel {
   template <class Work>
   static void for_all(Problem& p, const at::Tensor& x, bool values, const Work& work) {
     const int64_t columns = p.column_blocks.count();
-    const Blocks panels = all(p);
+    const Panels panels = all(p);
     std::atomic<int64_t> next{0};
     std::unique_ptr<std::atomic<int64_t>[]> done(new std::atomic<int64_t>[columns]);  // panels that had the columns
     for (int64_t J = 0; J < columns; ++J) done[J].store(0, std::memory_order_relaxed);
@@ -73,20 +91,29 @@ class Panel {
     for (int64_t J = 0; J < p_.column_blocks.count(); ++J)
       if (has_positives(J)) view(J, work);
   }
-  // Everywhere, and in_turn(view, first column) after the panels before this one had these columns.
+  // Everywhere, and in_turn(view, first column) after the panels before this one had these columns; a thread that would
+  // wait for another works ahead, as far as its columns go.
   template <class Work, class InTurn>
   void finish(const Work& work, const InTurn& in_turn) const {
-    for (int64_t J = 0; J < p_.column_blocks.count(); ++J)
-      view(J, [&](const TileView& tile, int64_t first) {
-        work(tile, first);
-        while (done_[J].load(std::memory_order_acquire) != number) std::this_thread::yield();
-        in_turn(tile, first);
-        done_[J].store(number + 1, std::memory_order_release);
-      });
+    const int64_t columns = p_.column_blocks.count();
+    int64_t next = 0;  // whose turn it is
+    const auto take = [&] {
+      view(next, in_turn);
+      done_[next++].store(number + 1, std::memory_order_release);
+    };
+    const auto may_take = [&] { return done_[next].load(std::memory_order_acquire) == number; };
+    for (int64_t J = 0; J < columns; ++J) {
+      view(J, work);
+      while (next <= J && may_take()) take();
+    }
+    while (next < columns) {
+      while (!may_take()) std::this_thread::yield();
+      take();
+    }
   }
 
  private:
-  Panel(const Problem& p, const Blocks& panels, int64_t number_, const Operand& rows_, float* d_rows_, float* products,
+  Panel(const Problem& p, const Panels& panels, int64_t number_, const Operand& rows_, float* d_rows_, float* products,
         std::atomic<int64_t>* done)
       : i0(panels.first(number_)),
         m(panels.length(number_)),

@@ -2,6 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <unordered_map>
+
 #include "common/checks.h"
 
 namespace fastpixcon::cpu {
@@ -52,6 +54,29 @@ Problem::Problem(const Rows& anchors_in, const std::optional<Rows>& contrast_in,
   if (!self) return;
   itself.resize(anchors.n);
   for (int64_t i = 0; i < anchors.n; ++i) itself[i] = static_cast<int32_t>(i);
+}
+
+std::vector<bool> Problem::have_positives() const {
+  std::vector<bool> have(anchors.n);
+  const RuleOfRows none, &rows = rules.has_value() ? rules->rows : none;
+  const RuleOfRows& columns = self || !rules.has_value() ? rows : rules->columns;
+  const Groups groups = rules.has_value() ? rules->rule.positives : Groups::kAny;
+  const auto counts = [](const RuleOfRows& of, int64_t i) { return of.mass.empty() || of.mass[i] > 0; };
+  for (const ClassRange& range : classes.range) {
+    std::unordered_map<int32_t, int64_t> of_group;
+    int64_t all = 0;
+    for (int64_t j = range.contrast_first; j < range.contrast_last; ++j) {
+      if (!counts(columns, j)) continue;
+      ++all;
+      if (groups != Groups::kAny) ++of_group[columns.group[j]];
+    }
+    for (int64_t i = range.anchor_first; i < range.anchor_last; ++i) {
+      const int64_t itself_too = self && counts(rows, i) ? 1 : 0;
+      const int64_t same = groups == Groups::kAny ? 0 : of_group[rows.group[i]];
+      have[i] = groups == Groups::kAny ? all > itself_too : groups == Groups::kSame ? same > itself_too : all > same;
+    }
+  }
+  return have;
 }
 
 Problem::Problem(const InfoNCE& call, Gathered gathered)

@@ -57,8 +57,11 @@ struct Problem {
   explicit Problem(const InfoNCE& call, Gathered gathered = Gathered::kAll);
   Problem(const ContrastSet& set, bool mutual);
 
-  // Of self contrast: fewer and larger tiles, which take less where they are kept.
-  void take_larger_blocks() { row_blocks = column_blocks = Blocks::split(anchors.n, kernels.lanes, kernels.block, 3); }
+  // Fewer and larger tiles: of self contrast those take less where they are kept, of separate rows panels want few.
+  void take_larger_blocks() {
+    column_blocks = Blocks::split(contrast().n, kernels.lanes, kernels.block, self ? 3 : 1);
+    if (self) row_blocks = column_blocks;
+  }
 
   // So that a gradient's memory is that of its products or of its results, not of both.
   void forget_rows() {
@@ -77,6 +80,8 @@ struct Problem {
   int64_t num_positives(int64_t i) const {
     return class_of(i).contrast_last - class_of(i).contrast_first - (self ? 1 : 0);
   }
+  // [n] of every sorted anchor whether one of its positives weighs anything, of whatever rules there are.
+  std::vector<bool> have_positives() const;
   // Sums have all pairs of a tile, but of a row with itself.
   bool sums_have_all() const { return !of.apart && !kept.has_value() && !(rules.has_value() && rules->grouped()); }
 

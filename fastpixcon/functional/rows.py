@@ -49,7 +49,9 @@ class Weighed(NamedTuple):
 
 
 NOTHING_WEIGHED = Weighed()
-FEW_ROWS = 1024  # whose tiles stay between a forward and its gradient, 4 MiB of them
+# On CPUs those whose tiles stay between a forward and its gradient, 4 MiB of them; on GPUs those whose gradients are
+# little beside a network.
+FEW_ROWS = {"cpu": 1024, "cuda": 8192}
 
 
 def info_nce(
@@ -234,10 +236,6 @@ def info_nce_of(
         of_each, bank_weights = balances(contrasted, None if bank is None else bank.labels, own.x)
         own, others = (with_balance(own, of_each), None) if others is None else (own, with_balance(others, of_each))
     weights = None if weighed.weights is None else weighed.weights.detach().to(tau.dtype)
-    wanted = [x.requires_grad for x in (own.x, own.x if others is None else others.x, tau)]
-    if not in_steps and reduction != "none" and at_once(own, others, wanted, backend):
-        total, mass, *_ = call("info_nce_total", own.x, backend, own, others, rule, rows, weights, wanted)
-        return reduced(total if scale is None else total * scale, mass, weights, reduction)
     # A constant of a compiled graph would compile it anew.
     inside = scale if isinstance(scale, float) and not torch.compiler.is_compiling() else None
     if ranks is None and (in_steps or reduction != "none"):
@@ -249,9 +247,12 @@ def info_nce_of(
                 anchor_weights=weights, scale=inside or 1.0, reduction=reduction,
             )  # fmt: skip
         else:
-            value, _share, _log_sum, _weight, mass = call(
-                "info_nce_mean", own.x, backend, own, others, rule, rows, weights, inside or 1.0, reduction == "mean"
-            )
+            given = own, others, rule, rows, weights, inside or 1.0, reduction == "mean"
+            wanted = [x.requires_grad for x in (own.x, own.x if others is None else others.x, tau)]
+            if at_once(own, others, wanted, backend):
+                value, mass, *_ = call("info_nce_at_once", own.x, backend, *given, wanted)
+            else:
+                value, *_, mass = call("info_nce_mean", own.x, backend, *given)
         return value if scale is None or inside is not None else value * scale, mass
     if ranks is None:
         loss, _log_sum, _weight, mass = call("info_nce", own.x, backend, own, others, rule, rows)
@@ -283,15 +284,19 @@ def reduced(
 
 
 def at_once(anchors: Rows, contrast: Rows | None, wanted: list[bool], backend: str) -> bool:
-    """Whether the forward makes gradients: on CPUs, where a backward would compute products anew, of separate rows and
-    of few that are contrasted with each other."""
-    if anchors.x.device.type != "cpu" or not (torch.is_grad_enabled() and any(wanted)):
+    """Whether the forward makes gradients: where a backward would compute products anew, on CPUs, of separate rows and
+    of few that are contrasted with each other; and where it would start launches anew that take longer than what they
+    compute, on GPUs, of few rows."""
+    device = anchors.x.device.type
+    if device not in FEW_ROWS or not (torch.is_grad_enabled() and any(wanted)):
         return False
-    if contrast is None and anchors.x.shape[0] > FEW_ROWS:
+    if (contrast is None or device != "cpu") and any(
+        x.x.shape[0] > FEW_ROWS[device] for x in (anchors, contrast) if x is not None
+    ):
         return False
     if not torch.compiler.is_compiling() and _are_functorch_transforms_active():
         return False  # whose gradients are at levels that requires_grad does not tell
-    return chosen("info_nce", anchors.x, backend) == "native"
+    return chosen("info_nce", anchors.x, backend) != "reference"
 
 
 def weighed_rows(

@@ -14,12 +14,12 @@ from fastpixcon.testing.accuracy import Tolerance, assert_as_accurate, float64
 from fastpixcon.testing.contrast import ContrastCase, MiningCase, contrast_cases, mining_cases
 from fastpixcon.testing.contrast_mean import ContrastMeanCase, contrast_mean_cases
 from fastpixcon.testing.info_nce import (
+    InfoNCEAtOnceCase,
     InfoNCECase,
     InfoNCEMeanCase,
-    InfoNCETotalCase,
+    info_nce_at_once_cases,
     info_nce_cases,
     info_nce_mean_cases,
-    info_nce_total_cases,
 )
 from fastpixcon.testing.memory import (
     EnqueueCase,
@@ -38,9 +38,9 @@ __all__ = [
     "ContrastMeanCase",
     "EnqueueCase",
     "GatherCase",
+    "InfoNCEAtOnceCase",
     "InfoNCECase",
     "InfoNCEMeanCase",
-    "InfoNCETotalCase",
     "MemoryCase",
     "MemoryRowsCase",
     "MiningCase",
@@ -76,7 +76,7 @@ CASES: dict[str, Sequence[Any]] = {
     "gather_normalize": gather_cases(),
     "info_nce": info_nce_cases(),
     "info_nce_mean": info_nce_mean_cases(),
-    "info_nce_total": info_nce_total_cases(),
+    "info_nce_at_once": info_nce_at_once_cases(),
     "contrast_sums": contrast_cases(),
     "contrast_positives": contrast_cases(),
     "contrast_gradient": contrast_cases(),

@@ -164,27 +164,18 @@ def info_nce_mean_cases() -> list[InfoNCEMeanCase]:
 
 
 @dataclass(frozen=True)
-class InfoNCETotalCase(InfoNCECase):
-    """Its arguments besides, d_loss and what is wanted."""
-
-    operator = "info_nce_total"
-    weighed: bool = True
-
-    def d_losses(self, device: str | torch.device = "cpu") -> Tensor | None:
-        if not self.weighed:
-            return None
-        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
-        return torch.rand(self.N, generator=self.generator()).sub(0.2).to(device, wide)
+class InfoNCEAtOnceCase(InfoNCEMeanCase):
+    operator = "info_nce_at_once"
 
     def arguments(self, device: str | torch.device = "cpu") -> list[Any]:
-        values = *self.sets(device), self.rule(device), self.rows, self.d_losses(device), [True, True, True]
-        return leaves("info_nce_total", *values)
+        values = *self.sets(device), self.rule(device), self.rows, self.anchor_weights(device), self.scale, self.mean
+        return leaves("info_nce_at_once", *values, [True, True, True])
 
 
-def info_nce_total_cases() -> list[InfoNCETotalCase]:
+def info_nce_at_once_cases() -> list[InfoNCEAtOnceCase]:
     chosen = [case for number, case in enumerate(info_nce_cases()) if number % 3 == 0 or case.M == 0]
     made = [{x.name: getattr(case, x.name) for x in fields(case)} for case in chosen]
-    return [InfoNCETotalCase(**case, weighed=number % 2 == 0) for number, case in enumerate(made)]
+    return [InfoNCEAtOnceCase(**of, weighed=n % 2 == 0, mean=n % 3 > 0) for n, of in enumerate(made)]
 
 
 def with_rules(cases: Sequence[Any]) -> list[Any]:

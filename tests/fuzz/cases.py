@@ -12,9 +12,9 @@ from fastpixcon.testing import (
     ContrastMeanCase,
     EnqueueCase,
     GatherCase,
+    InfoNCEAtOnceCase,
     InfoNCECase,
     InfoNCEMeanCase,
-    InfoNCETotalCase,
     MemoryCase,
     MemoryRowsCase,
     MiningCase,
@@ -84,11 +84,9 @@ def info_nce_mean(random: Random) -> InfoNCEMeanCase:
     )  # fmt: skip
 
 
-def info_nce_total(random: Random) -> InfoNCETotalCase:
-    case = info_nce(random)
-    return InfoNCETotalCase(
-        **{x.name: getattr(case, x.name) for x in fields(case)}, weighed=random.choice((True, False))
-    )
+def info_nce_at_once(random: Random) -> InfoNCEAtOnceCase:
+    case = info_nce_mean(random)
+    return InfoNCEAtOnceCase(**{x.name: getattr(case, x.name) for x in fields(case)})
 
 
 def contrast(random: Random) -> ContrastCase:
@@ -195,7 +193,7 @@ CASES: dict[str, Callable[[Random], Any]] = {
     "info_nce": info_nce,
     "info_nce_backward": info_nce,
     "info_nce_mean": info_nce_mean,
-    "info_nce_total": info_nce_total,
+    "info_nce_at_once": info_nce_at_once,
     "contrast_sums": contrast,
     "contrast_positives": contrast,
     "contrast_gradient": contrast,

@@ -36,7 +36,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "info_nce": batch.test_info_nce,
     "info_nce_backward": batch.test_info_nce,
     "info_nce_mean": batch.test_info_nce_mean,
-    "info_nce_total": batch.test_info_nce_total,
+    "info_nce_at_once": batch.test_info_nce_at_once,
     "contrast_sums": sets.test_contrast_sums,
     "contrast_positives": sets.test_contrast_positives,
     "contrast_gradient": sets.test_contrast_gradient,

@@ -1,4 +1,4 @@
-"""What info_nce_total means: the total of the losses of info_nce and its gradients; what a public loss makes of it."""
+"""What info_nce_at_once means: the mean of the losses of info_nce and its gradients; what a public loss makes of it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,31 +11,46 @@ from torch import Tensor
 import fastpixcon as fpc
 import fastpixcon.functional.rows
 from fastpixcon.functional import info_nce
-from fastpixcon.testing import InfoNCETotalCase
-from fastpixcon.values import Statistics
+from fastpixcon.testing import InfoNCEAtOnceCase
+from fastpixcon.values import Rows, Statistics
 
 
+@pytest.mark.parametrize("mean", [True, False])
 @pytest.mark.parametrize("M", [None, 70])
 @pytest.mark.parametrize("rule", ["", "everything"])
 @pytest.mark.parametrize("denominator", ["negatives", "all", "decoupled"])
-def test_it_is_forward_and_backward(denominator: str, rule: str, M: int | None, operators: Backend) -> None:
-    case = InfoNCETotalCase(40, 16, M=M, denominator=denominator, rule_of_pairs=rule)
+def test_it_is_forward_and_backward(denominator: str, rule: str, M: int | None, mean: bool, operators: Backend) -> None:
+    case = InfoNCEAtOnceCase(40, 16, M=M, denominator=denominator, rule_of_pairs=rule)
     given = *case.sets(operators.device), case.rule(operators.device), case.rows
-    d_loss = case.d_losses(operators.device)
-    assert d_loss is not None
-    total, mass, *gradients = operators.of_values("info_nce_total")(*given, d_loss, [True] * 3)
+    w = case.anchor_weights(operators.device)
+    assert w is not None
+    value, mass, *gradients = operators.of_values("info_nce_at_once")(*given, w, 3.0, mean, [True] * 3)
     loss, *found = operators.of_values("info_nce")(*given)
-    expected = operators.of_values("info_nce_backward")(Statistics(d_loss, *found), *given, [True] * 3)
-    torch.testing.assert_close(total, (d_loss * loss).sum())
+    share = 3.0 / w[found[-1] > 0].sum() if mean else torch.full_like(value, 3.0)
+    expected = operators.of_values("info_nce_backward")(Statistics(share * w, *found), *given, [True] * 3)
+    torch.testing.assert_close(value, (share * w * loss).sum())
     torch.testing.assert_close(mass, found[-1])
     for x, y in zip(gradients, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [(0, None), (0, 5), (5, 0)])
+def test_of_no_rows(rows: tuple[int, int | None], operators: Backend) -> None:
+    N, M = rows
+    value, mass, d_anchors, d_contrast, d_temperature = operators.op("info_nce_at_once")(
+        *InfoNCEAtOnceCase(N, 8, M=M).arguments(operators.device)
+    )
+    assert float(value) == float(d_temperature) == 0
+    assert (mass.shape, d_anchors.shape) == ((N,), (N, 8))
+    assert not d_anchors.any()
+    assert not d_contrast.any()
+    assert d_contrast.shape == ((0,) if M is None else (M, 8))
+
+
 @pytest.mark.parametrize("mask", [(a, c, t) for a in (False, True) for c in (False, True) for t in (False, True)])
 def test_what_is_asked_for_does_not_depend_on_what_else_is(mask: tuple[bool, ...], operators: Backend) -> None:
-    *arguments, everything = InfoNCETotalCase(50, 19, M=21).arguments(operators.device)
-    op = operators.op("info_nce_total")
+    *arguments, everything = InfoNCEAtOnceCase(50, 19, M=21).arguments(operators.device)
+    op = operators.op("info_nce_at_once")
     complete = op(*arguments, everything)
     for wanted, x, y in zip((True, True, *mask), complete, op(*arguments, list(mask)), strict=True):
         if wanted:
@@ -47,22 +62,22 @@ def test_many_threads_and_columns_take_two_steps(
     dtype: torch.dtype, operators: Backend, threads: Callable[[int], None]
 ) -> None:
     """Where each thread's panel would be small."""
-    arguments = InfoNCETotalCase(70, 8, M=8000, dtype=dtype).arguments(operators.device)
+    arguments = InfoNCEAtOnceCase(70, 8, M=8000, dtype=dtype).arguments(operators.device)
     results = []
     for number in (1, 64):
         threads(number)
-        results.append(operators.op("info_nce_total")(*arguments))
+        results.append(operators.op("info_nce_at_once")(*arguments))
     for x, y in zip(*results, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
 
 
 def test_tiles_that_would_take_too_much_are_not_kept(operators: Backend, threads: Callable[[int], None]) -> None:
     """Of self contrast, for many threads, or for more rows."""
-    arguments = InfoNCETotalCase(1000, 8, classes=3).arguments(operators.device)
+    arguments = InfoNCEAtOnceCase(1000, 8, classes=3).arguments(operators.device)
     results = []
     for number in (1, 64):
         threads(number)
-        results.append(operators.op("info_nce_total")(*arguments))
+        results.append(operators.op("info_nce_at_once")(*arguments))
     for x, y in zip(*results, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
 
@@ -87,7 +102,7 @@ def sets(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Te
 
 def test_where_a_forward_makes_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, of separate rows and of few against themselves, where somebody wants them and all losses weigh what
-    is known."""
+    is known; on GPUs of few rows."""
     pytest.importorskip("fastpixcon._C")
     called = recorded(monkeypatch)
     x, y, c, z = sets()
@@ -113,7 +128,17 @@ def test_where_a_forward_makes_gradients(monkeypatch: pytest.MonkeyPatch) -> Non
     info_nce(x.detach(), y, c, z)
     info_nce(x, y)
     info_nce(many[:1024], labels[:1024], temperature=tau)
-    assert called == ["info_nce_total"] * 8
+    assert called == ["info_nce_at_once"] * 8
+
+
+@pytest.mark.parametrize(
+    ("N", "M", "made"), [(8192, None, True), (8193, None, False), (9, 8192, True), (9, 8193, False)]
+)
+def test_on_gpus_few_rows_do(N: int, M: int | None, made: bool) -> None:
+    """Also of separate rows, whose products are computed twice there."""
+    with torch._subclasses.FakeTensorMode():
+        rows = [Rows(torch.empty(n, 8, device="cuda"), torch.empty(n, device="cuda")) for n in (N, M) if n is not None]
+        assert fastpixcon.functional.rows.at_once(*rows, *[None] * (M is None), [True], "triton") is made
 
 
 OPTIONS: list[dict[str, Any]] = [
