@@ -156,7 +156,7 @@ def host_of(backend: str, launches: list[str] | None) -> Iterator[None]:
             if launches is not None:
                 launches.append(kernel.__name__.removesuffix("_kernel"))
 
-        with compiled_triton.launching(start), fpc.backend("triton"):
+        with compiled_triton.launching(start), fpc.backend("triton"), nothing_known():
             yield
 
 
