@@ -22,14 +22,17 @@ DEFAULT_NUM_CLASSES = 256
 
 
 def tensor(name: str, value: object, axes: Sequence[str], *, floating: bool) -> None:
+    if isinstance(value, Tensor):
+        dtype = value.dtype
+        if value.dim() == len(axes) and (dtype.is_floating_point if floating else dtype in INTEGERS):
+            return
     shape = f"[{', '.join(axes)}]"
     kind = "floating point" if floating else "integer"
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, want a {kind} tensor {shape}")
     if value.dtype.is_floating_point != floating or (not floating and value.dtype not in INTEGERS):
         raise TypeError(f"{name}: got dtype {value.dtype}, want a {kind} tensor {shape}")
-    if value.dim() != len(axes):
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}, want {shape}")
+    raise ValueError(f"{name}: got shape {tuple(value.shape)}, want {shape}")
 
 
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:

@@ -2,16 +2,19 @@
 launch. Everything else does: what traces, modes of torch, ``torch.func``, tensors of other classes."""
 
 from collections.abc import Iterable
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet, _any_requires_grad
+from torch._C import _dispatch_keys as dispatch_keys
 from torch.autograd import forward_ad
 
 __all__ = ["constant", "is_plain", "wants_node"]
 
 CLASSES = (Tensor, torch.nn.Parameter)  # others have a __torch_function__ or a __torch_dispatch__
+NO_TENSORS = frozenset([NoneType, bool, int, float, str, list])  # most of what operators take besides
 AUTOCASTS = (DispatchKey.AutocastCPU, DispatchKey.AutocastCUDA)
 DENSE = (DispatchKey.CPU, DispatchKey.CUDA, DispatchKey.AutogradCPU, DispatchKey.AutogradCUDA)
 
@@ -36,10 +39,14 @@ def is_plain(arguments: Iterable[Any]) -> bool:
         return False  # a mode, torch.func, a tracer
     if torch._C._len_torch_function_stack() or forward_ad._current_level >= 0:
         return False
-    for x in arguments:  # tens of them: a loop takes half the time of generators
-        if x is None or not isinstance(x, Tensor):
+    for x in arguments:  # tens of them, several times a step: what they are not is asked in the order of its cost
+        kind = type(x)
+        if kind in NO_TENSORS:
             continue
-        if type(x) not in CLASSES or torch._C._dispatch_keys(x).raw_repr() & NOT_OF_TENSORS:
+        if kind in CLASSES:
+            if dispatch_keys(x).raw_repr() & NOT_OF_TENSORS:
+                return False
+        elif isinstance(x, Tensor):
             return False
     return True
 
