@@ -19,7 +19,7 @@ import torch
 
 from fastpixcon.ops import define
 from fastpixcon.testing import CASES, ContrastCase, InfoNCECase, MemoryCase, MiningCase, backward_arguments
-from harness.compiled_triton import WANTED, launching
+from harness.compiled_triton import ARCHITECTURE, WANTED, launching
 
 EVERYTHING = os.environ.get("FASTPIXCON_TEST_PTX") == "all"
 # They are about launchers, about schedules that an emulator has not, or as slow as they are many.
@@ -53,7 +53,7 @@ def look_at(found: Found) -> Callable[..., None]:
 
     def look(kernel: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
         """Single choices for each dtype, pairs of branches for each size of it."""
-        source = specialize(kernel, arguments, options).source
+        source = specialize(kernel, arguments, options, ARCHITECTURE).source
         name = kernel.__name__
         if name == "order_rows_kernel":
             arguments[1].zero_()  # places of rows, by which torch takes their weights

@@ -16,7 +16,7 @@ from ..types import S64, U32, Mask, Step
 if TYPE_CHECKING:
     from ..machine import Machine
 
-TOGETHER = {"shfl", "vote", "match", "redux", "elect", "ldmatrix", "mma", "wmma"}
+TOGETHER = {"shfl", "vote", "match", "redux", "elect", "ldmatrix", "stmatrix", "mma", "wmma", "wgmma"}
 
 
 def is_barrier_of_a_warp(inst: Inst) -> bool:
