@@ -18,9 +18,11 @@ def cuda() -> Callable[..., ptxemu.Result]:
     if ptxemu.find_nvcc() is None:
         pytest.skip("no nvcc (NVCC or CUDA_HOME names it)")
 
-    def run(file: str, kernel: str, *args: Any, arch: str = "sm_80", **settings: Any) -> ptxemu.Result:
+    def run(
+        file: str, kernel: str, *args: Any, arch: str = "sm_80", edit: Callable[[str], str] = str, **settings: Any
+    ) -> ptxemu.Result:
         ptx, _ = ptxemu.compile_cuda(file if "\n" in file else HERE / file, arch, [HERE])
-        return ptxemu.launch_cuda(ptx, kernel, *args, **settings)
+        return ptxemu.launch_cuda(edit(ptx), kernel, *args, **settings)
 
     return run
 

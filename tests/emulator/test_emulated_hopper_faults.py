@@ -38,7 +38,7 @@ FAULTS = [
     ("operand_overwritten_in_flight", "RaceError", "write after read.* a wgmma of warpgroup"),
     ("own_operand_overwritten_in_flight", "RaceError", "write after read.* a wgmma of warpgroup 0"),
     ("product_never_waited_for", "InFlightError", "still in flight at exit"),
-    ("product_of_three_warps", "DivergenceError", "without some warps of the warpgroup"),
+    ("product_of_three_warps", "DeadlockError", "for other warps of their warpgroup"),
     ("operand_out_of_bounds", "OutOfBoundsError", "wgmma read"),
     ("registers_beyond_the_budget", "RegisterBudgetError", "128 threads .* at a setmaxnreg"),
     ("registers_fewer_by_inc", "RegisterBudgetError", "to 40 registers of a warp that has 255"),

@@ -13,6 +13,8 @@ from .memory.globals import Struct
 # Of CUtensorMapDataType, in its order; with the bytes of an element.
 TYPES = {"u8": 1, "u16": 2, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "f16": 2, "f32": 4, "f64": 8, "bf16": 2}
 TYPES |= {"f32.ftz": 4, "tf32": 4, "tf32.ftz": 4}
+# The same as instructions number them (PTX ISA, "tensormap.replace").
+ON_DEVICE = ("u8", "u16", "u32", "s32", "u64", "s64", "f16", "f32", "f32.ftz", "f64", "bf16", "tf32", "tf32.ftz")
 SWIZZLES = (0, 32, 64, 128)  # bytes, by CUtensorMapSwizzle
 SIZE, MAGIC = 128, 0x50414D54
 FORMAT = "<QI4B5I4Q5I5B"

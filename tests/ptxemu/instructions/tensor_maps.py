@@ -10,7 +10,7 @@ from ..errors import TensorMapError
 from ..memory.addresses import GLOBAL_BASE, WINDOW_SIZE, WINDOWS, Access, Kind
 from ..memory.spaces import address_getter
 from ..operands import Inst, Mem
-from ..tensor_map import MAGIC, OFFSETS, SIZE, TensorMap
+from ..tensor_map import MAGIC, OFFSETS, ON_DEVICE, SIZE, TYPES, TensorMap
 from ..types import U8, U32, U64, Mask, Step
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ def change_map(machine: "Machine", inst: Inst) -> Step:
     def step(mask: Mask) -> None:
         threads = np.flatnonzero(machine.running(mask))
         addresses, numbers = get_addresses()[threads], get()[threads].astype(U64)
-        numbers = numbers + U64(1) if name == "rank" else numbers
+        if name == "rank":
+            numbers = numbers + U64(1)
+        elif name == "elemtype":
+            numbers = np.array([list(TYPES).index(ON_DEVICE[n]) for n in numbers.tolist()], U64)
         for k in range(0, size, 4):
             part = numbers >> U64(8 * k)
             if size == 1:

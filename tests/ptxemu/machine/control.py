@@ -19,8 +19,12 @@ Jump = Callable[[int, Mask], int]
 CONTROL = {"bra", "brx", "call", "call_returned", "ret", "exit", "trap", "brkpt", "bar", "barrier", "setmaxnreg"}
 
 
+# Those of others that wait
+WAITS = {("mbarrier", "test_wait"), ("mbarrier", "try_wait"), ("wgmma", "mma_async")}
+
+
 def is_control(inst: Inst) -> bool:
-    return inst.op in CONTROL or (inst.op == "mbarrier" and inst.modifiers[0] in ("test_wait", "try_wait"))
+    return inst.op in CONTROL or (inst.op, *inst.modifiers[:1]) in WAITS
 
 
 @builds("bra")

@@ -67,6 +67,7 @@ def at_barriers(machine: "Machine", program: int) -> list[str]:
 def elsewhere(machine: "Machine") -> list[str]:
     found = machine.mbarriers.waits()
     for state, where in (
+        (State.AWAITS_WARPGROUP, "at a wgmma, for other warps of their warpgroup"),
         (State.AT_CLUSTER_BARRIER, "at the barrier of their cluster"),
         (State.AWAITS_REGISTERS, "at a setmaxnreg, " + machine.register_pools.in_words()),
     ):

@@ -21,11 +21,6 @@ def check_end(machine: "Machine") -> None:
     for read in machine.bulk_groups.reading():
         message = f"{read.inst.opcode} may still read shared memory at exit: no cp.async.bulk.wait_group covers it"
         machine.report(machine.options.pending, PendingCopyError(message, read.thread), read.inst)
-    product = machine.warpgroups.incomplete()
-    if product is not None:
-        inst, thread = product
-        finding = DivergenceError(f"{inst.opcode} without some warps of the warpgroup", thread)
-        machine.report(machine.options.divergence, finding, inst)
     product = machine.warpgroups.unfinished()
     if product is not None:
         inst, thread = product

@@ -60,6 +60,8 @@ def touched_bytes(inst: Inst, space: str) -> int:
     """What an instruction touches of memory with each thread, or more than any does."""
     if inst.op == "mbarrier":
         return 8
+    if inst.op == "tensormap":
+        return 1
     if is_bulk(inst):
         is_tensor = "tensor" in inst.modifiers
         return SMALLEST_ELEMENT if is_tensor and space == "global" else LARGEST_GRANULE

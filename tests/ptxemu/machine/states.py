@@ -11,3 +11,4 @@ class State(IntEnum):
     AT_CLUSTER_BARRIER = 4
     AWAITS_PHASE = 5  # of an mbarrier
     AWAITS_REGISTERS = 6
+    AWAITS_WARPGROUP = 7  # of which not all warps have come to a wgmma

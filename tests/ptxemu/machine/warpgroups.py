@@ -7,6 +7,9 @@ import numpy as np
 
 from ..errors import InFlightError
 from ..operands import Inst, items
+from ..types import Mask
+from .control import Jump
+from .states import State
 from .wgmma_registers import WgmmaRegisters, analyse, copied, registers_in
 
 if TYPE_CHECKING:
@@ -46,7 +49,6 @@ class Warpgroups:
         warps = self.machine.warps
         self.accumulators.keep([], np.zeros(0), np.zeros(0))
         self.last = np.zeros(warps, np.int64)  # tick of the last product of a warp
-        self.count = np.zeros(warps, np.int64)  # of all its products
         self.groups: list[list[int]] = [[] for _ in range(warps)]  # last ticks of those that no wait has covered
         self.done = np.zeros(warps, np.int64)  # tick that it has waited for
         self.under_way: list[list[tuple[int, Product]]] = [[] for _ in range(warps)]
@@ -58,16 +60,15 @@ class Warpgroups:
         return np.array([self.machine.agents.of_warpgroup(warp) for warp in warps.tolist()])
 
     def issue(self, inst: Inst, product: Product, warps: np.ndarray) -> np.ndarray:
-        """``warps`` [units, 4 or 1]; gives the ticks of the units."""
+        """``warps`` [groups, 4]; gives the tick of each group."""
         machine, ticks = self.machine, []
-        for unit in warps:
-            first = int(unit[0])
+        for group in warps:
+            first = int(group[0])
             tick = machine.agents.tick(first // machine.cta_warps, machine.agents.of_warpgroup(first))
             ticks.append(tick)
-            self.last[unit] = tick
-            self.count[unit] += 1
+            self.last[group] = tick
             if self.found.in_flight:
-                for warp in unit.tolist():
+                for warp in group.tolist():
                     self.under_way[warp].append((tick, product))
             self.last_inst[first] = inst
         return np.array(ticks)
@@ -86,20 +87,6 @@ class Warpgroups:
                 self.under_way[warp] = [x for x in self.under_way[warp] if x[0] > covered[-1]]
         self.machine.clocks.learn_of_agent(warps, self.columns(warps), self.done[warps])
 
-    def incomplete(self) -> tuple[Inst, int] | None:
-        """A product that not all warps of its warpgroup have issued, and one that has not."""
-        machine = self.machine
-        for first in sorted(self.last_inst):
-            program, within = divmod(first, machine.cta_warps)
-            group = np.arange(within // 4 * 4, within // 4 * 4 + 4)
-            missing = group[group >= machine.cta_warps]
-            if len(missing):
-                return self.last_inst[first], 32 * first
-            counts = self.count[program * machine.cta_warps + group]
-            if (counts != counts.max()).any():
-                return self.last_inst[first], int(32 * (program * machine.cta_warps + group[counts.argmin()]))
-        return None
-
     def unfinished(self) -> tuple[Inst, int] | None:
         """A product that nobody has waited for."""
         machine = self.machine
@@ -107,12 +94,12 @@ class Warpgroups:
         if len(late):
             warp = int(late[0])
             first = warp // machine.cta_warps * machine.cta_warps + warp % machine.cta_warps // 4 * 4
-            return self.last_inst.get(warp) or self.last_inst[first], 32 * warp
+            return self.last_inst[first], 32 * warp
         return None
 
     # Registers
 
-    def registers_of(self, inst: Inst) -> Product:
+    def product_of(self, inst: Inst) -> Product:
         return Product(inst, registers_in(inst), registers_in(inst.args[0]))
 
     def fence(self, warps: np.ndarray) -> None:
@@ -183,3 +170,26 @@ class Warpgroups:
             return step(*arguments)
 
         return watched_step
+
+
+def together(machine: "Machine", inst: Inst, act: Callable[[np.ndarray], None]) -> Jump:
+    """Acts for the warpgroups of which all warps have come, [groups, 128] threads; the others wait."""
+
+    def step(pc: int, mask: Mask) -> int:
+        come = machine.fall_through_where_guarded(inst, pc, mask)
+        machine.state[come] = State.AWAITS_WARPGROUP
+        machine.pc[come] = pc
+        here = (machine.state == State.AWAITS_WARPGROUP) & (machine.pc == pc)
+        whole = here.reshape(machine.ctas, -1)[:, : machine.cta_threads // 128 * 128].reshape(machine.ctas, -1, 128)
+        program, group = np.nonzero(whole.all(2))
+        if len(program):
+            threads = (program * machine.cta_threads + 128 * group)[:, None] + np.arange(128)
+            act(threads)
+            machine.state[threads] = State.RUNNING
+            machine.pc[threads] = pc + 1
+            running = machine.running(mask)
+            if threads.size == np.count_nonzero(running) and running[threads].all():
+                return pc + 1
+        return -1
+
+    return step
