@@ -42,6 +42,26 @@ def test_every_kernel_is_run_by_the_chosen_cases() -> None:
 # Faults in compiled code
 
 
+@pytest.mark.parametrize(
+    ("edit", "error", "message"),
+    [
+        (without(r"wgmma\.wait_group"), "InFlightError", "of a wgmma under way"),
+        (without(r"wgmma\.fence"), "InFlightError", "before any wgmma.fence"),
+        (without(r"fence\.proxy\.async"), "ProxyError", r"no fence.proxy.async between"),
+        (without(r"cp\.async\.wait_group"), "PendingCopyError", "no wait has completed"),
+        (without(r"bar\.sync", 5), "RaceError", "no barrier between"),
+    ],
+)
+def test_a_fault_in_the_code_for_sm_90_is_found(edit: Callable[[str], str], error: str, message: str) -> None:
+    case = InfoNCECase(200, 64, dtype=torch.bfloat16, labels="sorted", rows="unit")
+    with launching(emulator := Emulator(architecture=90)):
+        define.OVERLOADS["triton", "info_nce"](*case.arguments())
+        assert any("wgmma" in launch.ptx for launch in emulator.launches)
+        emulator.edit = edit
+        with pytest.raises(getattr(ptxemu, error), match=message):
+            define.OVERLOADS["triton", "info_nce"](*case.arguments())
+
+
 FAULTS = [
     (without(r"cp\.async\.wait_group"), "PendingCopyError", "no wait has completed"),
     (without(r"cp\.async\.wait_group", 0), "PendingCopyError", "no wait has completed"),

@@ -295,6 +295,28 @@ KERNEL __cluster_dims__(2, 1, 1) sent(uint32_t* out) {
   cluster_sync();
 }
 
+// red.async in the memory of another program.
+KERNEL __cluster_dims__(2, 1, 1) reduced(uint32_t* out) {
+  __shared__ uint32_t s[2];
+  __shared__ uint64_t bar;
+  if (threadIdx.x == 0) {
+    s[0] = 5;
+    s[1] = 0;
+    init(&bar, 1);
+    show_init();
+    expect(&bar, 64 * 4);
+  }
+  cluster_sync();
+  uint32_t to = remote(s, rank() ^ 1), there = remote(&bar, rank() ^ 1);
+  ASM("red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.add.u32 [%0], %1, [%2];" ::"r"(to),
+      "r"(threadIdx.x), "r"(there) : "memory");
+  ASM("red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.max.u32 [%0], %1, [%2];" ::"r"(to + 4),
+      "r"(threadIdx.x), "r"(there) : "memory");
+  wait(&bar, 0);
+  if (threadIdx.x < 2) out[2 * blockIdx.x + threadIdx.x] = s[threadIdx.x];
+  cluster_sync();
+}
+
 // A box for both programs, of which each asks for one half.
 KERNEL __cluster_dims__(2, 1, 1) multicast(MAP map, float* out, int rows) {
   extern __shared__ __align__(1024) float halves[];

@@ -80,3 +80,22 @@ def test_matrices_are_stored(hopper: Cuda, rng: np.random.Generator) -> None:
     hopper("hopper.cu", "matrices_stored", 1, 32, [np.ascontiguousarray(words.T), out])
     np.testing.assert_array_equal(out[:128].view(np.uint16).reshape(4, 8, 8), matrices)
     np.testing.assert_array_equal(out[128:].view(np.uint16).reshape(2, 8, 8), matrices[:2].swapaxes(1, 2))
+
+
+def test_cooperative_groups(hopper: Cuda) -> None:
+    out = np.zeros((2, 32), U32)
+    assert hopper("hopper_library.cu", "swapped", 2, 32, [out]).warnings == []
+    np.testing.assert_array_equal(out, np.array([[100], [0]]) + np.arange(32))
+
+
+@pytest.mark.parametrize(("kernel", "factor"), [("doubled", 2), ("copied", 1)])
+def test_libcu(kernel: str, factor: int, hopper: Cuda, rng: np.random.Generator) -> None:
+    x, y = rng.random(128, F32), np.zeros(128, F32)
+    assert hopper("hopper_library.cu", kernel, 1, 128, [x, y]).warnings == []
+    np.testing.assert_array_equal(y, factor * x)
+
+
+def test_reductions_that_are_counted(hopper: Cuda) -> None:
+    out = np.zeros((4, 2), U32)
+    assert hopper("hopper.cu", "reduced", 4, 32, [out]).warnings == []
+    np.testing.assert_array_equal(out, [[31 * 16 + 5, 31]] * 4)

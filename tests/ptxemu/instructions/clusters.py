@@ -53,7 +53,7 @@ def store_async(machine: "Machine", inst: Inst) -> Step:
     size = BITS[inst.type] // 8
     operation = inst.one_of(*OPERATIONS) if inst.op == "red" else None
     total = size * len(values)
-    access = Access(inst, Kind.WRITE)
+    access = Access(inst, Kind.ATOMIC if operation else Kind.WRITE)
     get_offsets = shared_offsets_getter(machine, memory, inst, total, inst.opcode)
     get_barriers = shared_offsets_getter(machine, barrier, inst, SIZE, inst.opcode)
     getters = [machine.array(x, f"b{8 * size}") for x in values]
@@ -67,13 +67,16 @@ def store_async(machine: "Machine", inst: Inst) -> Step:
         for thread, offset, at in places:
             to = barriers.get(at, thread, inst)
             row = np.array([[get()[thread] for get in getters]])
-            if operation:
-                view = shared.bytes.views[size]
-                place = np.array([offset >> LOG2[size]])
-                row = update_of(operation, inst.type)(view[place], row[0], None)[None]
             tick = machine.agents.tick(to.cta, to.column)
             one = np.ones(1, S64)
-            granules = shared.write_by_agent(access, offset * one, row, thread * one, to.column * one, tick * one)
+            agent = (thread * one, to.column * one, tick * one)
+            if operation:
+                shared.change_by_agent(access, offset * one, size, *agent)
+                view, place = shared.bytes.views[size], np.array([offset >> LOG2[size]])
+                view[place] = update_of(operation, inst.type)(view[place], row[0], None)
+                granules = np.zeros(0, S64)
+            else:
+                granules = shared.write_by_agent(access, offset * one, row, *agent)
             barriers.start_copy(to, Copy(granules, to.column, tick, total, inst, thread))
 
     return step

@@ -69,9 +69,10 @@ class SharedMemory:
 
     def offsets(self, access: Access, addresses: np.ndarray, size: int, active: Active, what: str) -> np.ndarray:
         check_alignment(addresses, size, active, f"shared {what}")
-        if int(addresses.max()) >= RANK and access.of_cluster:
+        last = int(addresses.max())
+        if last >= RANK and access.of_cluster:
             return self.offsets_in_cluster(access, addresses, size, active, what)
-        if int(addresses.max()) + size > self.size or int(addresses.min()) < 0:
+        if last + size > self.size or int(addresses.min()) < 0:
             k = int(np.flatnonzero((addresses + size > self.size) | (addresses < 0))[0])
             raise OutOfBoundsError(
                 f"{size}-byte shared {what} at {int(addresses[k]):#x} out of bounds: shared memory has "
@@ -265,6 +266,14 @@ class SharedMemory:
         self.state[granules] = State.IN_FLIGHT
         self.watched = True
         return granules
+
+    def change_by_agent(
+        self, access: Access, offsets: np.ndarray, size: int, active: Active, columns: np.ndarray, ticks: np.ndarray
+    ) -> None:
+        """Checks that it may change what is there, as an atomic."""
+        self.check_written(access, offsets, size, active)
+        if self.races is not None:
+            self.races.atomic(Touch(self, access, offsets, size, active).by_agent(columns, ticks))
 
     def arrived(self, granules: np.ndarray) -> None:
         """What was in flight to them."""
