@@ -127,6 +127,24 @@ FAULT(fence_behind_the_barrier) {  // which is sound, if it is of the thread tha
 }
 TWICE(fence_behind_the_barrier)
 
+FAULT(no_fence_in_global_memory) {
+  __shared__ __align__(128) float s[256];
+  __shared__ uint64_t bar;
+  y[threadIdx.x] = x[threadIdx.x];
+  if (first()) init(&bar, 1);
+  __syncthreads();
+  if (first()) {
+    if (SOUND)
+      ASM("fence.proxy.async.global;" :: : "memory");
+    else
+      fence_proxy();
+    expect(&bar, 1024);
+    load(s, y, 1024, &bar);
+  }
+  wait(&bar, 0);
+}
+TWICE(no_fence_in_global_memory)
+
 // mbarriers
 
 FAULT(too_few_arrivals) {

@@ -21,6 +21,7 @@ FAULTS = [
     ("exits_while_stored", "PendingCopyError", "may still read shared memory at exit"),
     ("no_fence_before_a_store", "ProxyError", "warp 0 wrote on PTX line .* no fence.proxy.async"),
     ("fence_behind_the_barrier", "ProxyError", "no fence.proxy.async"),
+    ("no_fence_in_global_memory", "ProxyError", "cp by the async proxy, of what line .* no fence.proxy.async"),
     ("too_few_arrivals", "DeadlockError", "256 threads .* at the mbarrier at .* phase 0 lacks 1 of 257 arrivals"),
     ("too_many_arrivals", "BarrierError", "256 arrivals in a phase that waits for 250"),
     ("too_many_bytes_expected", "DeadlockError", "lacks 16 bytes"),

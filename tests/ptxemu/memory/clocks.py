@@ -52,9 +52,11 @@ class Clocks:
         if self.agents.count:
             self.proxied = np.zeros_like(self.seen)
             self.tables.append(self.proxied)
+        self.launch_warps = machine.cta_count * machine.cta_warps
+        self.proxied_globally = np.zeros(self.launch_warps, U32)  # of the warps of the launch
         self.across: np.ndarray | None = None
         if across:
-            launch = (machine.warps, machine.cta_count * machine.cta_warps)
+            launch = (machine.warps, self.launch_warps)
             self.across = np.zeros(launch, U32)  # [warps, warps of the launch]
             self.acquired = np.zeros(launch, U32)  # what the next fence adds to it
             self.fenced = np.zeros(launch, U32)  # what it was at the last fence, which an atomic then releases
@@ -66,12 +68,11 @@ class Clocks:
         for table in self.tables:
             table[:] = 0
         self.advance(self.warps)
-        if self.across is not None:
-            first = self.machine.first_cta * self.machine.cta_warps
-            launch_cluster = self.warps // self.width * self.width + first
-            self.own = launch_cluster[:, None] + np.arange(self.width)  # columns of the own cluster
-            # in the last batch some programs don't exist
-            self.own = np.minimum(self.own, self.across.shape[1] - 1)
+        first = self.machine.first_cta * self.machine.cta_warps
+        launch_cluster = self.warps // self.width * self.width + first
+        self.own = launch_cluster[:, None] + np.arange(self.width)  # columns of the own cluster
+        # in the last batch some programs don't exist
+        self.own = np.minimum(self.own, self.launch_warps - 1)
 
     def advance(self, warps: np.ndarray) -> None:
         self.seen[warps, self.place[warps]] += U32(1)
@@ -129,11 +130,21 @@ class Clocks:
         self.seen[warps, column] = np.maximum(self.seen[warps, column], np.asarray(ticks, U32))
         self.known_least = None
 
-    def fence_proxies(self, warps: np.ndarray) -> None:
-        """fence.proxy.async: what they know of becomes visible to the async proxy, for who knows of them."""
-        if self.proxied is not None:
+    def fence_proxies(self, warps: np.ndarray, spaces: tuple[str, ...]) -> None:
+        """fence.proxy.async: what they know of becomes visible to the async proxy, for who knows of them. In global
+        memory, for everybody."""
+        if self.proxied is None:
+            return
+        if "shared" in spaces:
             self.proxied[warps] = np.maximum(self.proxied[warps], self.seen[warps])
-            self.advance(warps)
+        if "global" in spaces:
+            for warp in warps.tolist():
+                own = self.own[warp]
+                known = np.maximum(self.proxied_globally[own], self.seen[warp, : self.width])
+                self.proxied_globally[own] = known
+                if self.across is not None:
+                    np.maximum(self.proxied_globally, self.across[warp], out=self.proxied_globally)
+        self.advance(warps)
 
     # Fences and atomics
 

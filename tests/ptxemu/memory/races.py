@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import RaceError
+from ..errors import ProxyError, RaceError
 from ..types import S32, S64, U32, Active
 from .addresses import Access, Kind
+from .agents import is_bulk
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -26,6 +27,7 @@ class GlobalRaces:
         self.writer = np.zeros(count, S64)  # thread of the launch, from 1; 0: none
         self.written = np.zeros(count, U32)  # clock of its warp
         self.write_was_strong = np.zeros(count, bool)
+        self.write_was_bulk = np.zeros(count, bool)  # by the async proxy
         self.write_line = np.zeros(count, S32)
         self.reader = np.zeros(count, S64)  # the last one, from 1
         # clocks of the last reads by the warps of its program
@@ -42,6 +44,8 @@ class GlobalRaces:
             threads = np.repeat(threads, count)
         touch = Touch(self, access, places, threads)
         touch.check_against_writes()
+        if touch.is_bulk and machine.options.proxy != "off":
+            touch.check_proxies()
         if access.kind is Kind.READ:
             if not access.strong:
                 touch.note_read()
@@ -56,6 +60,7 @@ class Touch:
     def __init__(self, races: GlobalRaces, access: Access, places: np.ndarray, threads: np.ndarray) -> None:
         machine = races.machine
         self.races, self.access, self.places, self.threads = races, access, places, threads
+        self.is_bulk = is_bulk(access.inst)
         self.launch_thread = machine.first_cta * machine.cta_threads + threads + 1
         self.warp, self.here = machine.warp_of[threads], machine.warp_in_cluster[threads]
         self.program = machine.first_cta // machine.cluster_size + machine.cluster_of[threads]
@@ -90,6 +95,20 @@ class Touch:
         if self.access.strong:
             wrong &= ~races.write_was_strong[self.places]
         self.check(wrong, "without a barrier after a write")
+
+    def check_proxies(self) -> None:
+        """What the async proxy reads, the other must not have written without a fence of somebody who knew of it."""
+        races, machine = self.races, self.races.machine
+        writer, written = races.writer[self.places], races.written[self.places]
+        covered = machine.clocks.proxied_globally[np.maximum(writer - 1, 0) // 32]
+        wrong = (writer > 0) & (written > covered) & ~races.write_was_bulk[self.places]
+        if wrong.any():
+            k = int(np.flatnonzero(wrong)[0])
+            line = races.write_line[self.places[k]]
+            message = (
+                f"{self.access.inst.op} by the async proxy, of what line {line} wrote with no fence.proxy.async between"
+            )
+            machine.report(machine.options.proxy, ProxyError(message, int(self.threads[k])), self.access.inst)
 
     def unseen_reads(self) -> np.ndarray:
         """Granules whose last readers, all of one program, this warp doesn't know to be done."""
@@ -130,6 +149,7 @@ class Touch:
         races.written[self.places] = self.now
         races.write_line[self.places] = self.access.line
         races.write_was_strong[self.places] = self.access.strong
+        races.write_was_bulk[self.places] = self.is_bulk
         races.shared[self.places] = False
         if not self.access.strong:
             self.check(races.writer[self.places] != self.launch_thread, "by several threads at once")
