@@ -30,12 +30,18 @@ def emulator() -> Iterator[Emulator]:
         yield emulator
 
 
-def test_every_kernel_is_run_by_the_chosen_cases() -> None:
+@pytest.mark.parametrize("few", [False, True], ids=["", "each"])
+def test_every_kernel_is_run_by_the_chosen_cases(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from fastpixcon.kernels import common
 
     sources = "".join(path.read_text() for path in Path(common.__file__).parent.glob("*.py"))
+    if few:  # as FASTPIXCON_TEST_PTX=each chooses
+        monkeypatch.setattr(compiled_choice, "EACH", True)
+        looked = compiled_choice.found_by_test.__wrapped__()
+        monkeypatch.setattr(compiled_choice, "found_by_test", lambda: looked)
     found = compiled_choice.found_by_test()
-    ran = set().union(*(found[test].names for test in compiled_choice.chosen_tests()))
+    chosen = (compiled_choice.chosen_tests.__wrapped__ if few else compiled_choice.chosen_tests)()
+    ran = set().union(*(found[test].names for test in chosen))
     assert ran == set(re.findall(r"^def (\w+_kernel)\(", sources, re.M))
 
 

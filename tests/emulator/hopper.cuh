@@ -66,6 +66,12 @@ __device__ inline void product(float (&d)[4], uint64_t a, uint64_t b, int added)
       "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, p, 1, 1, 0, 0; }" : "+f"(d[0]),
       "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "l"(a), "l"(b), "r"(added) : "memory");
 }
+__device__ inline void product_of_registers(float (&d)[4], uint32_t (&a)[4], uint64_t b) {
+  ASM("{ .reg .pred p; setp.ne.b32 p, 1, 0;"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, p, 1, 1, 0; }" : "+"
+                                                                                                                    "f"(d[0]),
+      "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b) : "memory");
+}
 // Of rows of 16 columns: 32 bytes each, swizzled.
 __device__ inline uint64_t matrix(const void* p) {
   return (uint64_t)(address(p) >> 4) | (uint64_t)1 << 16 | (uint64_t)(256 >> 4) << 32 | (uint64_t)3 << 62;

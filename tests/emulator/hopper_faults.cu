@@ -216,6 +216,16 @@ FAULT(mbarrier_before_a_barrier) {
 }
 TWICE(mbarrier_before_a_barrier)
 
+FAULT(initialised_twice) {
+  __shared__ uint64_t bar;
+  if (first()) {
+    init(&bar, 1);
+    if (SOUND) ASM("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(address(&bar)) : "memory");
+    init(&bar, 1);
+  }
+}
+TWICE(initialised_twice)
+
 FAULT(mbarrier_as_data) {
   __shared__ uint64_t bar;
   if (first()) init(&bar, 1);
@@ -302,6 +312,21 @@ FAULT(sums_set_without_a_fence) {
   give(y, d);
 }
 TWICE(sums_set_without_a_fence)
+
+FAULT(left_side_changed_in_flight) {
+  TILES(true)
+  uint32_t left[4];
+  for (int i = 0; i < 4; ++i) left[i] = tiles.a[8 * threadIdx.x % 512 + i];
+  product_fence();
+  product_of_registers(d, left, b);
+  product_commit();
+  if (SOUND) product_wait<0>();
+  for (int i = 0; i < 4; ++i) ASM("xor.b32 %0, %0, 7;" : "+r"(left[i])::"memory");
+  product_wait<0>();
+  give(y, d);
+  y[threadIdx.x] += left[0] + left[1] + left[2] + left[3];
+}
+TWICE(left_side_changed_in_flight)
 
 FAULT(no_product_fence) {
   TILES(true)

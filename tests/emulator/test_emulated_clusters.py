@@ -27,9 +27,10 @@ def test_two_dimensions(hopper: Cuda) -> None:
     np.testing.assert_array_equal(out, y % 3 * 2 + x % 2)
 
 
-def test_shared_memory_of_neighbours(hopper: Cuda) -> None:
+@pytest.mark.parametrize("batch", [4096, 128])
+def test_shared_memory_of_neighbours(batch: int, hopper: Cuda) -> None:
     out, sums = np.zeros((8, 32), U32), np.zeros(8, U32)
-    assert hopper("hopper.cu", "neighbours", 8, 32, [out, sums]).warnings == []
+    assert hopper("hopper.cu", "neighbours", 8, 32, [out, sums], batch_threads=batch).warnings == []
     following = (np.arange(8) + 1) % 4
     wanted = 100 * following[:, None] + np.arange(32)
     wanted[:, 0] += 1000 * following + 100 * following

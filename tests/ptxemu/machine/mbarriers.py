@@ -80,9 +80,8 @@ class MBarriers:
         machine = self.machine
         if not 1 <= count <= MOST:
             raise BarrierError(f"mbarrier of {count} arrivals: 1 .. {MOST} are possible", thread)
-        before = self.by_offset.get(offset)
-        if before is not None and (before.waiting or before.copies or before.pending != before.expected):
-            self.fail(before, "initialised anew in the middle of a phase", thread, inst)
+        if offset in self.by_offset:
+            self.fail(self.by_offset[offset], "initialised once more, without mbarrier.inval before", thread, inst)
         cta = int(machine.cta_of[thread])
         if offset // machine.shared.stride != cta:
             raise BarrierError("mbarrier.init of another program's shared memory", thread)
