@@ -373,6 +373,36 @@ FAULT(product_never_waited_for) {
 }
 TWICE(product_never_waited_for)
 
+FAULT(one_warp_waited_for_an_operand) {
+  TILES(true)
+  __shared__ __align__(1024) uint32_t stage[8 * 8];
+  __shared__ uint64_t bar;
+  if (first()) {
+    init(&bar, 1);
+    expect(&bar, 256);
+    load(stage, x, 256, &bar);
+  }
+  __syncthreads();
+  if (SOUND || threadIdx.x % 128 < 32) wait(&bar, 0);
+  product_fence();
+  product(d, a, matrix(stage), 0);
+  product_commit();
+  product_wait<0>();
+  give(y, d);
+}
+TWICE(one_warp_waited_for_an_operand)
+
+FAULT(fence_of_one_warp) {  // which is sound before a barrier
+  TILES(false)
+  if (SOUND || threadIdx.x < 32) fence_proxy();
+  product_fence();
+  product(d, a, b, 0);
+  product_commit();
+  product_wait<0>();
+  give(y, d);
+}
+TWICE(fence_of_one_warp)
+
 FAULT(product_of_three_warps) {
   TILES(true)
   if (SOUND || threadIdx.x % 128 < 96) {

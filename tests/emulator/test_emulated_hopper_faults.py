@@ -41,6 +41,8 @@ FAULTS = [
     ("operand_overwritten_in_flight", "RaceError", "write after read.* a wgmma of warpgroup"),
     ("own_operand_overwritten_in_flight", "RaceError", "write after read.* a wgmma of warpgroup 0"),
     ("product_never_waited_for", "InFlightError", "still in flight at exit"),
+    ("one_warp_waited_for_an_operand", "RaceError", "read after write.* a copy in bulk to it"),
+    ("fence_of_one_warp", "ProxyError", "no fence.proxy.async"),
     ("product_of_three_warps", "DeadlockError", "for other warps of their warpgroup"),
     ("operand_out_of_bounds", "OutOfBoundsError", "wgmma read"),
     ("registers_beyond_the_budget", "RegisterBudgetError", "128 threads .* at a setmaxnreg"),

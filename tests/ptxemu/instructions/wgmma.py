@@ -162,7 +162,8 @@ def reader(machine: "Machine", inst: Inst, operand: Any, form: Form, transposed:
         of_each, first = addresses[0].size, np.repeat(threads[:, 0], addresses[0].size)
         offsets = memory.offsets(access, addresses.reshape(-1), CHUNK, first, "wgmma read")
         columns = np.repeat(machine.warpgroups.columns(threads[:, 0] // 32), of_each)
-        memory.read_by_agent(access, offsets, CHUNK, first, columns, np.repeat(ticks, of_each))
+        groups = (threads[:, ::32] // 32, np.repeat(np.arange(len(threads)), of_each))
+        memory.read_by_agent(access, offsets, CHUNK, first, columns, np.repeat(ticks, of_each), groups)
         found = decode(memory.bytes.vectors[4, 4][offsets >> 4], form.of).reshape(*addresses.shape, -1)
         if transposed:
             found = found.transpose(0, 1, 3, 2)

@@ -231,12 +231,22 @@ class SharedMemory:
     # Agents (agents.py): the threads ``active`` have started them, column and tick are theirs
 
     def read_by_agent(
-        self, access: Access, offsets: np.ndarray, size: int, active: Active, columns: np.ndarray, ticks: np.ndarray
+        self,
+        access: Access,
+        offsets: np.ndarray,
+        size: int,
+        active: Active,
+        columns: np.ndarray,
+        ticks: np.ndarray,
+        groups: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
-        """Checks that it may read; what it reads is under way until its tick is waited for."""
+        """Checks that it may read; what it reads is under way until its tick is waited for. ``groups``: of warps that
+        have started it together, and which of them did."""
         self.check_written(access, offsets, size, active)
         if self.races is not None:
             touch = Touch(self, access, offsets, size, active).by_agent(columns, ticks)
+            if groups is not None:
+                touch = touch.by_all_of(*groups)
             self.races.read(touch)
             if self.options.proxy != "off":
                 self.races.check_proxies(touch)

@@ -20,18 +20,28 @@ class Touch:
     """An access, by the granules that its threads touch."""
 
     def __init__(self, memory: "SharedMemory", access: Access, offsets: np.ndarray, size: int, active: Active) -> None:
-        self.access, self.offsets, self.size, self.active = access, offsets, size, active
+        self.memory, self.access, self.offsets, self.size, self.active = memory, access, offsets, size, active
         self.per_access = count = max(1, size >> memory.shift)
         self.granules = offsets >> memory.shift
         if count > 1:
             self.granules = (self.granules[:, None] + np.arange(count)).reshape(-1)
         assert memory.races is not None
         self.warp, self.here, self.row = memory.races.warps_of(active, count)
-        self.clock = memory.machine.clocks.flat[self.row + self.here]
+        clocks = memory.machine.clocks
+        self.seen, self.proxied = clocks.flat, clocks.proxied  # in these, row + column is what they know
+        self.clock = self.seen[self.row + self.here]
 
     def by_agent(self, columns: np.ndarray, ticks: np.ndarray) -> "Touch":
         """The same by agents that the threads have started: what these know, but in columns of the agents."""
         self.here, self.clock = (np.repeat(x, self.per_access) for x in (columns, ticks.astype(U32)))
+        return self
+
+    def by_all_of(self, warps: np.ndarray, which: np.ndarray) -> "Touch":
+        """What all warps of a group know, of ``warps`` [groups, 4]; ``which`` group each access is of."""
+        clocks = self.memory.machine.clocks
+        assert clocks.proxied is not None
+        self.seen, self.proxied = clocks.seen[warps].min(1).reshape(-1), clocks.proxied[warps].min(1)
+        self.row = np.repeat(which * clocks.columns, self.per_access)
         return self
 
 
@@ -150,7 +160,7 @@ class SharedRaces:
         last = self.writer[touch.granules]
         if int(last.max()) >> int(self.bits) <= self.machine.clocks.least():
             return None
-        seen = self.machine.clocks.flat[touch.row + (last & self.mask)]
+        seen = touch.seen[touch.row + (last & self.mask)]
         unordered = (last >> self.bits) > seen
         return unordered if unordered.any() else None
 
@@ -164,8 +174,8 @@ class SharedRaces:
         clocks = self.machine.clocks
         last = self.writer[touch.granules]
         column = last & self.mask
-        assert clocks.proxied is not None
-        unfenced = (last >> self.bits) > clocks.proxied.reshape(-1)[touch.row + column]
+        assert touch.proxied is not None
+        unfenced = (last >> self.bits) > touch.proxied.reshape(-1)[touch.row + column]
         unfenced &= column < clocks.width
         if not unfenced.any():
             return
