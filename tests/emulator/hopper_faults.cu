@@ -31,6 +31,37 @@ FAULT(no_wait_for_a_stage) {
 }
 TWICE(no_wait_for_a_stage)
 
+FAULT(source_not_aligned) {
+  __shared__ __align__(128) float s[256];
+  __shared__ uint64_t bar;
+  if (first()) {
+    init(&bar, 1);
+    expect(&bar, 512);
+    load(s, x + (SOUND ? 4 : 2), 512, &bar);
+  }
+  __syncthreads();
+  wait(&bar, 0);
+}
+TWICE(source_not_aligned)
+
+FAULT(waits_for_too_few_groups) {
+  __shared__ __align__(128) float s[256];
+  s[threadIdx.x] = x[threadIdx.x];
+  fence_proxy();
+  __syncthreads();
+  if (first()) {
+    for (int i = 0; i < 3; ++i) {
+      store(y + 64 * i, s, 256);
+      commit();
+    }
+    wait_read<SOUND ? 0 : 5>();
+  }
+  __syncthreads();
+  s[threadIdx.x] = 0;
+  if (first()) wait_read<0>();
+}
+TWICE(waits_for_too_few_groups)
+
 FAULT(another_warp_waited) {
   __shared__ __align__(128) float s[256];
   __shared__ uint64_t bar;

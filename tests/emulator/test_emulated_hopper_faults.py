@@ -15,6 +15,8 @@ def arguments() -> list[np.ndarray]:
 
 FAULTS = [
     ("no_wait_for_a_stage", "PendingCopyError", "read .* a copy in bulk whose mbarrier has not completed"),
+    ("source_not_aligned", "MisalignedError", "at misaligned address"),
+    ("waits_for_too_few_groups", "RaceError", "a copy in bulk from it"),
     ("another_warp_waited", "RaceError", r"read after write.* warp 4 and a copy in bulk to it"),
     ("stage_taken_too_early", "RaceError", "write after read.* a copy in bulk to it and warp"),
     ("overwritten_while_stored", "RaceError", "write after read.* a copy in bulk from it"),

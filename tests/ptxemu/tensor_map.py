@@ -1,5 +1,6 @@
 """What a kernel of TMA gets in place of a CUtensorMap, which is the driver's secret: 128 bytes with the same fields, in
-an order of our own. As the arguments of cuTensorMapEncodeTiled, the sizes come innermost first."""
+an order of our own (FORMAT), which host code under test may write itself and pass as a Struct. As the arguments of
+cuTensorMapEncodeTiled, the sizes come innermost first."""
 
 import struct
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from ..builder import unsupported
 from ..errors import BarrierError, OutOfBoundsError
 from ..machine.bulk_groups import Reading
 from ..machine.mbarriers import SIZE, Copy, MBarrier
-from ..memory.addresses import LOG2, Access, Kind
+from ..memory.addresses import LOG2, Access, Kind, check_alignment
 from ..memory.agents import is_load
 from ..memory.boxes import Box
 from ..memory.matrices import CHUNK
@@ -78,8 +78,14 @@ class BulkCopy:
         return lambda thread: int(get()[thread])
 
     def address(self, operand: Mem) -> Callable[[int], int]:
+        """In global memory."""
         get = address_getter(self.machine, operand)
-        return lambda thread: int(get()[thread])
+
+        def address(thread: int) -> int:
+            check_alignment(get()[[thread]], CHUNK, np.array([thread]), self.inst.opcode)
+            return int(get()[thread])
+
+        return address
 
     def place(self, operand: Mem, size: int, what: str) -> Callable[[int], tuple[int, int]]:
         """Program and address there, in shared memory of the cluster."""

@@ -80,7 +80,7 @@ class Warpgroups:
     def wait(self, warps: np.ndarray, pending: int) -> None:
         for warp in warps.tolist():
             groups = self.groups[warp]
-            covered = groups[: len(groups) - pending]
+            covered = groups[: max(0, len(groups) - pending)]
             if covered:
                 self.done[warp] = covered[-1]
                 self.groups[warp] = groups[len(covered) :]
@@ -142,7 +142,7 @@ class Warpgroups:
         """The step, and what has to be looked at where registers of products may be touched out of turn."""
         machine, found = self.machine, self.found
         inst = machine.insts[place]
-        if inst.op == "wgmma" or machine.options.in_flight == "off":
+        if not found.names or inst.op == "wgmma" or machine.options.in_flight == "off":
             return step
         registers = registers_in(inst)
         numbers = [k for k, register in enumerate(found.unfenced) if registers >> register & 1]
