@@ -31,6 +31,20 @@ FAULT(no_wait_for_a_stage) {
 }
 TWICE(no_wait_for_a_stage)
 
+FAULT(stage_written_too_early) {
+  __shared__ __align__(128) float s[256];
+  __shared__ uint64_t bar;
+  if (first()) {
+    init(&bar, 1);
+    expect(&bar, 1024);
+    load(s, x, 1024, &bar);
+    if (SOUND) wait(&bar, 0);
+    s[7] = 1;
+    wait(&bar, 0);
+  }
+}
+TWICE(stage_written_too_early)
+
 FAULT(source_not_aligned) {
   __shared__ __align__(128) float s[256];
   __shared__ uint64_t bar;
@@ -257,6 +271,22 @@ FAULT(initialised_twice) {
 }
 TWICE(initialised_twice)
 
+FAULT(completes_without_completion) {
+  __shared__ uint64_t bar;
+  if (first()) {
+    init(&bar, 4);
+    ASM("{ .reg .b64 t; mbarrier.arrive.noComplete.shared::cta.b64 t, [%0], %1; }" ::"r"(address(&bar)),
+        "r"(SOUND ? 3 : 4) : "memory");
+  }
+}
+TWICE(completes_without_completion)
+
+FAULT(mbarrier_of_too_many) {
+  __shared__ uint64_t bar;
+  if (first()) init(&bar, (1 << 20) - (SOUND ? 1 : 0));
+}
+TWICE(mbarrier_of_too_many)
+
 FAULT(mbarrier_as_data) {
   __shared__ uint64_t bar;
   if (first()) init(&bar, 1);
@@ -467,6 +497,9 @@ FAULT(registers_beyond_the_budget) {  // 256 threads: 256 - 1 registers each, so
 }
 TWICE(registers_beyond_the_budget)
 
+FAULT(registers_more_by_dec) { ASM("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(SOUND ? 40 : 256)); }
+TWICE(registers_more_by_dec)
+
 FAULT(registers_fewer_by_inc) {
   if (threadIdx.x < 128)
     ASM("setmaxnreg.dec.sync.aligned.u32 40;");
@@ -521,6 +554,12 @@ FAULT(arrives_twice_at_the_cluster) {
   cluster_wait();
 }
 CLUSTER_OF_TWO(arrives_twice_at_the_cluster)
+
+FAULT(waits_for_the_cluster_at_once) {
+  if (SOUND) cluster_arrive();
+  cluster_wait();
+}
+CLUSTER_OF_TWO(waits_for_the_cluster_at_once)
 
 FAULT(one_block_waits_for_the_cluster) {
   cluster_arrive();

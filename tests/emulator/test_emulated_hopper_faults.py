@@ -15,6 +15,7 @@ def arguments() -> list[np.ndarray]:
 
 FAULTS = [
     ("no_wait_for_a_stage", "PendingCopyError", "read .* a copy in bulk whose mbarrier has not completed"),
+    ("stage_written_too_early", "PendingCopyError", "write .* a copy in bulk whose mbarrier has not completed"),
     ("source_not_aligned", "MisalignedError", "at misaligned address"),
     ("waits_for_too_few_groups", "RaceError", "a copy in bulk from it"),
     ("another_warp_waited", "RaceError", r"read after write.* warp 4 and a copy in bulk to it"),
@@ -32,6 +33,8 @@ FAULTS = [
     ("no_mbarrier", "BarrierError", "nothing initialised it"),
     ("mbarrier_before_a_barrier", "RaceError", "without a barrier after its mbarrier.init"),
     ("initialised_twice", "BarrierError", "initialised once more"),
+    ("completes_without_completion", "BarrierError", "with .noComplete ends its phase"),
+    ("mbarrier_of_too_many", "BarrierError", "of 1048576 arrivals"),
     ("mbarrier_as_data", "BarrierError", "touches an mbarrier"),
     ("wrong_parity", "BarrierError|DeadlockError", "arrivals"),
     ("no_fence_before_a_product", "ProxyError", "wgmma reads .* no fence.proxy.async"),
@@ -48,11 +51,13 @@ FAULTS = [
     ("product_of_three_warps", "DeadlockError", "for other warps of their warpgroup"),
     ("operand_out_of_bounds", "OutOfBoundsError", "wgmma read"),
     ("registers_beyond_the_budget", "RegisterBudgetError", "128 threads .* at a setmaxnreg"),
+    ("registers_more_by_dec", "RegisterBudgetError", "to 256 registers of a warp that has 255"),
     ("registers_fewer_by_inc", "RegisterBudgetError", "to 40 registers of a warp that has 255"),
     ("exits_before_its_neighbour", "ClusterError", "of block 0 of the cluster, which has exited"),
     ("no_barrier_of_the_cluster", "RaceError", "warp 0 of block 0 of the cluster and warp 0 of block 1"),
     ("relaxed_arrival_at_the_cluster", "RaceError", "read after write"),
     ("arrives_twice_at_the_cluster", "ClusterError", "a second time"),
+    ("waits_for_the_cluster_at_once", "ClusterError", "without barrier.cluster.arrive before"),
     ("one_block_waits_for_the_cluster", "DeadlockError", "at the barrier of their cluster"),
     ("rank_outside_the_cluster", "OutOfBoundsError", "of block 2 of the cluster"),
 ]
