@@ -52,11 +52,12 @@ EXECUTED = triton-ptx$(if $(filter cuda%,$(TESTED)),$(COMMA)native-ptx)
 PYTEST = OMP_NUM_THREADS=1 MALLOC_PERTURB_=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Then the same tests on the Triton kernels, interpreted; then on these and the CUDA kernels, compiled and executed without
-# a GPU. A process does one of them.
+# a GPU; then on the Triton kernels as compiled for sm_90, each with each dtype. A process does one of them.
 test: set-up-test
 	FASTPIXCON_REQUIRE=native,train,monai$$(test ! -e .venv/mmseg || echo ,mmseg) $(PYTEST) $(ARGS)
 	$(if $(ARGS),,FASTPIXCON_REQUIRE=triton TRITON_INTERPRET=1 $(PYTEST) -k triton)
 	$(if $(ARGS),,FASTPIXCON_TEST_PTX=1 FASTPIXCON_REQUIRE=$(EXECUTED) $(PYTEST) tests/test_conformance.py tests/test_conformance_contrast.py -k ptx)
+	$(if $(ARGS),,FASTPIXCON_TEST_PTX=each FASTPIXCON_TEST_PTX_ARCH=90 FASTPIXCON_REQUIRE=triton-ptx $(PYTEST) tests/test_conformance.py tests/test_conformance_contrast.py -k triton-ptx)
 
 gpu-check: set-up-test
 	$(BIN)/python bench/on_gpu/gpu_check.py $(ARGS)

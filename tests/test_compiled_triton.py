@@ -30,16 +30,42 @@ def emulator() -> Iterator[Emulator]:
         yield emulator
 
 
-def test_every_kernel_is_run_by_the_chosen_cases() -> None:
+@pytest.mark.parametrize("few", [False, True], ids=["", "each"])
+def test_every_kernel_is_run_by_the_chosen_cases(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from fastpixcon.kernels import common
 
     sources = "".join(path.read_text() for path in Path(common.__file__).parent.glob("*.py"))
+    if few:  # as FASTPIXCON_TEST_PTX=each chooses
+        monkeypatch.setattr(compiled_choice, "EACH", True)
+        looked = compiled_choice.found_by_test.__wrapped__()
+        monkeypatch.setattr(compiled_choice, "found_by_test", lambda: looked)
     found = compiled_choice.found_by_test()
-    ran = set().union(*(found[test].names for test in compiled_choice.chosen_tests()))
+    chosen = (compiled_choice.chosen_tests.__wrapped__ if few else compiled_choice.chosen_tests)()
+    ran = set().union(*(found[test].names for test in chosen))
     assert ran == set(re.findall(r"^def (\w+_kernel)\(", sources, re.M))
 
 
 # Faults in compiled code
+
+
+@pytest.mark.parametrize(
+    ("edit", "error", "message"),
+    [
+        (without(r"wgmma\.wait_group"), "InFlightError", "of a wgmma under way"),
+        (without(r"wgmma\.fence"), "InFlightError", "before any wgmma.fence"),
+        (without(r"fence\.proxy\.async"), "ProxyError", r"no fence.proxy.async between"),
+        (without(r"cp\.async\.wait_group"), "PendingCopyError", "no wait has completed"),
+        (without(r"bar\.sync", 5), "RaceError", "no barrier between"),
+    ],
+)
+def test_a_fault_in_the_code_for_sm_90_is_found(edit: Callable[[str], str], error: str, message: str) -> None:
+    case = InfoNCECase(200, 64, dtype=torch.bfloat16, labels="sorted", rows="unit")
+    with launching(emulator := Emulator(architecture=90)):
+        define.OVERLOADS["triton", "info_nce"](*case.arguments())
+        assert any("wgmma" in launch.ptx for launch in emulator.launches)
+        emulator.edit = edit
+        with pytest.raises(getattr(ptxemu, error), match=message):
+            define.OVERLOADS["triton", "info_nce"](*case.arguments())
 
 
 FAULTS = [

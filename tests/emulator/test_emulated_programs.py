@@ -173,9 +173,15 @@ def test_views_have_their_own_bounds() -> None:
 
 @pytest.mark.parametrize(
     "instruction",
-    ["wgmma.fence.sync.aligned", "tex.1d.v4.f32.s32 {%f1, %f2, %f3, %f4}, [p, {%r1}]", "mma.sync.aligned.m8n8k128"],
+    [
+        "tcgen05.fence::before_thread_sync",
+        "tex.1d.v4.f32.s32 {%f1, %f2, %f3, %f4}, [p, {%r1}]",
+        "mma.sync.aligned.m8n8k128",
+    ],
 )
 def test_an_unknown_instruction_stops_the_launch_by_name(instruction: str) -> None:
     text = f"{HEAD}.visible .entry k(.param .u64 p)\n{{.reg .f32 %f<5>; .reg .b32 %r<5>;\n{instruction};\nret;\n}}\n"
-    with pytest.raises((ptxemu.UnsupportedError, ptxemu.PtxSyntaxError), match=r"wgmma|unsupported address|mma\.sync"):
+    with pytest.raises(
+        (ptxemu.UnsupportedError, ptxemu.PtxSyntaxError), match=r"tcgen05|unknown instruction: tex|mma\.sync"
+    ):
         ptxemu.launch(text, "k", 1, 32, [np.zeros(4)])

@@ -3,7 +3,8 @@ time is execution: of the Cases of an operator that has many, a fifth, drawn by 
 seconds a kernel, and the Cases ask for some seven hundred.
 
 Of those, some are chosen that together compile every Triton kernel for every dtype and width, and in every pair of its
-branches, for as little work as can be found greedily; and those of extreme logits.
+branches, for as little work as can be found greedily; and those of extreme logits. With FASTPIXCON_TEST_PTX=each, for
+another architecture, every Triton kernel runs once for every dtype and every width, by small Cases, in three minutes.
 """
 
 import functools
@@ -19,9 +20,11 @@ import torch
 
 from fastpixcon.ops import define
 from fastpixcon.testing import CASES, ContrastCase, InfoNCECase, MemoryCase, MiningCase, backward_arguments
-from harness.compiled_triton import WANTED, launching
+from harness.compiled_triton import ARCHITECTURE, WANTED, launching
 
 EVERYTHING = os.environ.get("FASTPIXCON_TEST_PTX") == "all"
+EACH = os.environ.get("FASTPIXCON_TEST_PTX") == "each"
+FEW, SMALL = 5, 1  # of so many Cases one is looked at then, if it takes so many seconds at most
 # They are about launchers, about schedules that an emulator has not, or as slow as they are many.
 LEFT_OUT = (
     "test_opcheck",
@@ -53,7 +56,7 @@ def look_at(found: Found) -> Callable[..., None]:
 
     def look(kernel: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
         """Single choices for each dtype, pairs of branches for each size of it."""
-        source = specialize(kernel, arguments, options).source
+        source = specialize(kernel, arguments, options, ARCHITECTURE).source
         name = kernel.__name__
         if name == "order_rows_kernel":
             arguments[1].zero_()  # places of rows, by which torch takes their weights
@@ -70,11 +73,14 @@ def look_at(found: Found) -> Callable[..., None]:
         branches += [(key, constants.get(key, 0) is None) for key in kernel.arg_names if key not in options]
         chosen += [(word, True) for word in words if word in WORDS]
         found.names.add(name)
+        found.compiled.add(f"{source.hash()} {sorted(options.items())}")
+        if EACH:
+            found.properties.update([(name, rows), (name, sizes.get("BLOCK_D")), (name, "fp16x3" in words)])
+            return
         found.properties.update((name, rows, choice) for choice in chosen)
         found.properties.update((name, rows.itemsize, pair) for pair in itertools.combinations(branches, 2))
         found.properties.update((name, dtype) for dtype in dtypes)
         found.properties.update((name, "constant", constant) for constant in constants.keys() - options.keys())
-        found.compiled.add(f"{source.hash()} {sorted(options.items())}")
 
     return look
 
@@ -92,6 +98,12 @@ class Test(NamedTuple):
         M = getattr(self.case, "M", None) or self.case.N
         columns = M + self.case.classes * (getattr(self.case, "S", None) or 0)
         return self.case.N * columns * self.case.D / 3e7
+
+    @property
+    def is_drawn(self) -> bool:
+        """For a short look: more rows than a warp has, little work, one of a few."""
+        rows = getattr(self.case, "N", 64) > 32
+        return rows and self.work <= SMALL and zlib.crc32(str(self).encode()) % FEW == 0
 
 
 def run(operator: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
@@ -125,6 +137,8 @@ def found_by_test() -> dict[Test, Found]:
                 continue
             for case, wanted in itertools.product(cases, (True, False) if operator in WANTING else (True,)):
                 test = Test(operator, case, wanted)
+                if EACH and not test.is_drawn:
+                    continue
                 found[test] = Found(set(), set(), set())
                 run_all_of(test)
     return found
@@ -142,7 +156,7 @@ def chosen_tests() -> frozenset[Test]:
     properties = as_bits([found.properties for found in found_by_test().values()])
     compiled = as_bits([found.compiled for found in found_by_test().values()])
     # Where the rounding of a logit shows, and so what the compiler makes of a product and a difference.
-    chosen = {i for i, test in enumerate(tests) if test.operator == "info_nce" and test.case.largest_logit > 1e6}
+    chosen = {i for i, x in enumerate(tests) if not EACH and x.operator == "info_nce" and x.case.largest_logit > 1e6}
     covered = functools.reduce(or_, (properties[i] for i in chosen), 0)
     here = functools.reduce(or_, (compiled[i] for i in chosen), 0)
 
@@ -166,9 +180,10 @@ def is_chosen(item: pytest.Item) -> bool:
     if operator in CASES:
         test = Test(operator, parameters["case"], parameters.get("wanted", True))
         if backend.name == "native":
-            return len(CASES[operator]) < MANY or zlib.crc32(item.name.encode()) % 5 == 0
+            drawn = len(CASES[operator]) < MANY or zlib.crc32(item.name.encode()) % 5 == 0
+            return drawn and not EACH
         return test in chosen_tests()
-    return item.originalname not in LEFT_OUT and parameters.get("mask", MASK) == MASK
+    return not EACH and item.originalname not in LEFT_OUT and parameters.get("mask", MASK) == MASK
 
 
 def choose(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:

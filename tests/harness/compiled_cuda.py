@@ -2,7 +2,7 @@
 PTX that the extension was built with in the emulator in ``ptxemu/``, with every access checked.
 
 With ``FASTPIXCON_TEST_PTX_LINES=1`` nvcc compiles the sources once more, into ``build/ptx``, and what is found
-has the line of its source.
+has the line of its source; so it does with ``FASTPIXCON_TEST_PTX_ARCH=90``, for sm_90a.
 """
 
 import functools
@@ -21,18 +21,20 @@ import ptxemu
 import torch
 
 from fastpixcon.ops import define, extension
-from harness.compiled_triton import Launch
+from harness.compiled_triton import ARCHITECTURE, Launch
 
-WITH_LINES = os.environ.get("FASTPIXCON_TEST_PTX_LINES") == "1"
+COMPILING = os.environ.get("FASTPIXCON_TEST_PTX_LINES") == "1" or ARCHITECTURE != 80
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 FLAGS = (
-    "-O3", "-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", "-arch=sm_80", f"-I{ROOT / 'csrc'}",
-    '-DFASTPIXCON_CUDA_ARCHITECTURES="8.0"',
+    "-O3", "-std=c++20", "--expt-relaxed-constexpr", "-lineinfo", f"-I{ROOT / 'csrc'}",
+    f"-arch=sm_{ARCHITECTURE}{'a' if ARCHITECTURE == 90 else ''}",
+    f'-DFASTPIXCON_CUDA_ARCHITECTURES="{ARCHITECTURE / 10}"',
 )  # fmt: skip
 ENTRY = re.compile(r"^(?:\.weak |\.visible )?\.entry (\w+)", re.MULTILINE)
 FUNCTION = re.compile(r"(?=^(?:\.weak |\.visible )?\.(?:entry|func) )", re.MULTILINE)
-LARGE, SMALL = 166912, 101376  # bytes of shared memory a block of sm_80, of sm_86, 89 and 120
+# Bytes of shared memory a block of sm_80 or sm_90, of sm_86, 89 and 120
+LARGE, SMALL = 166912 if ARCHITECTURE == 80 else 232448, 101376
 
 
 @functools.cache
@@ -40,7 +42,7 @@ def missing() -> str | None:
     """Why the kernels can't run here; None if they can."""
     if "CUDA" not in extension.build.get("devices", "").split(","):
         return extension.reason or "fastpixcon._C was built without CUDA kernels"
-    if WITH_LINES:
+    if COMPILING:
         return None if ptxemu.find_nvcc() is not None else "there is no nvcc"
     if cuobjdump() is None:
         return "cuobjdump comes with Triton, which is not installed"
@@ -82,7 +84,7 @@ def entries() -> dict[str, str]:
     """PTX of each kernel and of all functions of its source, without the other kernels, which would take long to
     parse."""
     found = {}
-    for ptx in map(compiled, SOURCES) if WITH_LINES else built():
+    for ptx in map(compiled, SOURCES) if COMPILING else built():
         begin = ptx.index(".version")
         head, *parts = FUNCTION.split(ptx[begin:])
         # What follows the last function is debugging information, which nothing needs.

@@ -73,7 +73,7 @@ class Registers(ABC):
             raw = RAW[bits]
             return lambda: R[i].astype(raw)
         if isinstance(operand, Special):
-            get, raw = self.special(operand.name), RAW[bits]
+            get, raw = self.special(operand.name), RAW.get(bits, bool)
             return lambda: get().astype(raw, copy=False)
         value: Any
         if isinstance(operand, Imm):

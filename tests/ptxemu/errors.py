@@ -42,11 +42,35 @@ class UninitializedReadError(EmuError):
 
 
 class PendingCopyError(EmuError):
-    """An access to the destination of a cp.async before a wait that covers it."""
+    """An access to the destination of an asynchronous copy before a wait that covers it."""
 
 
 class RaceError(EmuError):
     """Accesses to the same place, one of them a write, that nothing orders."""
+
+
+class ProxyError(EmuError):
+    """The async proxy reads what the generic one wrote, and no fence between the proxies lies between."""
+
+
+class InFlightError(EmuError):
+    """A register of a wgmma is touched before a wait that covers it, or a wgmma takes registers without a fence."""
+
+
+class BarrierError(EmuError):
+    """Something that an mbarrier may not be used for, or counts that it can't hold."""
+
+
+class ClusterError(EmuError):
+    """Shared memory of a program that has exited, or a barrier of a cluster out of turn."""
+
+
+class TensorMapError(EmuError):
+    """A tensor map that the driver refuses, or none where there should be one."""
+
+
+class RegisterBudgetError(EmuError):
+    """setmaxnreg asks for registers that the program will never have."""
 
 
 class DivergenceError(EmuError):

@@ -18,6 +18,7 @@ from .numerics import f32_to_bf16
 from .parser import parse_ptx
 from .profile import Profile
 from .program import Function, Module, Variable
+from .tensor_map import TensorMap
 from .traffic import Traffic
 
 Sizes = int | Sequence[int]  # of a grid or a block
@@ -66,13 +67,15 @@ def launch(
     kinds: Sequence[str | None] | None = None,
     options: Options | None = None,
     scratch: Sequence[int] = (),
+    cluster: Sizes | None = None,
     **settings: Any,
 ) -> Result:
     """Runs an entry of a module, its name or a unique part of it.
 
-    ``args`` are arrays and CPU tensors, PtrArray and None for pointers, numbers, and Struct or bytes for structs;
-    ``names`` and ``kinds`` (f16, bf16, f32 or f64 where the PTX has only bits) say more of them. ``scratch``: sizes of
-    zeroed buffers, appended as pointers. ``settings``: the fields of Options.
+    ``args`` are arrays and CPU tensors, PtrArray and None for pointers, numbers, and Struct, bytes or TensorMap for
+    structs; ``names`` and ``kinds`` (f16, bf16, f32 or f64 where the PTX has only bits) say more of them. ``scratch``:
+    sizes of zeroed buffers, appended as pointers. ``cluster``: in programs, if the kernel wasn't compiled for one.
+    ``settings``: the fields of Options.
     """
     options = options or Options(**settings)
     module = parse_ptx(ptx)
@@ -86,9 +89,9 @@ def launch(
         raise EmuError(f"{function.name} takes {len(wanted)} parameters ({wanted}), got {len(args) + len(scratch)}")
     names = names or [f"arg{i}" for i in range(len(args))]
     arguments = Arguments(module, function, args, names, kinds or [None] * len(args), scratch)
-    machine = Machine(
-        module, function, grid, block, dynamic_smem, arguments.memory, arguments.parameter_block(), options
-    )
+    sizes = None if cluster is None else three(cluster)
+    parameters = arguments.parameter_block()
+    machine = Machine(module, function, grid, block, dynamic_smem, arguments.memory, parameters, options, sizes)
     try:
         machine.run()
     finally:
@@ -120,6 +123,8 @@ class Arguments:
         kinds: Sequence[str | None],
         scratch: Sequence[int],
     ) -> None:
+        maps = {i for i, x in enumerate(args) if isinstance(x, TensorMap)}
+        args = [x.encoded() if isinstance(x, TensorMap) else x for x in args]
         self.function, self.args, self.kinds = function, args, kinds
         self.memory = memory = GlobalMemory()
         hosts: dict[tuple[int, int], tuple[str, Any]] = {}  # (argument, index in a PtrArray, byte of a Struct)
@@ -131,13 +136,19 @@ class Arguments:
                     )
                 hosts[i, 0] = (names[i], x)
             elif isinstance(x, Struct):
-                hosts |= {(i, at): (f"{names[i]}[{at}]", y) for at, y in x.pointers.items()}
+                hosts |= {(i, at): (names[i] if i in maps else f"{names[i]}[{at}]", y) for at, y in x.pointers.items()}
             elif isinstance(x, PtrArray):
                 hosts |= {(i, j): (f"{names[i]}[{j}]", y) for j, y in enumerate(x.arrays) if y is not None}
         self.pointed = {
             i: memory.add_bytes(names[i], bytes(8 * len(x.arrays)))
             for i, x in enumerate(args)
             if isinstance(x, PtrArray)
+        }
+        # Structs of which the kernel gets pointers
+        self.structs = {
+            i: memory.add_bytes(names[i], bytes(len(x.data)))
+            for i, (x, parameter) in enumerate(zip(args, function.params, strict=False))
+            if isinstance(x, Struct) and parameter.size == 8 != len(x.data)
         }
         self.placed = dict(zip(hosts, memory.add_hosts(list(hosts.values())), strict=True))
         self.scratch = [memory.add_bytes("scratch", bytes(size)) if size else None for size in scratch]
@@ -148,6 +159,8 @@ class Arguments:
             self.write(memory.variables[variable.name], variable.initial_bytes(lambda x: memory.variables[x].address))
         for i, array in self.pointed.items():
             self.write(array, b"".join(self.pointer(i, j) for j in range(len(args[i].arrays))))
+        for i, array in self.structs.items():
+            self.write(array, self.struct(i))
 
     def write(self, array: Array, data: bytes) -> None:
         self.memory.data[array.place] = np.frombuffer(data, np.uint8)
@@ -171,18 +184,21 @@ class Arguments:
         if i >= len(self.args):
             buffer = self.scratch[i - len(self.args)]
             return struct.pack("<Q", buffer.address if buffer is not None else 0)
-        if i in self.pointed:
-            return struct.pack("<Q", self.pointed[i].address)
+        if i in self.pointed or i in self.structs:
+            return struct.pack("<Q", (self.pointed.get(i) or self.structs[i]).address)
         if self.args[i] is None:
             return bytes(parameter.size)
         if is_array(self.args[i]):
             return self.pointer(i)
         if isinstance(self.args[i], Struct):
-            data = bytearray(self.args[i].data)
-            for at in self.args[i].pointers:
-                data[at : at + 8] = self.pointer(i, at)
-            return bytes(data)
+            return self.struct(i)
         return scalar_bytes(self.args[i], parameter, self.kinds[i])
+
+    def struct(self, i: int) -> bytes:
+        data = bytearray(self.args[i].data)
+        for at in self.args[i].pointers:
+            data[at : at + 8] = self.pointer(i, at)
+        return bytes(data)
 
 
 def scalar_bytes(x: Any, parameter: Variable, kind: str | None) -> bytes:

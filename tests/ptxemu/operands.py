@@ -1,6 +1,6 @@
 """What the parser makes of an instruction."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +53,11 @@ class Sink:
 
 @dataclass(slots=True, frozen=True)
 class Mem:
-    """[base + offset]"""
+    """[base + offset], of a tensor [base + offset, {coordinates}]"""
 
     base: Any  # Reg, Sym or Imm
     offset: int
+    coordinates: list[Any] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
@@ -90,7 +91,7 @@ def shifted(operand: Any, by: int) -> Any:
     if isinstance(operand, Reg):
         return replace(operand, index=operand.index + by)
     if isinstance(operand, Mem):
-        return Mem(shifted(operand.base, by), operand.offset)
+        return Mem(shifted(operand.base, by), operand.offset, [shifted(x, by) for x in operand.coordinates])
     if isinstance(operand, Vec | Paren):
         return type(operand)([shifted(x, by) for x in operand.items])
     if isinstance(operand, Pair):

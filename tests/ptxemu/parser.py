@@ -285,6 +285,10 @@ class Body:
         raise self.error(line, f"cannot parse {text!r}")
 
     def memory(self, text: str, line: int) -> Mem:
+        if text.endswith("}") and "," in text:
+            base, coordinates = text.split(",", 1)
+            place = self.memory(base, line)
+            return Mem(place.base, place.offset, self.operand(coordinates, line).items)
         match = re.match(r"^([\w$%]+)(?:(\+?[+-]?(?:0[xX][0-9a-fA-F]+|\d+)))?$", text)
         if not match:
             raise self.error(line, f"unsupported address [{text}]")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .memory.addresses import Access
+from .memory.agents import is_bulk
 from .operands import Inst
 from .types import HALVES, Active
 
@@ -18,16 +19,33 @@ if TYPE_CHECKING:
 
 BANKS = 32  # of 4 bytes
 BY_THEMSELVES = {"mma", "ldmatrix", "shfl", "vote", "match", "redux", "elect", "bra", "call", "ret", "setp", "selp"}
-BY_THEMSELVES |= {"mov", "cvt", "prmt", "lop3", "div", "ex2", "lg2", "rcp", "rsqrt", "sqrt", "sin", "cos", "tanh"}
+BY_THEMSELVES |= {
+    "stmatrix",
+    "mov",
+    "cvt",
+    "prmt",
+    "lop3",
+    "div",
+    "ex2",
+    "lg2",
+    "rcp",
+    "rsqrt",
+    "sqrt",
+    "sin",
+    "cos",
+    "tanh",
+}
 
 
 def class_of(inst: Inst) -> str:
     op = inst.op
     if op in BY_THEMSELVES:
         return op
-    if op == "wmma":
-        return f"wmma.{inst.modifiers[0]}"
+    if op in ("wmma", "wgmma", "mbarrier"):
+        return f"{op}.{inst.modifiers[0]}"
     if op == "cp":
+        if is_bulk(inst):
+            return "cp.async.bulk"
         return "cp.async" if {"ca", "cg"} & set(inst.modifiers) else "cp.async.sync"
     if op in ("ld", "st", "atom", "red"):
         return f"{op}.{inst.space}"
@@ -124,7 +142,7 @@ class Profiler:
         sample.requests += ideal
 
     def globals(self, access: Access, addresses: np.ndarray, offsets: np.ndarray, size: int, active: Active) -> None:
-        sample = self.sample(access, "global")
+        sample = None if is_bulk(access.inst) else self.sample(access, "global")
         if sample is not None:
             by_warp = self.of_all_threads(addresses, active).reshape(-1, 32)
             sectors = np.sort(np.where(by_warp >= 0, by_warp // 32, -1), axis=1)
@@ -176,8 +194,9 @@ class Profile:
         self.by_opcode[inst.opcode] += count
         self.by_line[inst.line] += count
         shape = re.search(r"\.m(\d+)n(\d+)k(\d+)\.", inst.opcode)
-        if shape and (inst.op == "mma" or inst.opcode.startswith("wmma.mma")):
-            self.flops += 2 * int(shape[1]) * int(shape[2]) * int(shape[3]) * count
+        if shape and (inst.op in ("mma", "wgmma") or inst.opcode.startswith("wmma.mma")):
+            warps = 4 if inst.op == "wgmma" else 1
+            self.flops += 2 * int(shape[1]) * int(shape[2]) * int(shape[3]) * count // warps
 
     def mean(self, space: str, column: str) -> float:
         """By executions; 0 without any."""

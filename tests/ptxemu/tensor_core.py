@@ -38,11 +38,30 @@ def multiply_add(a: np.ndarray, b: np.ndarray, c: np.ndarray, type_: str) -> np.
 
 
 def cut_sums(a: np.ndarray, b: np.ndarray, c: np.ndarray, columns: int) -> np.ndarray:
-    x, y = a.transpose(2, 1, 0).astype(F64), b.transpose(2, 0, 1).astype(F64)  # [warps, M, K], [warps, K, N]
-    sums = c.transpose(2, 0, 1).astype(F64)
-    for k in range(0, len(a), columns):
+    return np.ascontiguousarray(
+        cut_sums_of_units(a.transpose(2, 1, 0), b.transpose(2, 0, 1), c.transpose(2, 0, 1), columns).transpose(1, 2, 0)
+    )
+
+
+def cut_sums_of_units(a: np.ndarray, b: np.ndarray, c: np.ndarray, columns: int) -> np.ndarray:
+    """Of [units, M, K], [units, K, N] and [units, M, N]."""
+    x, y, sums = a.astype(F64), b.astype(F64), c.astype(F64)
+    for k in range(0, x.shape[2], columns):
         sums = cut_to_float32(x[:, :, k : k + columns] @ y[:, k : k + columns] + sums).astype(F64)
-    return np.ascontiguousarray(sums.astype(F32).transpose(1, 2, 0))
+    return sums.astype(F32)
+
+
+def multiply_add_units(a: np.ndarray, b: np.ndarray, c: np.ndarray, type_: str) -> np.ndarray:
+    """a b + c of wgmma, [units, M, N]: on an H100, of twice as many columns at once."""
+    columns = 2 * COLUMNS[type_]
+    with np.errstate(all="ignore"):
+        if not EXACT:
+            return cut_sums_of_units(a, b, c, columns)
+        left, right = (np.ascontiguousarray(x) for x in (a.transpose(2, 1, 0), b.transpose(1, 2, 0)))
+        sums = np.ascontiguousarray(c.transpose(1, 2, 0))
+        for k in range(0, len(left), columns):
+            sums = add_columns(left[k : k + columns, :, None], right[k : k + columns, None], sums)
+    return np.ascontiguousarray(sums.transpose(2, 0, 1))
 
 
 def add_columns(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:

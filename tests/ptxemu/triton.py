@@ -10,6 +10,7 @@ from .errors import EmuError
 from .launch import Result, Sizes, is_array, launch, no_garbage_collection, three
 from .memory.globals import extent_of
 from .parser import parse_ptx
+from .tensor_map import ON_DEVICE, SWIZZLES, TensorMap
 
 FLOATS = {"fp16": "f16", "bf16": "bf16", "fp32": "f32", "fp64": "f64"}
 SIGNATURES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64", "bool": "i1"}
@@ -34,11 +35,15 @@ def launch_triton(compiled: Any, grid: Sizes, *args: Any, ptx: str | None = None
     if len(args) != len(names):
         raise EmuError(f"{metadata.name} takes {len(names)} run-time arguments {names}, got {len(args)}")
     kinds = [FLOATS.get(str(signature[name])) for name in names]
+    values, names, kinds = with_tensor_maps(args, names, kinds, getattr(metadata, "tensordesc_meta", None) or [])
+    programs_of_one = getattr(metadata, "num_ctas", 1)
+    x, y, z = three(grid)
+    grid = (x * programs_of_one, y, z)
     ptx = ptx or compiled.asm["ptx"]
     function = parse_ptx(ptx).entry(metadata.name)
-    hidden = len(function.params) - len(args)
+    hidden = len(function.params) - len(values)
     if hidden not in (0, 1, 2):
-        raise EmuError(f"{function.name}: {len(function.params)} PTX parameters for {len(args)} arguments")
+        raise EmuError(f"{function.name}: {len(function.params)} PTX parameters for {len(values)} arguments")
     programs = math.prod(three(grid))
     per_program = [getattr(metadata, f"{x}_scratch_size", 0) for x in ("global", "profile")]
     scratch = [programs * size for size in per_program[:hidden]]
@@ -47,13 +52,45 @@ def launch_triton(compiled: Any, grid: Sizes, *args: Any, ptx: str | None = None
         metadata.name,
         grid,
         32 * metadata.num_warps,
-        args,
+        values,
         metadata.shared,
         names,
         [*kinds, *[None] * hidden],
         scratch=scratch,
         **settings,
     )
+
+
+def with_tensor_maps(
+    args: Sequence[Any], names: list[str], kinds: list[str | None], found: list[dict[str, Any]]
+) -> tuple[list[Any], list[str], list[str | None]]:
+    """As Triton's launcher makes of each descriptor: its map, its sizes, its strides."""
+    flat: list[tuple[Any, str, str | None]] = []
+    of_descriptors = iter(found)
+    for x, name, kind in zip(args, names, kinds, strict=True):
+        if not hasattr(x, "block_shape"):
+            flat.append((x, name, kind))
+            continue
+        how = next(of_descriptors)
+        numbers = [*x.shape, *x.strides]
+        flat += [(tensor_map(x, how), name, None), *((n, f"{name}.{i}", None) for i, n in enumerate(numbers))]
+    return [x for x, _, _ in flat], [name for _, name, _ in flat], [kind for _, _, kind in flat]
+
+
+def tensor_map(descriptor: Any, how: Mapping[str, Any]) -> TensorMap:
+    """Of a TensorDescriptor, for the block that a program loads of it."""
+    size = how["elem_size"]
+    made = TensorMap(
+        descriptor.base,
+        "tf32" if descriptor.round_f32_to_tf32 else ON_DEVICE[how["elem_type"]],
+        tuple(int(n) for n in descriptor.shape[::-1]),
+        tuple(int(n) * size for n in descriptor.strides[:-1][::-1]),
+        tuple(how["block_size"][::-1]),
+        SWIZZLES[how["swizzle"]],
+        descriptor.padding == "nan",
+    )
+    made.check()
+    return made
 
 
 def is_integer(x: Any) -> bool:

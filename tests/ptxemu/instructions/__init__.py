@@ -3,6 +3,7 @@
 from . import (
     atomics,
     bits,
+    clusters,
     compare,
     convert,
     copies,
@@ -13,13 +14,17 @@ from . import (
     load_store,
     mma,
     move,
+    stmatrix,
+    tensor_maps,
     warp,
+    wgmma,
     wmma,
 )
 
 __all__ = [
     "atomics",
     "bits",
+    "clusters",
     "compare",
     "convert",
     "copies",
@@ -30,6 +35,9 @@ __all__ = [
     "load_store",
     "mma",
     "move",
+    "stmatrix",
+    "tensor_maps",
     "warp",
+    "wgmma",
     "wmma",
 ]

@@ -91,8 +91,12 @@ def apply(
 
 @builds("atom", "red")
 def atomic(machine: "Machine", inst: Inst) -> Step:
+    if "async" in inst.modifiers:
+        from .clusters import store_async  # which needs update_of
+
+        return store_async(machine, inst)
     operation = inst.one_of(*OPERATIONS)
-    if operation is None or inst.type == "b128" or isinstance(inst.args[-1], Vec) or "async" in inst.modifiers:
+    if operation is None or inst.type == "b128" or isinstance(inst.args[-1], Vec):
         raise unsupported(inst)
     target, memory, *operands = inst.args if inst.op == "atom" else [Sink(), *inst.args]
     size = BITS[inst.type] // 8

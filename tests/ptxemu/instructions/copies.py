@@ -6,10 +6,12 @@ import numpy as np
 
 from ..builder import builds, unsupported
 from ..errors import OutOfBoundsError
+from ..machine.mbarriers import SIZE
 from ..memory.addresses import LOG2, Access, Kind, thread_of
-from ..memory.spaces import address_getter
+from ..memory.spaces import address_getter, shared_offsets_getter
 from ..operands import Inst, Reg
 from ..types import RAW, S64, Active, Getter, Mask, Step
+from .bulk import bulk
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -18,13 +20,38 @@ if TYPE_CHECKING:
 @builds("cp")
 def copy(machine: "Machine", inst: Inst) -> Step:
     modifiers = inst.modifiers
-    if modifiers[0] != "async" or {"bulk", "mbarrier"} & set(modifiers):
+    if "bulk" in modifiers:
+        return bulk(machine, inst)
+    if modifiers[0] != "async":
         raise unsupported(inst)
+    if "mbarrier" in modifiers:
+        return arrive_when_copied(machine, inst)
     if "commit_group" in modifiers:
         return commit_group(machine)
     if "wait_group" in modifiers or "wait_all" in modifiers:
         return wait(machine, inst.args[0].value if "wait_group" in modifiers else -1)
     return copy_async(machine, inst)
+
+
+def arrive_when_copied(machine: "Machine", inst: Inst) -> Step:
+    """At an mbarrier, when all copies of the thread so far are complete: here at once."""
+    get_offsets = shared_offsets_getter(machine, inst.args[0], inst, SIZE, inst.opcode)
+    barriers = machine.mbarriers
+
+    def step(mask: Mask) -> None:
+        threads = np.flatnonzero(machine.running(mask))
+        until = np.full(machine.threads, -1)
+        until[threads] = np.iinfo(S64).max
+        machine.shared.wait_for_copies(until)
+        offsets = get_offsets(threads)
+        for offset in np.unique(offsets).tolist():
+            some = threads[offsets == offset]
+            barrier = barriers.get(offset, some, inst)
+            if "noinc" not in inst.modifiers:  # its arrival is none of those that the phase waits for
+                barrier.pending += len(some)
+            barriers.arrive(barrier, some, np.ones(len(some), S64), inst, drop=False, releases=True)
+
+    return step
 
 
 def commit_group(machine: "Machine") -> Step:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 @builds("fence", "membar")
 def fence(machine: "Machine", inst: Inst) -> Step:
     """Nothing to do for memory, which is sequentially consistent here; of the program alone, no order either."""
+    if any(x.startswith("async") for x in inst.modifiers):  # .proxy.async
+        spaces = ("shared", "global") if inst.space == "generic" else (inst.space,)
+        return lambda mask: machine.clocks.fence_proxies(machine.warps_of(mask), spaces)
     if not is_fence(inst):
         return lambda mask: None
     return lambda mask: machine.clocks.fence(machine.warps_of(mask))

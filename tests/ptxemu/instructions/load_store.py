@@ -9,6 +9,7 @@ from ..memory.addresses import Access, Kind
 from ..memory.spaces import address_getter
 from ..operands import Inst, Sym, items
 from ..types import BITS, RAW, SIGNED, U8, Mask, Step
+from .clusters import store_async
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -41,6 +42,8 @@ def load(machine: "Machine", inst: Inst) -> Step:
 
 @builds("st")
 def store(machine: "Machine", inst: Inst) -> Step:
+    if "async" in inst.modifiers:
+        return store_async(machine, inst)
     memory, values = inst.args[0], items(inst.args[1])
     if len(values) != inst.width or inst.type == "b128":
         raise unsupported(inst)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..builder import Registers, builds
-from ..memory.addresses import GLOBAL_BASE, WINDOW_SIZE, WINDOWS
+from ..memory.addresses import GLOBAL_BASE, RANK, WINDOW_SIZE, WINDOWS
 from ..operands import Inst, Vec
 from ..types import BITS, RAW, U64, Mask, Step
 
@@ -82,6 +82,8 @@ def convert_address(machine: Registers, inst: Inst) -> Step:
 def is_in_space(machine: Registers, inst: Inst) -> Step:
     target, source = inst.args
     low, size = WINDOWS.get(inst.space, 0), WINDOW_SIZE
+    if inst.space == "shared" and "shared::cluster" not in inst.modifiers:
+        size = RANK
     if inst.space == "global":
         low, size = GLOBAL_BASE, 2**62
     return machine.compute(target, "pred", lambda x: (x >= U64(low)) & (x - U64(low) < U64(size)), (source, "u64"))

@@ -16,7 +16,8 @@ from ..types import S64, U32, Mask, Step
 if TYPE_CHECKING:
     from ..machine import Machine
 
-TOGETHER = {"shfl", "vote", "match", "redux", "elect", "ldmatrix", "mma", "wmma"}
+TOGETHER = {"shfl", "vote", "match", "redux", "elect", "ldmatrix", "stmatrix", "mma", "wmma", "wgmma"}
+FOUR_WARPS = "mma_async"  # of wgmma: machine/warpgroups.py
 
 
 def is_barrier_of_a_warp(inst: Inst) -> bool:
@@ -24,7 +25,7 @@ def is_barrier_of_a_warp(inst: Inst) -> bool:
 
 
 def needs_partners(inst: Inst) -> bool:
-    return inst.op in TOGETHER or is_barrier_of_a_warp(inst)
+    return (inst.op in TOGETHER and FOUR_WARPS not in inst.modifiers) or is_barrier_of_a_warp(inst)
 
 
 def members(inst: Inst) -> Any:

@@ -10,6 +10,7 @@ from ..errors import DivergenceError, EmuError
 from ..memory.clocks import Snapshot
 from ..operands import Inst
 from ..types import U32, Mask
+from .cluster_barriers import cluster_barrier
 from .control import Jump
 from .states import State
 
@@ -120,6 +121,7 @@ class Barriers:
         self.reduce(threads)
         machine.state[threads] = State.RUNNING
         machine.pc[threads] += 1
+        machine.progress += 1
 
     def check_alignment(self, threads: np.ndarray) -> None:
         machine = self.machine
@@ -150,6 +152,8 @@ class Barriers:
 
 @builds("bar", "barrier")
 def barrier(machine: "Machine", inst: Inst) -> Jump:
+    if inst.modifiers[0] == "cluster":
+        return cluster_barrier(machine, inst)
     kind = inst.one_of("sync", "arrive", "red") or "sync"
     aligned = inst.op == "bar" or "aligned" in inst.modifiers
     args = list(inst.args)

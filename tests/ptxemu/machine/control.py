@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 # Of a group of threads at one place: where all of them go on; -1 after having set their places or states one by one.
 Jump = Callable[[int, Mask], int]
 
-CONTROL = {"bra", "brx", "call", "call_returned", "ret", "exit", "trap", "brkpt", "bar", "barrier"}
+CONTROL = {"bra", "brx", "call", "call_returned", "ret", "exit", "trap", "brkpt", "bar", "barrier", "setmaxnreg"}
+
+
+# Those of others that wait
+WAITS = {("mbarrier", "test_wait"), ("mbarrier", "try_wait"), ("wgmma", "mma_async")}
+
+
+def is_control(inst: Inst) -> bool:
+    return inst.op in CONTROL or (inst.op, *inst.modifiers[:1]) in WAITS
 
 
 @builds("bra")

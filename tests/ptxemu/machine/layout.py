@@ -4,7 +4,8 @@ import re
 
 from ..errors import EmuError, UnsupportedError
 from ..instructions.wmma import BYTES, types_of
-from ..operands import Inst, Mem, Paren, Sym, Vec
+from ..memory.agents import is_bulk
+from ..operands import Imm, Inst, Mem, Paren, Sym, Vec
 from ..program import Function, Module, Variable
 from ..types import BITS
 
@@ -12,6 +13,7 @@ from ..types import BITS
 SHARED_LIMIT = {70: 98304, 75: 65536, 80: 166912, 86: 101376, 87: 166912, 89: 101376, 120: 101376, 121: 101376}
 LARGEST_SHARED = 232448
 LARGEST_GRANULE = 16  # bytes: no access touches more at once
+SMALLEST_ELEMENT = 2  # bytes, of tensors that are copied in bulk: of smaller ones, two count as one
 
 
 def callee(inst: Inst) -> str:
@@ -54,11 +56,18 @@ def symbols(functions: list[Function]) -> set[str]:
     return found
 
 
-def touched_bytes(inst: Inst) -> int:
+def touched_bytes(inst: Inst, space: str) -> int:
     """What an instruction touches of memory with each thread, or more than any does."""
+    if inst.op == "mbarrier":
+        return 8
+    if inst.op == "tensormap":
+        return 1
+    if is_bulk(inst):
+        is_tensor = "tensor" in inst.modifiers
+        return SMALLEST_ELEMENT if is_tensor and space == "global" else LARGEST_GRANULE
     if inst.op in ("ld", "ldu", "st", "atom", "red") and inst.types:
         return max(1, BITS[inst.type] // 8) * inst.width
-    if inst.op == "cp" and len(inst.args) >= 3:
+    if inst.op == "cp" and len(inst.args) >= 3 and isinstance(inst.args[2], Imm):
         return int(inst.args[2].value)
     if inst.op == "wmma" and inst.modifiers[0] in ("load", "store") and types_of(inst):
         return BYTES[types_of(inst)[-1]]
@@ -96,7 +105,8 @@ class Layout:
 
     @staticmethod
     def granule(insts: list[Inst], spaces: tuple[str, ...]) -> int:
-        return min([LARGEST_GRANULE, *(touched_bytes(x) for x in insts if x.op == "cp" or x.space in spaces)])
+        sizes = (touched_bytes(x, spaces[0]) for x in insts if x.op == "cp" or x.space in spaces)
+        return min([LARGEST_GRANULE, *sizes])
 
     def place_shared(self, module: Module, dynamic: int, guard: int) -> int:
         variables = [v for f in self.functions for v in f.shared]

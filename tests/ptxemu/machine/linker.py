@@ -9,7 +9,7 @@ from ..errors import UnsupportedError
 from ..instructions import warp
 from ..operands import Inst
 from ..program import Function, Module
-from .control import CONTROL
+from .control import is_control
 from .layout import callee, reachable
 
 
@@ -19,7 +19,7 @@ class Kind(IntEnum):
     CONTROL = 2
 
 
-@dataclass
+@dataclass(eq=False)
 class Program:
     insts: list[Inst]
     kinds: list[Kind]
@@ -41,7 +41,7 @@ def kind_of(inst: Inst) -> Kind:
     if warp.needs_partners(inst):
         # with a guard, some lanes may be without partners
         return Kind.TOGETHER if inst.guard is None else Kind.CONTROL
-    return Kind.CONTROL if inst.op in CONTROL else Kind.PLAIN
+    return Kind.CONTROL if is_control(inst) else Kind.PLAIN
 
 
 def with_returns(module: Module, function: Function) -> tuple[list[Inst], list[int]]:

@@ -12,6 +12,7 @@ from ..errors import EmuError, PtxSyntaxError
 from ..instructions.mma import Fragments
 from ..instructions.warp import is_barrier_of_a_warp, needs_partners, synchronize_warp
 from ..memory.addresses import LOG2
+from ..memory.agents import Agents
 from ..memory.clocks import Clocks, orders_programs
 from ..memory.globals import GlobalMemory
 from ..memory.local import LocalMemory, Parameters
@@ -23,17 +24,23 @@ from ..profile import Profiler
 from ..program import Function, Module
 from ..traffic import TrafficCount
 from ..types import RAW, Active, Getter, Mask, Step
-from . import calls, control  # noqa: F401
+from . import calls, control, mbarrier_instructions, register_pools  # noqa: F401
 from .barriers import Barriers
+from .bulk_groups import BulkGroups
 from .calls import Calls
-from .control import CONTROL, Jump
+from .cluster_barriers import ClusterBarriers
+from .clusters import block_index, cluster_of, coordinates
+from .control import Jump, is_control
 from .layout import Layout
 from .linker import link
+from .mbarriers import MBarriers
 from .options import Options
 from .partners import Partners
+from .register_pools import RegisterPools
 from .scheduler import Scheduler, run_batch
 from .special import SpecialRegisters
 from .states import State
+from .warpgroups import Warpgroups
 
 SHADOW_LIMIT = 256e6  # bytes for the checks of shared memory
 
@@ -51,8 +58,11 @@ class Machine(Registers):
         memory: GlobalMemory,
         parameters: bytes,
         options: Options,
+        cluster: Dim3 | None = None,
     ) -> None:
         self.module, self.entry, self.grid, self.block, self.options = module, entry, grid, block, options
+        self.cluster = cluster_of(entry, cluster, grid)
+        self.cluster_size = math.prod(self.cluster)
         self.globals, self.parameters = memory, Parameters(parameters)
         self.layout = Layout(module, entry, dynamic_smem, options.smem_guard)
         self.program = link(module, entry)
@@ -61,6 +71,9 @@ class Machine(Registers):
         self.special_registers = SpecialRegisters(self, dynamic_smem)
         self.set_up_memory()
         self.barriers, self.partners, self.calls = Barriers(self), Partners(self), Calls(self)
+        self.cluster_barriers, self.mbarriers = ClusterBarriers(self), MBarriers(self)
+        self.warpgroups, self.register_pools = Warpgroups(self), RegisterPools(self)
+        self.bulk_groups = BulkGroups(self)
         self.scheduler = Scheduler(self)
         self.fragments = Fragments()
         self.warnings: list[EmuError] = []
@@ -84,7 +97,7 @@ class Machine(Registers):
         granules = self.layout.shared_size >> LOG2[self.layout.shared_granule]
         shadow = self.layout.shared_size + granules * (4 * self.cta_warps + 16)
         most = min(self.cta_count, self.options.batch_threads // self.cta_threads, int(SHADOW_LIMIT / max(1, shadow)))
-        self.ctas = max(1, most)
+        self.ctas = max(1, most // self.cluster_size) * self.cluster_size
         self.first_cta = 0  # of the batch
         self.threads, self.warps = self.ctas * self.cta_threads, self.ctas * self.cta_warps
         self.all_threads = np.arange(self.threads)
@@ -92,10 +105,14 @@ class Machine(Registers):
         self.warp_of = self.all_threads // 32
         self.thread_in_cta = self.all_threads % self.cta_threads
         self.warp_in_cta = self.thread_in_cta // 32
+        self.cluster_threads, self.cluster_warps = (self.cluster_size * n for n in (self.cta_threads, self.cta_warps))
+        self.cluster_of = self.all_threads // self.cluster_threads
+        self.warp_in_cluster = self.all_threads % self.cluster_threads // 32
         self.lane = (self.all_threads % 32).astype(np.uint32)
 
     def set_up_memory(self) -> None:
         across = any(orders_programs(inst) for inst in self.insts)
+        self.agents = Agents(self)
         self.clocks = Clocks(self, across)
         self.shared = SharedMemory(self, self.layout.shared_size, self.layout.shared_granule)
         self.local = LocalMemory(self, self.layout.local_size)
@@ -164,6 +181,7 @@ class Machine(Registers):
         self.update_alive()
         self.clocks.threads_exit()
         self.barriers.threads_exit(threads)
+        self.cluster_barriers.threads_exit(threads)
 
     def update_alive(self) -> None:
         self.alive = self.state != State.EXITED
@@ -187,9 +205,9 @@ class Machine(Registers):
         if needs_partners(inst):
             self.single[place] = self.partners.step(inst, step)
             step = step if inst.guard is None else self.single[place]
-        elif inst.guard is not None and inst.op not in CONTROL:
+        elif inst.guard is not None and not is_control(inst):
             step = self.guarded(step, inst.guard)
-        self.code[place] = step
+        self.code[place] = self.warpgroups.watched(place, step)
 
     def single_lanes(self, place: int) -> Jump:
         """An instruction of a warp, for lanes that come one by one."""
@@ -215,12 +233,9 @@ class Machine(Registers):
     # Findings
 
     def describe(self, thread: int) -> str:
-        program = self.first_cta + int(self.cta_of[thread])
+        block = block_index(self, self.first_cta + int(self.cta_of[thread]))
         number = int(self.thread_in_cta[thread])
-        block, thread_in_block = (
-            (x % size[0], x // size[0] % size[1], x // (size[0] * size[1]))
-            for x, size in ((program, self.grid), (number, self.block))
-        )
+        thread_in_block = coordinates(number, self.block)
         return f"block {block} thread {thread_in_block} (warp {number // 32} lane {number % 32})"
 
     def located(self, error: EmuError, inst: Inst) -> EmuError:
@@ -263,8 +278,12 @@ class Machine(Registers):
         absent = (self.thread_in_cta >= self.block_threads) | (self.cta_of >= self.cta_count - first)
         self.state = np.where(absent, State.EXITED, State.RUNNING).astype(np.int8)
         self.spinning = 0  # attempts at a lock
+        self.progress = 0  # barriers and phases that somebody waited for
         self.copy_group = np.zeros(self.threads, np.int64)  # open group of cp.async of each thread
         self.fragments.kept.clear()
-        for part in (self.special_registers, self.clocks, self.shared, self.barriers, self.partners, self.calls):
+        for part in (
+            *(self.special_registers, self.agents, self.clocks, self.shared, self.barriers, self.partners, self.calls),
+            *(self.cluster_barriers, self.mbarriers, self.warpgroups, self.register_pools, self.bulk_groups),
+        ):
             part.start_batch()
         self.update_alive()

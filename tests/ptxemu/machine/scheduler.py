@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DeadlockError, DivergenceError, EmuError, StepLimitError
+from ..errors import EmuError, StepLimitError
+from .deadlocks import deadlock
+from .ends import check_end
 from .linker import Kind
 from .states import State
 
@@ -33,11 +35,14 @@ class Scheduler:
             if not running.any():
                 if machine.alive_count == 0:
                     return
-                self.deadlock()
+                if not self.something_goes_on():
+                    raise deadlock(machine)
+                continue
             places = np.where(running, machine.pc, NOWHERE)
             self.place = int(places.min())
             patience = NOWHERE
             if self.turn:
+                machine.mbarriers.deliver_to_waiting()
                 groups = np.unique(places[running])
                 self.place = int(groups[self.turn % len(groups)])
                 patience = machine.options.fair_quantum
@@ -49,6 +54,11 @@ class Scheduler:
             everyone = np.count_nonzero(group) == machine.alive_count
             self.run_group(group, None if everyone else group, stop, are_others, patience)
             self.check_steps()
+
+    def something_goes_on(self) -> bool:
+        """What is under way by itself may end, and waits may be in vain."""
+        machine = self.machine
+        return machine.mbarriers.deliver_to_waiting() or machine.mbarriers.give_up()
 
     def check_steps(self) -> None:
         if self.steps > self.machine.options.max_steps:
@@ -103,42 +113,6 @@ class Scheduler:
         self.streak = 0
         return True
 
-    def deadlock(self) -> None:
-        machine = self.machine
-        waiting = np.flatnonzero(machine.state == State.AWAITS_LANES)
-        if len(waiting):
-            thread = int(waiting[0])
-            inst = machine.insts[int(machine.pc[thread])]
-            warp = np.arange(32) + thread // 32 * 32
-            here = (machine.state[warp] == State.AWAITS_LANES) & (machine.pc[warp] == machine.pc[thread])
-            elsewhere = warp[~here & (machine.state[warp] != State.EXITED)]
-            lines = sorted({machine.insts[int(pc)].line for pc in machine.pc[elsewhere]})
-            error = DeadlockError(
-                f"{inst.opcode} waits for lanes of its warp that never come: lanes {np.flatnonzero(here).tolist()} are "
-                f"at PTX line {inst.line}, the others wait at lines {lines}",
-                thread,
-            )
-            raise machine.located(error, inst)
-        thread = int(np.flatnonzero(machine.state == State.AT_BARRIER)[0])
-        program = int(machine.cta_of[thread])
-        here = (machine.state == State.AT_BARRIER) & (machine.cta_of == program)
-        keys = zip(machine.barriers.number[here].tolist(), machine.pc[here].tolist(), strict=True)
-        places: dict[tuple[int, int], int] = {}
-        for number, pc in keys:
-            key = (number, machine.insts[pc].line)
-            places[key] = places.get(key, 0) + 1
-        parts = [
-            ", ".join(f"{n} threads at barrier {b} (PTX line {line})" for (b, line), n in sorted(places.items())),
-            *(
-                f"{len(arrival.warps)} warps arrived at barrier {number}"
-                for (of, number), arrivals in machine.barriers.arrivals.items()
-                for arrival in arrivals
-                if of == program
-            ),
-        ]
-        error = DeadlockError("divergent barrier, the block cannot proceed: " + "; ".join(parts), thread)
-        raise machine.located(error, machine.insts[int(machine.pc[thread])])
-
 
 def run_batch(machine: "Machine") -> None:
     """Runs the programs of a batch; an error says where they failed."""
@@ -154,8 +128,4 @@ def run_batch(machine: "Machine") -> None:
             f"{machine.entry.name}: internal error at PTX line {inst.line} ({inst.text}): "
             f"{type(error).__name__}: {error}"
         ) from error
-    for copies in machine.shared.copies[:1]:
-        thread, line = int(copies.threads[0]), int(copies.lines[0])
-        finding = DivergenceError(f"cp.async (PTX line {line}) still in flight at exit", thread)
-        inst = next(inst for inst in machine.insts if inst.line == line)
-        machine.report("off" if machine.options.pending == "off" else "warn", finding, inst)
+    check_end(machine)

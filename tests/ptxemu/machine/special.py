@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ..types import U32, U64, Getter
+from .clusters import block_index, coordinates
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -46,21 +47,30 @@ class SpecialRegisters:
         }
         for i, axis in enumerate("xyz"):
             numbers["%ntid." + axis], numbers["%nctaid." + axis] = machine.block[i], machine.grid[i]
+            numbers["%cluster_nctaid." + axis] = machine.cluster[i]
+            numbers["%nclusterid." + axis] = machine.grid[i] // machine.cluster[i]
+        numbers["%cluster_nctarank"] = machine.cluster_size
+        rank = machine.cta_of % machine.cluster_size
+        arrays["%cluster_ctarank"] = rank
+        for axis, array in zip("xyz", coordinates(rank, machine.cluster), strict=True):
+            arrays["%cluster_ctaid." + axis] = array
         self.constant = {name: array.astype(U32) for name, array in arrays.items()}
         self.constant |= {name: np.full(machine.threads, x, U32) for name, x in numbers.items()}
 
     def start_batch(self) -> None:
-        x, y, _ = self.machine.grid
-        program = self.machine.first_cta + self.machine.cta_of
-        self.ctaid["%ctaid.x"] = (program % x).astype(U32)
-        self.ctaid["%ctaid.y"] = (program // x % y).astype(U32)
-        self.ctaid["%ctaid.z"] = (program // (x * y)).astype(U32)
+        index = block_index(self.machine, self.machine.first_cta + self.machine.cta_of)
+        for axis, array, size in zip("xyz", index, self.machine.cluster, strict=True):
+            self.ctaid["%ctaid." + axis] = array.astype(U32)
+            self.ctaid["%clusterid." + axis] = (array // size).astype(U32)
 
     def getter(self, name: str) -> Getter:
         if name in self.constant:
             array = self.constant[name]
             return lambda: array
-        if name.startswith("%ctaid."):
+        if name == "%is_explicit_cluster":
+            explicit = np.full(self.machine.threads, self.machine.cluster_size > 1)
+            return lambda: explicit
+        if name in self.ctaid or name.startswith(("%ctaid.", "%clusterid.")):
             return lambda: self.ctaid[name]
         if name in CLOCKS_32:
             return lambda: np.full(self.machine.threads, self.tick() & 0xFFFFFFFF, U32)

@@ -12,6 +12,7 @@ from ..types import Active
 WINDOW_SIZE = 1 << 32
 WINDOWS = {"shared": 1 << 40, "local": 1 << 41, "param": 1 << 42}
 GLOBAL_BASE = 1 << 44
+RANK = 1 << 24  # among addresses of shared memory: those of the cluster's first program start here, others behind
 ARRAY_STEP = 1 << 34  # arrays lie far apart, so that a stray index hits none
 
 LOG2 = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4, 32: 5}
@@ -36,6 +37,8 @@ class Access:
         self.communicates = self.strong and "cta" not in modifiers  # with other programs
         self.acquires = self.communicates and bool(modifiers & {"acquire", "acq_rel"})
         self.releases = self.communicates and bool(modifiers & {"release", "acq_rel"})
+        # Whether it may reach the shared memory of the cluster's other programs
+        self.of_cluster = "shared::cluster" in modifiers or inst.space == "generic" or inst.op in ("cp", "red")
         self.what = f"{inst.op}.{inst.modifiers[0]}" if inst.op == "cp" else inst.op
 
 

@@ -181,6 +181,14 @@ class GlobalMemory(Space):
             return "which is no global address (null or a shared or local address)"
         return f"offset {address - before.address} of array {before.name!r} of {before.size} bytes"
 
+    def bytes_at(self, address: int, size: int) -> np.ndarray:
+        """Unwatched; fewer, where an array ends."""
+        number = int(np.searchsorted(self.starts, address, "right")) - 1
+        if number < 0:
+            return self.data[:0]
+        end = min(address + size, int(self.ends[number]))
+        return self.data[address - int(self.deltas[number]) : end - int(self.deltas[number])]
+
     def string_at(self, address: int) -> str:
         number = int(np.searchsorted(self.starts, address, "right")) - 1
         if number < 0 or address >= self.ends[number]:

@@ -1,13 +1,14 @@
-"""Shared memory of the programs of a batch: its bounds, which of it is written, which copies are under way."""
+"""Shared memory of the programs of a batch: its bounds, which of it is written, which copies are under way. Programs of
+a cluster reach each other's."""
 
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import OutOfBoundsError, PendingCopyError, UninitializedReadError
+from ..errors import BarrierError, ClusterError, OutOfBoundsError, PendingCopyError, UninitializedReadError
 from ..types import Active
-from .addresses import LOG2, Access, Bytes, check_alignment, thread_of
+from .addresses import LOG2, RANK, Access, Bytes, check_alignment, thread_of
 from .shared_races import SharedRaces, Touch
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class State(IntEnum):
     NEVER_WRITTEN = 0
     WRITTEN = 1
     PENDING = 2  # destination of a cp.async that no wait has completed
+    IN_FLIGHT = 3  # destination of a copy in bulk whose mbarrier has not completed
+    MBARRIER = 4
 
 
 ALL_WRITTEN = {n: np.frombuffer(bytes([State.WRITTEN] * n), f"u{n}")[0] for n in (1, 2, 4, 8)}
@@ -51,7 +54,8 @@ class SharedMemory:
         self.state = self.states.data
         self.starts = machine.cta_of * self.stride
         self.races: SharedRaces | None = None
-        if self.options.race != "off" and machine.cta_warps > 1:
+        self.watched = False  # whether anything is not written and may not be touched either, but for cp.async
+        if self.options.race != "off" and machine.clocks.columns > 1:
             self.races = SharedRaces(self, len(self.state))
         self.copies: list[Copies] = []
 
@@ -59,12 +63,16 @@ class SharedMemory:
         self.state[:] = State.NEVER_WRITTEN
         self.data[:] = 0
         self.copies = []
+        self.watched = False
         if self.races is not None:
             self.races.start_batch()
 
     def offsets(self, access: Access, addresses: np.ndarray, size: int, active: Active, what: str) -> np.ndarray:
         check_alignment(addresses, size, active, f"shared {what}")
-        if int(addresses.max()) + size > self.size or int(addresses.min()) < 0:
+        last = int(addresses.max())
+        if last >= RANK and access.of_cluster:
+            return self.offsets_in_cluster(access, addresses, size, active, what)
+        if last + size > self.size or int(addresses.min()) < 0:
             k = int(np.flatnonzero((addresses + size > self.size) | (addresses < 0))[0])
             raise OutOfBoundsError(
                 f"{size}-byte shared {what} at {int(addresses[k]):#x} out of bounds: shared memory has "
@@ -72,6 +80,27 @@ class SharedMemory:
                 thread_of(active, k),
             )
         return addresses + (self.starts if active is None else self.starts[active])
+
+    def offsets_in_cluster(
+        self, access: Access, addresses: np.ndarray, size: int, active: Active, what: str
+    ) -> np.ndarray:
+        """Of which some are of the programs that their high bits name, from 1."""
+        machine = self.machine
+        threads = machine.all_threads if active is None else active
+        rank, within = addresses // RANK - 1, addresses % RANK
+        outside = (rank >= machine.cluster_size) | (within + size > self.size)
+        if outside.any():
+            k = int(np.flatnonzero(outside)[0])
+            message = f"{size}-byte shared {what} at {int(within[k]):#x} of block {int(rank[k])} of the cluster"
+            raise OutOfBoundsError(f"{message}, which has {self.size} bytes", int(threads[k]))
+        own = machine.cta_of[threads]
+        program = np.where(rank < 0, own, own // machine.cluster_size * machine.cluster_size + rank)
+        gone = ~machine.alive.reshape(machine.ctas, -1).any(1)[program]
+        if gone.any():
+            k = int(np.flatnonzero(gone)[0])
+            message = f"shared {what} at {int(within[k]):#x} of block {int(rank[k])} of the cluster, which has exited"
+            raise ClusterError(message, int(threads[k]))
+        return within + program * self.stride
 
     def granules(self, offsets: np.ndarray, size: int) -> np.ndarray:
         """[accesses, granules of each]"""
@@ -89,7 +118,7 @@ class SharedMemory:
             self.races.read(Touch(self, access, offsets, size, active))
 
     def check_written(self, access: Access, offsets: np.ndarray, size: int, active: Active) -> None:
-        if self.options.uninit == "off" and not self.copies:
+        if self.options.uninit == "off" and not (self.copies or self.watched):
             return
         count = max(1, size >> self.shift)
         if count <= 8:
@@ -100,18 +129,23 @@ class SharedMemory:
             self.report_state(access, offsets, size, active, "read")
 
     def check_not_pending(self, access: Access, offsets: np.ndarray, size: int, active: Active) -> None:
-        if not self.copies or self.options.pending == "off":
+        if not (self.copies or self.watched) or self.options.pending == "off":
             return
-        if (self.state[self.granules(offsets, size)] == State.PENDING).any():
+        if (self.state[self.granules(offsets, size)] >= State.PENDING).any():
             self.report_state(access, offsets, size, active, "write")
 
     def report_state(self, access: Access, offsets: np.ndarray, size: int, active: Active, what: str) -> None:
         states = self.state[self.granules(offsets, size)]
-        pending = (states == State.PENDING).any(1)
-        error: type[PendingCopyError | UninitializedReadError]
-        if pending.any():
-            error, mode, wrong = PendingCopyError, self.options.pending, pending
+        worst = int(states.max())
+        error: type[PendingCopyError | UninitializedReadError | BarrierError]
+        if worst == State.MBARRIER:
+            error, mode, wrong = BarrierError, self.options.pending, (states == worst).any(1)
+            touched = "an mbarrier"
+        elif worst >= State.PENDING:
+            error, mode, wrong = PendingCopyError, self.options.pending, (states == worst).any(1)
             touched = "the destination of a cp.async that no wait has completed"
+            if worst == State.IN_FLIGHT:
+                touched = "the destination of a copy in bulk whose mbarrier has not completed"
         else:
             error, mode, wrong = UninitializedReadError, self.options.uninit, (states == State.NEVER_WRITTEN).any(1)
             touched = "shared memory that was never written"
@@ -193,3 +227,65 @@ class SharedMemory:
             if self.races is not None:
                 self.races.copied(granules, complete.threads, complete.lines)
         self.copies = [] if done.all() else [copies.some(~done)]
+
+    # Agents (agents.py): the threads ``active`` have started them, column and tick are theirs
+
+    def read_by_agent(
+        self,
+        access: Access,
+        offsets: np.ndarray,
+        size: int,
+        active: Active,
+        columns: np.ndarray,
+        ticks: np.ndarray,
+        groups: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        """Checks that it may read; what it reads is under way until its tick is waited for. ``groups``: of warps that
+        have started it together, and which of them did."""
+        self.check_written(access, offsets, size, active)
+        if self.races is not None:
+            touch = Touch(self, access, offsets, size, active).by_agent(columns, ticks)
+            if groups is not None:
+                touch = touch.by_all_of(*groups)
+            self.races.read(touch)
+            if self.options.proxy != "off":
+                self.races.check_proxies(touch)
+
+    def write_by_agent(
+        self,
+        access: Access,
+        offsets: np.ndarray,
+        rows: np.ndarray,
+        active: Active,
+        columns: np.ndarray,
+        ticks: np.ndarray,
+    ) -> np.ndarray:
+        """``rows`` [accesses, words]. Gives the granules, which are in flight."""
+        word = rows.dtype.itemsize
+        size = word * rows.shape[1]
+        values = list(np.ascontiguousarray(rows.T))
+        self.check_not_pending(access, offsets, size, active)
+        if self.races is None:
+            self.bytes.store(offsets, word, values)
+        else:
+            touch = Touch(self, access, offsets, size, active).by_agent(columns, ticks)
+            unordered = self.races.before_write(touch)
+            self.bytes.store(offsets, word, values)
+            self.races.after_write(touch, unordered, values)
+        granules = self.granules(offsets, size).reshape(-1)
+        self.state[granules] = State.IN_FLIGHT
+        self.watched = True
+        return granules
+
+    def change_by_agent(
+        self, access: Access, offsets: np.ndarray, size: int, active: Active, columns: np.ndarray, ticks: np.ndarray
+    ) -> None:
+        """Checks that it may change what is there, as an atomic."""
+        self.check_written(access, offsets, size, active)
+        if self.races is not None:
+            self.races.atomic(Touch(self, access, offsets, size, active).by_agent(columns, ticks))
+
+    def arrived(self, granules: np.ndarray) -> None:
+        """What was in flight to them."""
+        flying = granules[self.state[granules] == State.IN_FLIGHT]
+        self.state[flying] = State.WRITTEN

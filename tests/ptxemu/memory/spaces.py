@@ -1,14 +1,15 @@
 """Accesses to whatever space an address is of."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..builder import Registers
 from ..errors import UnsupportedError
-from ..operands import Imm, Mem, Reg
+from ..operands import Imm, Inst, Mem, Reg
 from ..types import RAW, S64, Active, Getter
-from .addresses import GLOBAL_BASE, WINDOW_SIZE, WINDOWS, Access
+from .addresses import GLOBAL_BASE, WINDOW_SIZE, WINDOWS, Access, Kind
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -27,6 +28,21 @@ def address_getter(machine: Registers, operand: Any) -> Getter:
     start = base.value if isinstance(base, Imm) else machine.address_of(base.name)
     constant = np.full(machine.threads, start + operand.offset, S64)
     return lambda: constant
+
+
+def shared_offsets_getter(
+    machine: "Machine", operand: Any, inst: Inst, size: int, what: str, kind: Kind = Kind.ATOMIC
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Where in the shared memory of the batch some threads find what an operand points to, of whichever space."""
+    get, access = address_getter(machine, operand), Access(inst, kind)
+    window = WINDOWS["shared"]
+
+    def offsets(threads: np.ndarray) -> np.ndarray:
+        addresses = get()[threads]
+        addresses = np.where(addresses >= window, addresses - window, addresses)
+        return machine.shared.offsets(access, addresses, size, threads, what)
+
+    return offsets
 
 
 def split_by_space(addresses: np.ndarray) -> list[tuple[str, int, Any]]:
