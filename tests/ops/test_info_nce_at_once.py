@@ -170,7 +170,9 @@ def test_the_loss_and_its_gradients_are_those_of_two_steps(
     monkeypatch.setattr(fastpixcon.functional.rows, "at_once", lambda *_: False)
     eps = torch.finfo(dtype).eps
     for actual, expected in zip(at_once, step(), strict=True):
-        torch.testing.assert_close(actual, expected, rtol=4 * max(eps, 1e-5), atol=4 * max(eps, 1e-5))
+        assert actual.dtype == expected.dtype
+        difference = (actual - expected).double().norm()  # one gradient may be what is left of large ones
+        assert float(difference) <= 4 * max(eps, 1e-5) * float(expected.double().norm())
 
 
 def test_under_a_scaler_small_gradients_of_float16_are_there() -> None:
