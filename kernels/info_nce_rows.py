@@ -93,7 +93,7 @@ class Prepared(NamedTuple):
         return self.x.shape[0]
 
     @property
-    def D(self) -> int:  # noqa: N802
+    def D(self) -> int:  # noqa: N802 - as shapes and kernels call it
         return int(self.x.shape[-1])  # a constant of the kernels
 
     @property

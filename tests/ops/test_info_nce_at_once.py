@@ -175,6 +175,22 @@ def test_the_loss_and_its_gradients_are_those_of_two_steps(
         assert float(difference) <= 4 * max(eps, 1e-5) * float(expected.double().norm())
 
 
+def test_a_backward_again_gives_the_same() -> None:
+    """What autograd adds up in place is not what the forward has made."""
+    pytest.importorskip("fastpixcon._C")
+    x, y, c, z = sets()
+    loss = info_nce(x, y, c, z)
+    loss.backward(retain_graph=True)
+    assert x.grad is not None
+    first = x.grad.clone()
+    for times in (2, 3, 4):
+        loss.backward(retain_graph=True)
+        torch.testing.assert_close(x.grad, times * first)
+    x.grad.zero_()
+    loss.backward()
+    torch.testing.assert_close(x.grad, first, rtol=0, atol=0)
+
+
 def test_under_a_scaler_small_gradients_of_float16_are_there() -> None:
     """They are made before the loss is scaled, in float32."""
     pytest.importorskip("fastpixcon._C")

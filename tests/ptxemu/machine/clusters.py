@@ -37,7 +37,8 @@ def coordinates(number: np.ndarray | int, sizes: Dim3) -> tuple:
 
 def block_index(machine: "Machine", program: np.ndarray | int) -> tuple:
     """%ctaid of programs of the launch, which are numbered cluster by cluster."""
-    clusters: Dim3 = tuple(n // size for n, size in zip(machine.grid, machine.cluster, strict=True))  # type: ignore[assignment]
+    (nx, ny, nz), (sx, sy, sz) = machine.grid, machine.cluster
+    clusters: Dim3 = nx // sx, ny // sy, nz // sz
     of_cluster = coordinates(program // machine.cluster_size, clusters)
     within = coordinates(program % machine.cluster_size, machine.cluster)
     return tuple(a * size + b for a, size, b in zip(of_cluster, machine.cluster, within, strict=True))

@@ -24,7 +24,7 @@ from ..profile import Profiler
 from ..program import Function, Module
 from ..traffic import TrafficCount
 from ..types import RAW, Active, Getter, Mask, Step
-from . import calls, control, mbarrier_instructions, register_pools  # noqa: F401
+from . import calls, control, mbarrier_instructions, register_pools  # noqa: F401  (register themselves)
 from .barriers import Barriers
 from .bulk_groups import BulkGroups
 from .calls import Calls
