@@ -118,6 +118,7 @@ BATCH = (
     "info_nce",
     "info_nce_mean",
     "info_nce_backward",
+    "pixel_contrast",
 )
 
 

@@ -15,6 +15,7 @@
 #include <torch/library.h>
 
 #include "common/checks.h"
+#include "cuda/host/info_nce.h"
 #include "cuda/host/problem.h"
 #include "cuda/host/tensors.h"
 #include "cuda/mean_loss.h"
@@ -132,6 +133,8 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call
   return {d.anchors, d.contrast, d.temperature};
 }
 
+}  // namespace
+
 // Rows are put in order and prepared once.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_at_once(const InfoNCEAtOnce& call) {
   check_info_nce_mean(call.of);
@@ -147,8 +150,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_at_once(const InfoNC
       gradients_of(p, {d_loss, of.log_sum, of.weight, of.mass}, given, call.output_mask, call.waiting());
   return {mean.value, of.mass, d.anchors, d.contrast, d.temperature};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) {
   m.impl("info_nce", by_name<&info_nce>());
