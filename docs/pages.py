@@ -1,14 +1,16 @@
 """Writes pages that are made of code and of what was measured: the command line, examples, benchmarks, trainings."""
 
 import argparse
+import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from fastpixcon.cli import parser
-from fastpixcon.training import config, seeds
+from fastpixcon.training import config, seeds, study
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -63,9 +65,9 @@ def included(text: str, folder: str) -> str:
     return "".join(parts)
 
 
-def camvid(study: Path) -> str:
+def camvid(results: Path) -> str:
     """mIoU of every arm and seed of a folder, and the IoU of every class in the mean over seeds."""
-    runs = [seeds.read(file) for file in sorted(study.glob("seed-*.json"))]
+    runs = [seeds.read(file) for file in sorted(results.glob("seed-*.json"))]
     arms = list(runs[0]["arms"])
     whole = [run for run in runs if set(arms) <= run["arms"].keys()]
     names = ", ".join(str(run["config"]["seed"]) for run in whole)
@@ -79,13 +81,13 @@ def camvid(study: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def gains(study: Path, score: str, name: str) -> str:
+def gains(results: Path, score: str, name: str) -> str:
     """A row of the table of all studies: the gain of contrast in a score."""
-    runs = [seeds.read(file) for file in sorted(study.glob("seed-*.json"))]
+    runs = [seeds.read(file) for file in sorted(results.glob("seed-*.json"))]
     ce, contrast, *_ = seeds.compare(runs, score)
     at = contrast.gain[contrast.worst]
     cells = [name, len(contrast.gain), f"{ce.mean:.2f}", f"{contrast.mean:.2f}", f"{mean(contrast.gain.values()):+.2f}"]
-    return f"| {' | '.join(map(str, cells))} | {at:+.2f} | {contrast.p:.3f} |"
+    return f"| {' | '.join(map(str, cells))} | {at:+.2f} | {contrast.p_text} |"
 
 
 def evidence() -> str:
@@ -93,14 +95,19 @@ def evidence() -> str:
     lines = ["| trained | seeds | cross-entropy | with contrast | gain | worst seed | p |", f"| --- |{' ---: |' * 6}"]
     lines.append(gains(CAMVID / "long", "miou", "CamVid, 11 classes, forty epochs"))
     lines.append(gains(STUDIES / "camvid", "miou", "CamVid, eight epochs"))
-    for score, name in (("five_or_more", "37 classes"), ("frequent", "of these 15 frequent"), ("middle", "13 middle"), ("rare", "9 rare")):
+    for score, name in (
+        ("five_or_more", "37 classes"),
+        ("frequent", "of these 15 frequent"),
+        ("middle", "13 middle"),
+        ("rare", "9 rare"),
+    ):
         lines.append(gains(STUDIES / "ccp", score, f"Clothing Co-Parsing, five epochs, {name}"))
     return "\n".join(lines) + "\n"
 
 
-def scores(study: Path) -> str:
+def scores(results: Path) -> str:
     """Of every seed of a study, by each of its scores."""
-    runs = [seeds.read(file) for file in sorted(study.glob("seed-*.json"))]
+    runs = [seeds.read(file) for file in sorted(results.glob("seed-*.json"))]
     parts = []
     for score in seeds.scores_of(runs):
         of = "all classes" if score == seeds.MIOU else score
@@ -110,10 +117,10 @@ def scores(study: Path) -> str:
     return "\n".join([*parts, f"Commit {', '.join(made)}; {', '.join(processors)}, one thread a run."]) + "\n"
 
 
-def variants(study: Path) -> str:
+def variants(results: Path) -> str:
     """Contrast with other settings, beside the study's own seeds: its folder ``variants`` has their results."""
-    made = [seeds.read(file) for file in sorted((study / "variants").glob("*.json"))]
-    runs = {run["config"]["seed"]: run for run in map(seeds.read, sorted(study.glob("seed-*.json")))}
+    made = [seeds.read(file) for file in sorted((results / "variants").glob("*.json"))]
+    runs = {run["config"]["seed"]: run for run in map(seeds.read, sorted(results.glob("seed-*.json")))}
     runs = {seed: run for seed, run in runs.items() if seed in {other["config"]["seed"] for other in made}}
     for run in runs.values():
         run["arms"] = {arm: run["arms"][arm] for arm in ("ce", "ce+contrast")}
@@ -128,6 +135,60 @@ def variants(study: Path) -> str:
     return seeds.markdown(seeds.compare(seeds.with_variants(list(runs.values()), named))) + "\n"
 
 
+def candidates(file: Path) -> str:
+    """What a study has beside its arms, of the seeds that have results, in the order of its file."""
+    asked = study.read(file)
+    results = ROOT / asked.results
+    found = {name: sorted(results.glob(f"variants/{name}-seed-*.json")) for name in asked.variants}
+    named = [(name, asked.variants[name].arm, seeds.read(made)) for name, files in found.items() for made in files]
+    numbers = {run["config"]["seed"] for _, _, run in named}
+    runs = [run for run in map(seeds.read, sorted(results.glob("seed-*.json"))) if run["config"]["seed"] in numbers]
+    return seeds.markdown(seeds.compare(seeds.with_variants(runs, named))) + "\n" if named else "None yet.\n"
+
+
+def probe(file: Path) -> str:
+    """What bench/studies/bank_probe.py measured: how rows drift, then what the bank and mining do."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    ages = found["drift"]
+    lines = [f"| age of a row, iterations | {' | '.join(ages)} |", "| --- |" + " ---: |" * len(ages)]
+    for key, name in (
+        ("mean", "cosine with what the network gives now, mean"),
+        ("least_tenth", "the tenth that moved most, at most"),
+    ):
+        lines.append(f"| {name} | " + " | ".join(f"{at[key]:.2f}" for at in ages.values()) + " |")
+    measured = found["measured"]
+    iterations = [str(entry["iteration"]) for entry in measured]
+    lines += ["", f"| after iteration | {' | '.join(iterations)} |", "| --- |" + " ---: |" * len(measured)]
+    for name, value in PROBED.items():
+        lines.append(f"| {name} | " + " | ".join(value(entry) for entry in measured) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def share(key: str, of: str = "") -> Callable[[dict[str, Any]], str]:
+    return lambda entry: f"{100 * entry[key] / (entry[of] if of else 1):.0f} %"
+
+
+PROBED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "places of the bank that are taken": lambda entry: f"{100 * mean(entry['full']):.0f} %",
+    "positives of an anchor in the batch": lambda entry: f"{entry['positives_in_batch']:.0f}",
+    "and in the bank": lambda entry: f"{entry['positives_in_bank']:.0f}",
+    "share of Z that is the bank's": share("share_of_Z"),
+    "gradient of the rows with the bank, over that without": share("gradient", "gradient_without_bank"),
+    "of it the rows' part as contrast rows": share("gradient_as_contrast_rows", "gradient"),
+    "without the bank": share("gradient_without_bank_as_contrast_rows", "gradient_without_bank"),
+    "cosine of the two gradients": lambda entry: f"{entry['cosine_of_both']:.2f}",
+    "hardest tenth of the negatives: within a pixel of a boundary": share("hardest_negatives_within_1"),
+    "all negatives": share("all_negatives_within_1"),
+    "hardest tenth of the negatives: taken for the anchor's class": share("hardest_negatives_confused"),
+    "all negatives, taken for it": share("all_negatives_confused"),
+    "hardest tenth of the positives: taken for another class": share("hardest_positives_confused"),
+    "all positives, taken for another": share("all_positives_confused"),
+    "positives that mining keeps": share("mining_keeps_positives"),
+    "negatives that mining keeps": share("mining_keeps_negatives"),
+    "share of Z that these are": share("mining_keeps_of_Z"),
+}
+
+
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "command-line.md").write_text(command_line(), encoding="utf-8")
@@ -138,7 +199,16 @@ def write(folder: Path) -> None:
     examples = [included(example(path), folder.name) for path in sorted((ROOT / "examples").glob("*.py"))]
     (folder / "examples.md").write_text("\n".join(examples), encoding="utf-8")
     (folder / "benchmarks.md").write_text(benchmarks(folder), encoding="utf-8")
-    for study, name in ((CAMVID, "camvid"), (CAMVID / "gpu", "camvid-gpu"), (CAMVID / "long", "camvid-long")):
-        (folder / f"{name}.md").write_text(camvid(study), encoding="utf-8")
-        if (study / "variants").exists():
-            (folder / f"{name}-variants.md").write_text(variants(study), encoding="utf-8")
+    (folder / "evidence.md").write_text(evidence(), encoding="utf-8")
+    (folder / "ccp.md").write_text(scores(STUDIES / "ccp"), encoding="utf-8")
+    (folder / "bank-probe.md").write_text(probe(STUDIES / "bank_probe.json"), encoding="utf-8")
+    for results, name in (
+        (STUDIES / "camvid", "study-camvid"),
+        (CAMVID, "camvid"),
+        (CAMVID / "gpu", "camvid-gpu"),
+        (CAMVID / "long", "camvid-long"),
+    ):
+        (folder / f"{name}.md").write_text(camvid(results), encoding="utf-8")
+        if results.is_relative_to(CAMVID) and (results / "variants").exists():
+            (folder / f"{name}-variants.md").write_text(variants(results), encoding="utf-8")
+    (folder / "study-camvid-variants.md").write_text(candidates(STUDIES / "camvid_candidates.toml"), encoding="utf-8")

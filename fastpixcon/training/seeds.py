@@ -40,6 +40,10 @@ class Arm:
         return stdev(self.score.values()) if len(self.score) > 1 else None
 
     @property
+    def p_text(self) -> str:
+        return "-" if self.p is None else f"{self.p:.3f}" if self.p >= 0.001 else "< 0.001"
+
+    @property
     def worst(self) -> int:
         """The seed that gained least."""
         return min(self.gain, key=self.gain.__getitem__)
@@ -145,7 +149,7 @@ def _rows(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
         cells = [arm.name, *(f"{arm.score[s]:.2f}" if s in arm.score else "-" for s in seeds), f"{arm.mean:.2f}"]
         cells.append("-" if arm.deviation is None else f"{arm.deviation:.2f}")
         cells += [f"{mean(arm.gain.values()):+.2f}", f"{min(arm.gain.values()):+.2f}"] if arm.gain else ["-", "-"]
-        cells.append("-" if arm.p is None else f"{arm.p:.3f}")
+        cells.append(arm.p_text)
         rows.append(cells)
     return head, rows
 
@@ -162,7 +166,7 @@ def _gain_rows(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
         cells.append(f"{mean(arm.gain.values()):+.2f}")
         cells.append(f"{stdev(arm.gain.values()):.2f}" if len(arm.gain) > 1 else "-")
         cells.append(f"{arm.gain[arm.worst]:+.2f} (seed {arm.worst})")
-        cells.append("-" if arm.p is None else f"{arm.p:.3f}")
+        cells.append(arm.p_text)
         rows.append(cells)
     return head, rows
 
