@@ -1,0 +1,30 @@
+// Kernels of info_nce for sm_90a alone, for their host code.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/info_nce.h"
+
+namespace fastpixcon {
+
+constexpr int kFactsOfColumn = 4;  // label, weight, pull, sum, see InfoNCETermsKernel
+
+// Rows anew, see PanelSet: of n rows of which those left out become zeros, in tiles of so many columns.
+using InfoNCEPanelsKernel = void (*)(const void* rows, const int32_t* labels, const float* terms, void* panels,
+                                     float* facts, int N, int N_pad, int row_bytes, int columns);
+InfoNCEPanelsKernel info_nce_panels_kernel();
+constexpr int kPanelsThreads = 256;  // a block, whole rows; 16 bytes each
+
+// As InfoNCEGradientKernel, of rows of 64, 128 or 256 numbers.
+using InfoNCEGradientSm90Kernel = void (*)(PanelSet x, PanelSet y, const int64_t* source, const float* temperature,
+                                           const float* largest, void* d_x, int tiles_per_split, bool self,
+                                           int denominator, bool partial, const int32_t* itself);
+struct GradientSm90Launch {
+  InfoNCEGradientSm90Kernel kernel;  // null: none for such rows, or not built
+  int rows, columns;                 // of a tile
+  int threads;
+  int shared;  // bytes
+};
+GradientSm90Launch info_nce_gradient_sm90(Precision precision, int row_bytes);
+
+}  // namespace fastpixcon
