@@ -79,8 +79,8 @@ def test_machine_code(architecture: int) -> None:
 
 @pytest.mark.skipif(90 not in ARCHITECTURES, reason="not built for sm_90")
 def test_machine_code_of_sm90() -> None:
-    """No spills; products of warpgroups go on while H is made, which ptxas may forbid: of a tile there are two groups of
-    them, begun together, of which the former is waited for first. Copies in bulk, or of 16 bytes a thread."""
+    """No spills; products of warpgroups go on while H is made, which ptxas may forbid: of a tile there are two groups
+    of them, begun together, of which the former is waited for first. Copies in bulk, or of 16 bytes a thread."""
     of_sm90 = [kernel for kernel in kernels(90) if kernel.is_of_sm90]
     assert all(kernel.stack == 0 for kernel in of_sm90)
     gradients = [kernel for kernel in of_sm90 if "gradient" in kernel.name]
