@@ -24,12 +24,12 @@ def emulator(**settings: Any) -> Emulator:
     return Emulator(**{"shared": HOPPER, "multiprocessors": 1, "sm90": True} | settings)
 
 
-def gradients(case: InfoNCECase, **settings: Any) -> list[str]:
-    """Kernels that made them, none of which is executed."""
+def taken(case: InfoNCECase, **settings: Any) -> list[str]:
+    """Kernels of sums and gradients, none of which is executed."""
     ran: list[str] = []
     with launching(emulator(run=lambda name, *launch: ran.append(name), **settings)):
         outputs_of("native", case)
-    return [name for name in ran if "info_nce_gradient" in name or "contrast_rows" in name]
+    return [name for name in ran if re.search("info_nce_sums|info_nce_gradient|contrast_rows", name)]
 
 
 @pytest.mark.parametrize("D", [64, 128, 256])
@@ -37,9 +37,10 @@ def gradients(case: InfoNCECase, **settings: Any) -> list[str]:
 def test_rows_of_16_bits_and_three_widths_take_them(dtype: torch.dtype, D: int) -> None:
     for M in (None, 200):
         for rows in ("unit", "raw"):
-            names = gradients(InfoNCECase(200, D, M=M, dtype=dtype, rows=rows))
-            assert len(names) == (1 if M is None else 2)
-            assert all(f"gradient_sm90INS_14WarpgroupTilesILi{D}E" in name for name in names)
+            sums, *gradients = taken(InfoNCECase(200, D, M=M, dtype=dtype, rows=rows))
+            assert f"sums_sm90INS_8SumTilesILi{D}E" in sums
+            assert len(gradients) == (1 if M is None else 2)
+            assert all(f"gradient_sm90INS_14WarpgroupTilesILi{D}E" in name for name in gradients)
 
 
 @pytest.mark.parametrize(
@@ -57,17 +58,17 @@ def test_rows_of_16_bits_and_three_widths_take_them(dtype: torch.dtype, D: int) 
     ids=str,
 )
 def test_others_take_the_kernels_of_every_architecture(case: InfoNCECase) -> None:
-    names = gradients(case)
+    names = taken(case)
     assert names
     assert not any("sm90" in name for name in names)
-    assert names == gradients(case, sm90=False)
+    assert names == taken(case, sm90=False)
 
 
 def test_they_are_taken_where_they_are_asked_for_and_fit() -> None:
-    assert "sm90" in gradients(LOSS)[0]
-    assert "sm90" not in gradients(LOSS, sm90=False)[0]
+    assert all("sm90" in name for name in taken(LOSS))
+    assert not any("sm90" in name for name in taken(LOSS, sm90=False))
     wide = InfoNCECase(200, 256, dtype=torch.bfloat16)
-    assert "sm90" not in gradients(wide, shared=HOPPER // 2)[0]
+    assert not any("sm90" in name for name in taken(wide, shared=HOPPER // 2))
 
 
 def test_two_runs_give_the_same_bits() -> None:
@@ -76,6 +77,42 @@ def test_two_runs_give_the_same_bits() -> None:
             return [x for x in outputs_of("native", LOSS) if x.numel()]
 
     assert all(torch.equal(x, y) for x, y in zip(run(), run(), strict=True))
+
+
+def sums_in_groups(labels: str) -> Callable[..., torch.Tensor]:
+    """Of self contrast: a launch of sums for which rows are prepared, with groups of any size, as there are with more rows
+    than an emulator can take; what it adds up, [N]."""
+    calls: list[tuple[Any, ...]] = []
+    case = InfoNCECase(700, 64, dtype=torch.bfloat16, **SORTED | {"labels": labels})
+    with launching(emulator(run=lambda *call: calls.append(call))):
+        outputs_of("native", case)
+    panels, sums = (next(call for call in calls if f"info_nce_{kernel}" in call[0]) for kernel in ("panels", "sums"))
+    emulator()(*panels)
+    name, _, block, shared, (x, y, temperature, _, size, _, groups, _, *rest) = sums
+    assert (size, groups) == (192, 5)
+
+    def run(size: int, parts: int, on: Emulator) -> torch.Tensor:
+        groups = -(-case.N // size) // 2 * 2 + 1
+        pairs = groups // 2 + 1
+        found = torch.full((parts + 3 * pairs, case.N), torch.nan)
+        on(
+            name,
+            (parts, groups, 1),
+            block,
+            shared,
+            [x, y, temperature, found, size, size, groups, -(-pairs // parts), *rest],
+        )
+        return found.double().sum(0)
+
+    return run
+
+
+@pytest.mark.parametrize("labels", ["sorted", "padded"])
+def test_sums_of_groups_of_several_blocks(labels: str) -> None:
+    run = sums_in_groups(labels)
+    total = run(192, 1, emulator())
+    for size, parts in ((192, 3), (384, 1), (384, 2), (768, 1)):
+        torch.testing.assert_close(run(size, parts, emulator()), total, rtol=1e-6, atol=0)
 
 
 # Faults in compiled code
@@ -102,47 +139,73 @@ def replaced(pattern: str, by: str) -> Callable[[str], str]:
     return edit
 
 
-FAULTS = [
+BOTH = [
     ("no fence before a product", without(r"wgmma\.fence"), "InFlightError"),
-    ("no wait for a product", without(r"wgmma\.wait_group"), "InFlightError"),
-    ("no wait for the logits", without(r"wgmma\.wait_group\S* 1"), "InFlightError"),
+    ("no wait for a product", without(r"wgmma\.wait_group"), "InFlightError|RaceError"),
     ("nothing waits for copies", waits(None), "PendingCopyError|BarrierError"),
     ("a stage that nobody gives back", without(r"mbarrier\.arrive\.shared"), "DeadlockError"),
     ("bytes that do not come", replaced(r"(arrive\.expect_tx\S* _, \[\S+\]), \S+;", r"\1, 65552;"), "DeadlockError"),
     ("barriers used before they are there", without(r"bar\.sync"), "RaceError|BarrierError"),
 ]
+FAULTS = [
+    *(("sums", *fault) for fault in BOTH),
+    *(("gradient", *fault) for fault in BOTH),
+    ("gradient", "no wait for the logits", without(r"wgmma\.wait_group\S* 1"), "InFlightError"),
+    (
+        "sums",
+        "warps that do not wait for each other's sums",
+        without(r"bar\.sync\s+%"),
+        "RaceError|UninitializedReadError",
+    ),
+]
 
 
-def emulator_of(edit: Callable[[str], str]) -> Emulator:
-    """With another gradient."""
-    return emulator(edit=lambda name, ptx: edit(ptx) if "gradient_sm90" in name else ptx)
+def emulator_of(kernel: str, edit: Callable[[str], str]) -> Emulator:
+    """With another kernel."""
+    return emulator(edit=lambda name, ptx: edit(ptx) if f"{kernel}_sm90" in name else ptx)
 
 
-@pytest.mark.parametrize(("fault", "edit", "error"), FAULTS, ids=[fault for fault, *_ in FAULTS])
-def test_a_fault_in_the_code_is_found(fault: str, edit: Callable[[str], str], error: str) -> None:
+@pytest.mark.parametrize(("kernel", "fault", "edit", "error"), FAULTS, ids=[f"{x[0]}: {x[1]}" for x in FAULTS])
+def test_a_fault_in_the_code_is_found(kernel: str, fault: str, edit: Callable[[str], str], error: str) -> None:
     errors = tuple(getattr(ptxemu, name) for name in error.split("|"))
-    with launching(emulator_of(edit)), pytest.raises(errors):
+    with launching(emulator_of(kernel, edit)), pytest.raises(errors):
         outputs_of("native", LOSS)
 
 
-def test_every_wait_for_a_copy_is_needed() -> None:
+@pytest.mark.parametrize("kernel", ["sums", "gradient"])
+def test_every_wait_for_a_copy_is_needed(kernel: str) -> None:
     """The producer's is for stages that may be filled again, which were read too early or too late else."""
-    ptx = next(ptx for name, ptx in compiled_cuda.entries().items() if "gradient_sm90" in name and "ILi64E" in name)
+    entries = compiled_cuda.entries().items()
+    ptx = next(ptx for name, ptx in entries if f"{kernel}_sm90" in name and "ILi64E" in name)
     count = len(re.findall(r"mbarrier\.try_wait", ptx))
     assert count >= 3
-    for which in range(count):
-        errors = (ptxemu.PendingCopyError, ptxemu.RaceError, ptxemu.BarrierError)
-        with launching(emulator_of(waits(which))), pytest.raises(errors):
+    in_groups = sums_in_groups("sorted")
+
+    def run(on: Emulator) -> None:
+        if kernel == "sums":
+            in_groups(384, 1, on)
+            return
+        with launching(on):
             outputs_of("native", LOSS)
+
+    run(emulator())
+    for which in range(count):
+        with pytest.raises((ptxemu.PendingCopyError, ptxemu.RaceError, ptxemu.BarrierError)):
+            run(emulator_of(kernel, waits(which)))
 
 
 def test_rows_come_in_whole_sectors_and_without_bank_conflicts() -> None:
     of_kernels = emulator()
     with launching(of_kernels):
         outputs_of("native", InfoNCECase(300, 256, dtype=torch.bfloat16, classes=3, **SORTED))
-    hot = [launch for launch in of_kernels.launches if "sm90" in launch.kernel or "panels" in launch.kernel]
-    assert len(hot) == 2
+    hot = [launch for launch in of_kernels.launches if "sm90" in launch.kernel]
+    assert [re.search("panels|sums|gradient", launch.kernel)[0] for launch in hot] == [
+        "panels",
+        "sums",
+        "panels",
+        "gradient",
+    ]
     for launch in hot:
         assert launch.profile.bank_conflict_degree() == 1.0, f"{launch.kernel}: {launch.profile}"
-    panels = next(launch for launch in hot if "panels" in launch.kernel)
-    assert panels.profile.sector_efficiency() >= 0.9, str(panels.profile)
+        if "panels" in launch.kernel:
+            assert launch.profile.sector_efficiency() >= 0.9, str(launch.profile)

@@ -15,24 +15,10 @@
 #include "cuda/gradient_pair.cuh"
 #include "cuda/info_nce_sm90.h"
 #include "cuda/product.cuh"
-#include "cuda/ptx_sm90.cuh"
 #include "cuda/sorted_labels.cuh"
+#include "cuda/tiles_sm90.cuh"
 
 namespace fastpixcon {
-
-// Numbers a row, columns a tile.
-template <int kWidth_, int kColumns_, int kStages_>
-struct WarpgroupTiles {
-  static constexpr int kWidth = kWidth_, kColumns = kColumns_, kStages = kStages_;
-  static constexpr int kGroups = 2, kRows = 64 * kGroups, kGroupThreads = 128;
-  static constexpr int kThreads = kGroupThreads * (kGroups + 1);
-  static constexpr int kPanels = 2 * kWidth / kPanel;
-
-  alignas(1024) char rows[kPanels][kRows][kPanel];
-  alignas(1024) char columns[kStages][kPanels][kColumns][kPanel];
-  alignas(16) float facts[kStages][kFactsOfColumn][kColumns];
-  uint64_t rows_there, there[kStages], read[kStages];  // barriers
-};
 
 // Two numbers as one register of the left side of a product.
 template <Precision kPrecision>
@@ -46,42 +32,13 @@ __device__ uint32_t pair_of(float first, float second) {
   }
 }
 
-// What all lanes have, so that the compiler knows it.
-__device__ inline int of_warp(int x) { return __shfl_sync(kAllLanes, x, 0); }
-
-// Where a block is in the ring of stages.
-template <int kStages>
-struct Turn {
-  int stage = 0, parity = 0;
-
-  __device__ void advance() {
-    if (++stage == kStages) stage = 0, parity ^= 1;
-  }
-  __device__ int before() const { return (stage == 0 ? kStages : stage) - 1; }
-};
-
 // One thread: all that comes from memory, in the order in which it is read.
 template <typename Tiles>
 __device__ void bring(Tiles& shared, const PanelSet& x, const PanelSet& y, int i0, int begin, int end) {
-  constexpr int kColumns = Tiles::kColumns;
-  const auto panels_of = [](const PanelSet& set, int panel, int row) {
-    return static_cast<const char*>(set.panels) + (static_cast<int64_t>(panel) * set.n_pad + row) * kPanel;
-  };
-  barrier_expect(&shared.rows_there, sizeof(shared.rows));
-  for (int panel = 0; panel < Tiles::kPanels; ++panel)
-    copy_bulk(shared.rows[panel], panels_of(x, panel, i0), sizeof(shared.rows[panel]), &shared.rows_there);
+  bring_rows(shared, x, i0);
   Turn<Tiles::kStages> turn;
 #pragma unroll 1
-  for (int tile = begin; tile < end; ++tile, turn.advance()) {
-    uint64_t* const there = &shared.there[turn.stage];
-    barrier_wait(&shared.read[turn.stage], turn.parity ^ 1);
-    barrier_expect(there, sizeof(shared.columns[0]) + sizeof(shared.facts[0]));
-    for (int panel = 0; panel < Tiles::kPanels; ++panel)
-      copy_bulk(shared.columns[turn.stage][panel], panels_of(y, panel, tile * kColumns),
-                sizeof(shared.columns[0][panel]), there);
-    copy_bulk(shared.facts[turn.stage], y.facts + static_cast<int64_t>(tile) * kFactsOfColumn * kColumns,
-              sizeof(shared.facts[0]), there);
-  }
+  for (int tile = begin; tile < end; ++tile, turn.advance()) bring_tile(shared, y, tile, turn);
 }
 
 // The rows first.. of the block: 64 of a warpgroup, of which a thread has two.
@@ -120,25 +77,6 @@ struct RowsOfGroup {
         itself(itself) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) weights[i] = x.terms != nullptr && row + 8 * i < row_valid ? x.terms[row + 8 * i] : 0;
-  }
-
-  // Begins S of a stage.
-  __device__ void multiply_logits(Logits& s, int stage) const {
-    uint64_t left = panels_at(shared.rows[0][first % Tiles::kRows], 0);
-    made_anew(left);  // kept, those of all steps would fill the registers
-    const uint64_t right = panels_at(shared.columns[stage], 0);
-#pragma unroll
-    for (int step = 0; step < Tiles::kWidth / 16; ++step) {
-      const int panel = 32 * step / kPanel, at = 32 * step % kPanel;
-      const uint64_t a = further(left, panel * Tiles::kRows * kPanel + at);
-      const uint64_t b = further(right, panel * kColumns * kPanel + at);
-      if (step == 0) {
-        multiply_rows<kPrecision, false>(s, a, b);
-      } else {
-        multiply_rows<kPrecision, true>(s, a, b);
-      }
-    }
-    products_commit();
   }
 
   // Begins H times the columns of a stage.
@@ -227,7 +165,7 @@ struct RowsOfGroup {
     barrier_wait(&shared.rows_there, 0);
     barrier_wait(&shared.there[0], 0);
     products_fence();
-    multiply_logits(s, 0);
+    multiply_logits<kPrecision>(s, shared, first % Tiles::kRows, 0);
     products_wait<0>();
     products_given(s);
     for (int tile = begin;; ++tile) {
@@ -239,7 +177,7 @@ struct RowsOfGroup {
       turn.advance();
       barrier_wait(&shared.there[turn.stage], turn.parity);
       products_fence();
-      multiply_logits(s, turn.stage);
+      multiply_logits<kPrecision>(s, shared, first % Tiles::kRows, turn.stage);
       multiply_slopes(gradient, h, stage);
       products_wait<1>();
       products_given(s);
@@ -266,14 +204,7 @@ __global__ void __launch_bounds__(Tiles::kThreads, 1)
   const int tiles = (column_valid + Tiles::kColumns - 1) / Tiles::kColumns;
   const int end = of_warp(i0 < row_valid ? min(begin + tiles_per_split, tiles) : begin);
 
-  if (threadIdx.x == 0) {
-    barrier_begin(&shared.rows_there, 1);
-    for (int stage = 0; stage < Tiles::kStages; ++stage) {
-      barrier_begin(&shared.there[stage], 1);
-      barrier_begin(&shared.read[stage], 4 * Tiles::kGroups);  // a warp each
-    }
-    barriers_begun();
-  }
+  if (threadIdx.x == 0) shared.begin();
   __syncthreads();
 
   if (group == Tiles::kGroups) {

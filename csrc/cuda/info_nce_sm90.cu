@@ -3,6 +3,7 @@
 
 #ifdef FASTPIXCON_SM90A
 #include "cuda/gradient_sm90.cuh"
+#include "cuda/sums_sm90.cuh"
 
 namespace fastpixcon {
 
@@ -46,6 +47,27 @@ GradientSm90Launch info_nce_gradient_sm90(Precision precision, int row_bytes) {
   }
 }
 
+template <typename Tiles>
+SumsSm90Launch sums_launch_of(Precision precision) {
+  return {precision == Precision::kBFloat16 ? &info_nce_sums_sm90<Tiles, Precision::kBFloat16>
+                                            : &info_nce_sums_sm90<Tiles, Precision::kHalf>,
+          Tiles::kRows,
+          Tiles::kColumns,
+          Tiles::kThreads,
+          Tiles::kGroups,
+          sizeof(Tiles)};
+}
+
+SumsSm90Launch info_nce_sums_sm90(Precision precision, int row_bytes) {
+  if (!is_half(precision)) return {};
+  switch (row_bytes) {
+    case 128: return sums_launch_of<SumTiles<64, 4>>(precision);   // 84 KiB
+    case 256: return sums_launch_of<SumTiles<128, 4>>(precision);  // 155 KiB
+    case 512: return sums_launch_of<SumTiles<256, 2>>(precision);  // 203 KiB
+    default: return {};
+  }
+}
+
 }  // namespace fastpixcon
 #else
 
@@ -53,6 +75,7 @@ namespace fastpixcon {
 
 InfoNCEPanelsKernel info_nce_panels_kernel() { return nullptr; }
 GradientSm90Launch info_nce_gradient_sm90(Precision, int) { return {}; }
+SumsSm90Launch info_nce_sums_sm90(Precision, int) { return {}; }
 
 }  // namespace fastpixcon
 #endif

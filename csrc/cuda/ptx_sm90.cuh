@@ -46,6 +46,11 @@ __device__ inline void copy_bulk(void* to, const void* from, int bytes, uint64_t
                : "memory");
 }
 
+// All threads of a warpgroup wait for each other; `group`: its number.
+__device__ inline void group_wait(int group) {
+  asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory");  // 0 is __syncthreads
+}
+
 // All threads of a warpgroup: gives registers back to the multiprocessor, or takes more.
 template <int kRegisters>
 __device__ void keep_registers() {

@@ -11,6 +11,7 @@ namespace fastpixcon {
 // One loss.
 struct Problem {
   bool self, fixed;
+  int64_t D;  // numbers a row, as they came
   Denominator denominator;
   at::Tensor temperature;
   Ruling ruling;
