@@ -80,8 +80,8 @@ def test_two_runs_give_the_same_bits() -> None:
 
 
 def sums_in_groups(labels: str) -> Callable[..., torch.Tensor]:
-    """Of self contrast: a launch of sums for which rows are prepared, with groups of any size, as there are with more rows
-    than an emulator can take; what it adds up, [N]."""
+    """Of self contrast: a launch of sums for which rows are prepared, with groups of any size, as there are with more
+    rows than an emulator can take; what it adds up, [N]."""
     calls: list[tuple[Any, ...]] = []
     case = InfoNCECase(700, 64, dtype=torch.bfloat16, **SORTED | {"labels": labels})
     with launching(emulator(run=lambda *call: calls.append(call))):

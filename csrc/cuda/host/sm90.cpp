@@ -10,16 +10,18 @@ namespace {
 
 constexpr int64_t kMostGroups = 127;  // of rows; odd
 constexpr int64_t kMostParts = 32;    // of the columns of a group
+constexpr int64_t kStart = 8;         // tiles, that a block waits for its first ones and after its last
 
 // Rows that are padded are none of these widths.
 bool takes(const Problem& p) { return p.limits.sm90 && p.fixed && !p.ruling.exists && p.D * 2 == p.row_bytes(); }
 
-// How many a part has of `all`, so that blocks of every group keep the multiprocessors busy.
-int64_t size_of_part(int64_t groups, int64_t all, int64_t multiprocessors) {
-  int64_t best = all, least = ceil_div(groups, multiprocessors) * all;
-  for (int64_t parts = 2; parts <= std::min(all, kMostParts); ++parts) {
-    const int64_t size = ceil_div(all, parts), time = ceil_div(groups * ceil_div(all, size), multiprocessors) * size;
-    if (10 * time < 9 * least) best = size, least = time;
+// How many a part has of `all`, each of so many tiles: that rounds of blocks, of every group and part, take the least.
+int64_t size_of_part(int64_t groups, int64_t all, int64_t tiles, int64_t multiprocessors) {
+  int64_t best = all, least = 0;
+  for (int64_t parts = 1; parts <= std::min(all, kMostParts); ++parts) {
+    const int64_t size = ceil_div(all, parts), rounds = ceil_div(groups * ceil_div(all, size), multiprocessors);
+    const int64_t time = rounds * (size * tiles + kStart);
+    if (parts == 1 || time < least) best = size, least = time;
   }
   return best;
 }
@@ -58,12 +60,12 @@ Sums partial_sums_sm90(const Problem& p, const SumsSm90Launch& how) {
     size_x = size_y = round_up<int64_t>(ceil_div(N, kMostGroups), how.rows);
     groups = ceil_div(N, size_x) / 2 * 2 + 1;
     const int64_t pairs = groups / 2 + 1;  // of a group
-    per_part = size_of_part(groups, pairs, p.limits.multiprocessors);
+    per_part = size_of_part(groups, pairs, size_y / how.columns, p.limits.multiprocessors);
     parts = ceil_div(pairs, per_part);
     column_slots = pairs * how.warpgroups;
   } else {
     const int64_t tiles = std::max<int64_t>(1, ceil_div<int64_t>(M, how.columns));
-    const int64_t size = size_of_part(groups, tiles, p.limits.multiprocessors);
+    const int64_t size = size_of_part(groups, tiles, 1, p.limits.multiprocessors);
     size_y = size * how.columns;
     parts = ceil_div(tiles, size);
   }
