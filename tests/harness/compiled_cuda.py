@@ -120,6 +120,8 @@ class Emulator:
         ptx = entries()[name]
         if self.edit is not None:
             ptx = self.edit(name, ptx)
+        if self.sm90:  # which runs what is for sm_80, with its own shared memory
+            ptx = ptx.replace(".target sm_80", ".target sm_90", 1)
         assert shared <= self.shared, f"{name}: {shared} bytes of shared memory"
         arguments = [ptxemu.Struct(*x) if isinstance(x, tuple) else x for x in arguments]
         result = ptxemu.launch_cuda(
