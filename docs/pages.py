@@ -1,4 +1,4 @@
-"""Writes pages that are made of code and of what was measured: the command line, examples, benchmarks, CamVid."""
+"""Writes pages that are made of code and of what was measured: the command line, examples, benchmarks, trainings."""
 
 import argparse
 import re
@@ -13,6 +13,7 @@ from fastpixcon.training import config, seeds
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 CAMVID = ROOT / "bench" / "camvid"
+STUDIES = ROOT / "bench" / "studies"
 
 
 def command_line() -> str:
@@ -76,6 +77,37 @@ def camvid(study: Path) -> str:
     made = sorted({run["environment"]["commit"] for run in runs})
     lines += ["", f"Commit {', '.join(made)}; {runs[0]['environment']['processor']}, one thread a run."]
     return "\n".join(lines) + "\n"
+
+
+def gains(study: Path, score: str, name: str) -> str:
+    """A row of the table of all studies: the gain of contrast in a score."""
+    runs = [seeds.read(file) for file in sorted(study.glob("seed-*.json"))]
+    ce, contrast, *_ = seeds.compare(runs, score)
+    at = contrast.gain[contrast.worst]
+    cells = [name, len(contrast.gain), f"{ce.mean:.2f}", f"{contrast.mean:.2f}", f"{mean(contrast.gain.values()):+.2f}"]
+    return f"| {' | '.join(map(str, cells))} | {at:+.2f} | {contrast.p:.3f} |"
+
+
+def evidence() -> str:
+    """Every study of contrast against cross-entropy, a row each."""
+    lines = ["| trained | seeds | cross-entropy | with contrast | gain | worst seed | p |", f"| --- |{' ---: |' * 6}"]
+    lines.append(gains(CAMVID / "long", "miou", "CamVid, 11 classes, forty epochs"))
+    lines.append(gains(STUDIES / "camvid", "miou", "CamVid, eight epochs"))
+    for score, name in (("five_or_more", "37 classes"), ("frequent", "of these 15 frequent"), ("middle", "13 middle"), ("rare", "9 rare")):
+        lines.append(gains(STUDIES / "ccp", score, f"Clothing Co-Parsing, five epochs, {name}"))
+    return "\n".join(lines) + "\n"
+
+
+def scores(study: Path) -> str:
+    """Of every seed of a study, by each of its scores."""
+    runs = [seeds.read(file) for file in sorted(study.glob("seed-*.json"))]
+    parts = []
+    for score in seeds.scores_of(runs):
+        of = "all classes" if score == seeds.MIOU else score
+        parts += [f"mIoU of {of}, %:", "", seeds.markdown(seeds.compare(runs, score)), ""]
+    made = sorted({run["environment"]["commit"] for run in runs})
+    processors = sorted({run["environment"]["processor"] for run in runs})
+    return "\n".join([*parts, f"Commit {', '.join(made)}; {', '.join(processors)}, one thread a run."]) + "\n"
 
 
 def variants(study: Path) -> str:

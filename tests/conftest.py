@@ -47,7 +47,9 @@ ONE_IN = {
     "test_without_negatives": 5,
     "test_rows_as_they_are": 3,
     "test_mining_shows_it_to_every_anchor": 3,
-    **dict.fromkeys((f"test_{operator}" for operator in define.OPERATORS), 5),
+    "test_the_bits_of_its_steps": 3,
+    "test_maps_of_any_rank_and_dtype": 2,
+    **dict.fromkeys((f"test_{operator}" for operator in define.OPERATORS), 8),
 }
 # And nothing of what is about schedules, which an interpreter has not, about schemas, which executed kernels share,
 # about many steps after one another, or about seeds, of which kernels know nothing.
@@ -118,6 +120,7 @@ BATCH = (
     "info_nce",
     "info_nce_mean",
     "info_nce_backward",
+    "pixel_contrast",
 )
 
 

@@ -14,12 +14,14 @@ from fastpixcon.ops import define
 from fastpixcon.ops.info_nce import DIFFERENTIABLE
 from fastpixcon.ops.info_nce_at_once import DIFFERENTIABLE as OF_AT_ONCE
 from fastpixcon.ops.info_nce_mean import DIFFERENTIABLE as OF_MEAN
+from fastpixcon.ops.pixel_contrast import DIFFERENTIABLE as OF_PIXELS
 from fastpixcon.testing import (
     CASES,
     GatherCase,
     InfoNCEAtOnceCase,
     InfoNCECase,
     InfoNCEMeanCase,
+    PixelContrastCase,
     SelectCase,
     Tolerance,
     assert_as_accurate,
@@ -29,12 +31,24 @@ from fastpixcon.testing import (
 from fastpixcon.testing.accuracy import leaves
 from fastpixcon.testing.rounding import ONE, of_dtype
 from fastpixcon.testing.tolerances import forward_tolerances, gradient_tolerances
+from fastpixcon.values import Rows
 
 OUTPUTS = {
     "info_nce": ("loss", "log_sum", "weight", "mass"),
     "info_nce_backward": ("d_anchors", "d_contrast", "d_temperature"),
     "info_nce_mean": ("value", "share", "log_sum", "weight", "mass"),
     "info_nce_at_once": ("value", "mass", "d_anchors", "d_contrast", "d_temperature"),
+    "pixel_contrast": (
+        "value",
+        "mass",
+        "index",
+        "label",
+        "segments",
+        "rows",
+        "inv_norm",
+        "d_rows",
+        "d_temperature",
+    ),
     "gather_normalize": ("rows", "inv_norm"),
     "gather_normalize_backward": ("d_embeddings",),
 }
@@ -114,6 +128,31 @@ def test_info_nce_at_once(case: InfoNCEAtOnceCase, operators: Backend, threads: 
     value = Tolerance(case.tol, float(d_loss.norm(1))).times(ONE)
     gradients = gradient_tolerances(case, arguments[:-4], d_loss)
     compare("info_nce_at_once", results, [value, Tolerance(case.tol), *gradients])
+
+
+@pytest.mark.parametrize("case", CASES["pixel_contrast"], ids=str)
+def test_pixel_contrast(case: PixelContrastCase, operators: Backend, threads: Callable[[int], None]) -> None:
+    """The bits of its three operators, each of which is as accurate as its own Cases say."""
+    op = operators.op("pixel_contrast", case.dtype, case.D)
+    threads(ODD_THREADS)
+    arguments = case.arguments(operators.device)
+    value, mass, index, label, segments, rows, inv_norm, d_rows, d_temperature = run(op, arguments)
+    embeddings, labels, predictions = arguments[:3]
+    selected = operators.op("select_anchors")(labels, predictions, *arguments[3:9])
+    gathered = operators.op("gather_normalize", case.dtype)(embeddings, selected[0])
+    rule = define.OPERATORS["pixel_contrast"].values(arguments)["rule"]
+    of_rows = operators.of_values("info_nce_at_once")(
+        Rows(gathered[0], selected[1]), None, rule, "unit", None, case.scale, True,
+        [True, False, case.learns_temperature],
+    )  # fmt: skip
+    wanted = (of_rows[0], of_rows[1], selected[0], selected[1], selected[3], *gathered, of_rows[2])
+    for name, x, y in zip(
+        OUTPUTS["pixel_contrast"], (value, mass, index, label, segments, rows, inv_norm, d_rows), wanted, strict=False
+    ):
+        assert x.dtype == y.dtype, name
+        assert torch.equal(x, y), name
+    if case.learns_temperature:
+        assert torch.equal(d_temperature, of_rows[4])
 
 
 @pytest.mark.parametrize("case", CASES["gather_normalize"], ids=str)
@@ -215,6 +254,10 @@ FEW_CASES = {
         InfoNCEAtOnceCase(40, 32, M=17, labels="ignored", dtype=torch.bfloat16, weighed=False),
     ],
 }
+FEW_CASES["pixel_contrast"] = [
+    PixelContrastCase(19, SelectCase(predictions=torch.float32)),
+    PixelContrastCase(16, dtype=torch.float16, layout="channels_last", denominator="all"),
+]
 CALLS = [(op, case) for op in FEW_CASES for case in FEW_CASES[op]]
 BACKWARD_CALLS = [(f"{op}_backward", case) for op, case in CALLS if f"{op}_backward" in define.OPERATORS]
 
@@ -232,6 +275,7 @@ def test_opcheck(operator: str, case: Any, operators: Backend) -> None:
     op = operators.op(operator)
     arguments = call_arguments(operator, case, operators)
     with_gradient = {"info_nce": DIFFERENTIABLE, "info_nce_mean": OF_MEAN, "info_nce_at_once": OF_AT_ONCE}
+    with_gradient["pixel_contrast"] = OF_PIXELS
     for i in with_gradient.get(operator, [0] if operator == "gather_normalize" else []):
         if arguments[i] is not None:
             arguments[i] = arguments[i].detach().requires_grad_()
@@ -270,6 +314,7 @@ LARGER = [
     GatherCase(4, 64, 40, 50, 3000, repeated=True),
     GatherCase(4, 64, 40, 50, 3000, dtype=torch.float16, layout="channels_last"),
     SelectCase(B=4, size=(70, 90), max_samples=900, max_views=60),
+    PixelContrastCase(64, SelectCase(B=4, size=(70, 90), max_samples=900, max_views=60)),
 ]
 
 

@@ -158,7 +158,7 @@ def test_a_step_that_fails_or_hangs_stops_none_of_the_later_ones(tmp_path: Path)
     path = tmp_path / "new" / "report.md"
     start = time.monotonic()
     assert gpu_check.run_and_report(STEPS, 100, path) == 1
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 90
     text = path.read_text()
     assert "**Failed: A bad one, A slow one, No such command.**" in text
     assert "Not finished" not in text

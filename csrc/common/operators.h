@@ -12,7 +12,9 @@ struct InfoNCE {
   c10::string_view rows;  // "raw", "unit" or "any"
 
   explicit InfoNCE(const Arguments& of)
-      : anchors(of.rows("anchors")), contrast(of.optional_rows("contrast")), rule(of.rule()), rows(of.word("rows")) {}
+      : InfoNCE(of.rows("anchors"), of.optional_rows("contrast"), of.rule(), of.word("rows")) {}
+  InfoNCE(Rows anchors_, std::optional<Rows> contrast_, Rule rule_, c10::string_view rows_)
+      : anchors(std::move(anchors_)), contrast(std::move(contrast_)), rule(std::move(rule_)), rows(rows_) {}
 };
 
 struct InfoNCEBackward {
@@ -33,17 +35,18 @@ struct InfoNCEMean {
   bool mean;  // or a sum
 
   explicit InfoNCEMean(const Arguments& of)
-      : given(of),
-        anchor_weights(of.optional_tensor("anchor_weights")),
-        scale(of.at("scale").toDouble()),
-        mean(of.flag("mean")) {}
+      : InfoNCEMean(InfoNCE(of), of.optional_tensor("anchor_weights"), of.at("scale").toDouble(), of.flag("mean")) {}
+  InfoNCEMean(InfoNCE given_, std::optional<at::Tensor> anchor_weights_, double scale_, bool mean_)
+      : given(std::move(given_)), anchor_weights(std::move(anchor_weights_)), scale(scale_), mean(mean_) {}
 };
 
 struct InfoNCEAtOnce {
   InfoNCEMean of;
   std::array<bool, 3> output_mask;
 
-  explicit InfoNCEAtOnce(const Arguments& arguments) : of(arguments), output_mask(arguments.mask("output_mask")) {}
+  explicit InfoNCEAtOnce(const Arguments& arguments)
+      : InfoNCEAtOnce(InfoNCEMean(arguments), arguments.mask("output_mask")) {}
+  InfoNCEAtOnce(InfoNCEMean of_, std::array<bool, 3> output_mask_) : of(std::move(of_)), output_mask(output_mask_) {}
 
   // The dtype of gradients of rows, which wait for that of the value: float16 has no exponents for means.
   at::ScalarType waiting() const {

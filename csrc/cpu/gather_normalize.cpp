@@ -4,6 +4,8 @@
 // their place in the map, a cache line's worth of channels at a time: a few pages stay open, lines of
 // neighbouring pixels are read once, and the lines of the rows are written whole.
 
+#include "cpu/gather_normalize.h"
+
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -118,6 +120,8 @@ void normalize_(scalar_t* rows, float* inv_norm, const int64_t* index, int64_t N
   });
 }
 
+}  // namespace
+
 std::tuple<at::Tensor, at::Tensor> gather_normalize(const at::Tensor& embeddings, const at::Tensor& index_) {
   check_gather_normalize(embeddings, index_);
   const int64_t N = index_.size(0), D = embeddings.size(1);
@@ -133,6 +137,8 @@ std::tuple<at::Tensor, at::Tensor> gather_normalize(const at::Tensor& embeddings
   });
   return {rows, inv_norm};
 }
+
+namespace {
 
 // The gradients of the distinct pixels, ascending.
 struct Gradients {

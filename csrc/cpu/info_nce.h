@@ -11,6 +11,7 @@ namespace fastpixcon::cpu {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> info_nce(const InfoNCE& call);
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> info_nce_mean(const InfoNCEMean& call);
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> info_nce_at_once(const InfoNCEAtOnce& call);
 // Gradients of rows in the dtype of these, or in float.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> info_nce_gradients(const InfoNCEBackward& call, at::ScalarType dtype);
 

@@ -48,6 +48,8 @@ std::vector<double> d_losses(const Problem& p, const InfoNCEMean& call) {
   return d;
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_at_once(const InfoNCEAtOnce& call) {
   check_info_nce_mean(call.of);
   const InfoNCE& given = call.of.given;
@@ -82,8 +84,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_at_once(const InfoNC
                                  call.waiting());
   return {scalar(value, mass), mass, of.d_anchors, d_contrast, d_temperature};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("info_nce_at_once", by_name<&info_nce_at_once>()); }
 

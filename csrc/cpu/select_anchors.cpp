@@ -4,6 +4,8 @@
 // how many pixels each group keeps, and with that a threshold below which about as many keys lie: the second
 // pass hashes the pixels and keeps the few below it. A group that got too few is searched again without one.
 
+#include "cpu/select_anchors.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -255,6 +257,8 @@ std::vector<Candidate> candidates_by_group(const Selection& s, const std::vector
   return sorted;
 }
 
+}  // namespace
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& labels,
                                                                           const at::Tensor& predictions,
                                                                           const at::Tensor& seed_, int64_t num_classes,
@@ -303,8 +307,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> select_anchors(const 
   *total.mutable_data_ptr<int32_t>() = static_cast<int32_t>(written);
   return {index, label, total, taken};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CPU, m) { m.impl("select_anchors", &select_anchors); }
 

@@ -1,6 +1,6 @@
 """Anchors of maps: which pixels, and their rows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -8,7 +8,14 @@ from fastpixcon.ops import checks, maps
 from fastpixcon.ops.backends import call
 from fastpixcon.ops.void import Void, one_void, void_labels
 
-__all__ = ["SelectedAnchors", "gather_normalize", "gathered", "select_anchors", "select_with_segments"]
+__all__ = [
+    "SelectedAnchors",
+    "gather_normalize",
+    "gathered",
+    "select_anchors",
+    "select_with_segments",
+    "selection_arguments",
+]
 
 
 class SelectedAnchors(NamedTuple):
@@ -74,13 +81,21 @@ def select_with_segments(
 ) -> tuple[SelectedAnchors, Tensor]:
     """Of checked arguments the anchors; of every class the segments that give some, and those that are left out,
     [2, K]."""
+    given = selection_arguments(labels, predictions, selection, seed)
+    *selected, segments = call("select_anchors", given[0], backend, *given)
+    return SelectedAnchors(*selected), segments
+
+
+def selection_arguments(
+    labels: Tensor, predictions: Tensor, selection: maps.Selection, seed: int | Tensor
+) -> tuple[Any, ...]:
+    """Those of the operator, of checked ones."""
     logits = predictions.is_floating_point()
     labels, void = one_void(maps.folded_labels(labels, predictions.shape[1 + logits :]), selection.ignore_index)
     predictions = maps.folded_rows(predictions.detach(), 1 + logits)
     seed = checks.seed_tensor(seed, labels.device)
     sizes = (selection.num_classes, selection.max_samples, selection.max_views, selection.least)
-    *selected, segments = call("select_anchors", labels, backend, labels, predictions, seed, *sizes, void)
-    return SelectedAnchors(*selected), segments
+    return labels, predictions, seed, *sizes, void
 
 
 def gather_normalize(embeddings: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:

@@ -4,15 +4,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
 
 from fastpixcon import distributed
 from fastpixcon.contrast import Bank, Miner
-from fastpixcon.functional.anchors import gathered, select_with_segments
-from fastpixcon.functional.rows import DENOMINATORS, Objective, Weighed, info_nce_of
+from fastpixcon.functional.anchors import gathered, select_with_segments, selection_arguments
+from fastpixcon.functional.rows import DENOMINATORS, FEW_ROWS, FIXED_SHIFT_MIN, Objective, Weighed, info_nce_of
 from fastpixcon.ops import checks, maps
+from fastpixcon.ops.backends import call, chosen
 from fastpixcon.ops.void import Void
 from fastpixcon.pairs import Pairs, rule_of
-from fastpixcon.values import Rows
+from fastpixcon.values import Rows, Rule
 
 __all__ = ["pixel_contrast", "pixel_contrast_and_facts"]
 
@@ -98,6 +100,8 @@ def pixel_contrast_and_facts(
         raise ValueError("groups: got groups that no rule looks at, want pairs=Pairs(positives=..) or (negatives=..)")
     if rule.grouped:
         groups = _image_groups(groups, embeddings, objective)
+    if weights is None and takes_one_call(embeddings, selection, objective):
+        return _in_one_call(embeddings, labels, predictions, selection, objective, seed)
     selected, segments = select_with_segments(labels, predictions, selection, seed, backend)
     anchors = Rows(gathered(embeddings, selected.index, backend), selected.label)
     weighed = Weighed(
@@ -108,6 +112,51 @@ def pixel_contrast_and_facts(
         anchors, None, objective, name="embeddings", rows="unit", is_sorted=True, seed=seed, weighed=weighed
     )
     return loss, segments, selected.label, mass
+
+
+def takes_one_call(embeddings: Tensor, selection: maps.Selection, objective: Objective) -> bool:
+    """Whether one operator does it all: with a gradient, of so few anchors that it is made at once, which contrast with
+    each other alone, without rules, on a backend of kernels. A compiled graph has no host to spare, and ``torch.func``
+    gradients that ``requires_grad`` does not tell."""
+    device = embeddings.device.type
+    if not (embeddings.requires_grad and torch.is_grad_enabled()):
+        return False
+    if torch.compiler.is_compiling() or _are_functorch_transforms_active():
+        return False
+    pairs = objective.pairs
+    if pairs.class_weights is not None or pairs.balanced or pairs.grouped:
+        return False
+    if selection.max_samples > FEW_ROWS.get(device, 0):
+        return False
+    if objective.memory is not None or objective.mining is not None or objective.contrast_with not in ("both", "batch"):
+        return False
+    if distributed.ranks_of(objective.process_group, objective.across) is not None:
+        return False
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != embeddings.dtype:
+        return False  # rows are rounded to it between the operators
+    return chosen("pixel_contrast", maps.folded(embeddings, 2), objective.backend) != "reference"
+
+
+def _in_one_call(
+    embeddings: Tensor,
+    labels: Tensor,
+    predictions: Tensor,
+    selection: maps.Selection,
+    objective: Objective,
+    seed: int | Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`pixel_contrast_and_facts`, where one operator does it."""
+    temperature, folded = objective.temperature, maps.folded(embeddings, 2)
+    scale = checks.temperature_scale(temperature, objective.base_temperature)
+    inside = scale if isinstance(scale, float) else None
+    fixed_shift = not isinstance(temperature, Tensor) and temperature >= FIXED_SHIFT_MIN
+    tau = checks.temperature_tensor(temperature, embeddings)
+    rule = Rule(tau, objective.denominator, fixed_shift, is_sorted=True)
+    pixels = selection_arguments(labels, predictions, selection, seed)
+    value, mass, _index, label, segments, *_ = call(
+        "pixel_contrast", folded, objective.backend, folded, *pixels, rule, inside or 1.0, tau.requires_grad
+    )
+    return value if scale is None or inside is not None else value * scale, segments, label, mass
 
 
 def _image_groups(groups: Tensor | None, embeddings: Tensor, objective: Objective) -> Tensor:

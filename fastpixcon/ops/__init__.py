@@ -14,6 +14,7 @@ from fastpixcon.ops import (
     memory_rows,
     memory_sums,
     mining_thresholds,
+    pixel_contrast,
     select_anchors,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "memory_rows",
     "memory_sums",
     "mining_thresholds",
+    "pixel_contrast",
     "select_anchors",
 ]

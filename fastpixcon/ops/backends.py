@@ -19,7 +19,14 @@ AUTO_ORDER = {
     "cpu": ("native", "reference"),
     "cuda": ("native", "triton", "reference"),
 }
-PRODUCTS = ("info_nce", "contrast_", "memory_sums", "memory_positives", "mining_")  # operators that multiply rows
+PRODUCTS = (
+    "pixel_contrast",
+    "info_nce",
+    "contrast_",
+    "memory_sums",
+    "memory_positives",
+    "mining_",
+)  # operators that multiply rows
 ALL_PAIRS = ("info_nce", "contrast_")  # what Triton multiplies with Hopper's wgmma, CUDA C++ not
 MANY_ANCHORS = 8192  # more of them are Triton's
 CUDA_MAX_WIDTH = 512  # D of the native products on GPUs, whose gradient stays in registers
@@ -114,7 +121,7 @@ def chosen(operator: str, tensor: Tensor, name: str = "auto") -> str:
     """The name of the backend that :func:`choose` takes."""
     if name == "auto":
         name = _default
-    width = tensor.shape[-1] if tensor.dim() in (2, 3) else None  # of rows [N, D], of a bank [K, S, D]
+    width = tensor.shape[1 if tensor.dim() == 4 else -1] if tensor.dim() > 1 else None  # D of rows, a bank, a map
     if name == "auto":
         for candidate in auto_order(operator, tensor.device.type, tensor.shape[0]):
             if unsupported(candidate, operator, tensor.device, tensor.dtype, width) is None:

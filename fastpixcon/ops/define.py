@@ -147,8 +147,12 @@ def _python_implementation(package: str, name: str, of: Signature) -> Callable[.
     if importlib.util.find_spec(module) is None:
         return None
 
+    where: list[Any] = []  # the module, looked up by its name once
+
     def run(*leaves: Any) -> Any:
-        function, device = getattr(importlib.import_module(module), name), leaves[0].device.type
+        if not where:
+            where.append(importlib.import_module(module))
+        function, device = getattr(where[0], name), leaves[0].device.type
         if not torch.is_autocast_enabled(device):
             return function(**of.values(leaves))
         with torch.autocast(device, enabled=False):  # an operator says itself what it computes in

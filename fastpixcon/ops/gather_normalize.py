@@ -32,16 +32,20 @@ def fake_backward(
     return torch.empty(size, dtype=rows.dtype, device=rows.device, memory_format=layout)
 
 
+def layout_of(embeddings: Tensor) -> tuple[torch.Size, bool]:
+    """Size and order of the gradient: whether channels lie last."""
+    is_rows = embeddings.shape[2] * embeddings.shape[3] == 1  # in either layout
+    are_close = embeddings.is_contiguous(memory_format=torch.channels_last) or embeddings.stride(1) == 1  # channels
+    return embeddings.shape, are_close and (is_rows or not embeddings.is_contiguous())
+
+
 def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     embeddings, index = inputs
     rows, inv_norm = output
     ctx.save_for_backward(rows, inv_norm, index)
     ctx.mark_non_differentiable(inv_norm)
     ctx.set_materialize_grads(False)  # or torch fills zeros for each of them
-    ctx.size = embeddings.shape
-    is_rows = embeddings.shape[2] * embeddings.shape[3] == 1  # in either layout
-    are_close = embeddings.is_contiguous(memory_format=torch.channels_last) or embeddings.stride(1) == 1  # channels
-    ctx.channels_last = are_close and (is_rows or not embeddings.is_contiguous())
+    ctx.size, ctx.channels_last = layout_of(embeddings)
 
 
 def backward(ops: Any, ctx: Any, d_rows: Tensor | None, _d_inv_norm: Tensor | None) -> tuple[Tensor | None, None]:

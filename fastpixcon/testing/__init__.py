@@ -30,6 +30,7 @@ from fastpixcon.testing.memory import (
     memory_rows_cases,
 )
 from fastpixcon.testing.own import Report, check
+from fastpixcon.testing.pixel_contrast import PixelContrastCase, pixel_contrast_cases
 from fastpixcon.testing.pixels import GatherCase, SelectCase, gather_cases, select_cases
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "MemoryCase",
     "MemoryRowsCase",
     "MiningCase",
+    "PixelContrastCase",
     "Report",
     "SelectCase",
     "Tolerance",
@@ -77,6 +79,7 @@ CASES: dict[str, Sequence[Any]] = {
     "info_nce": info_nce_cases(),
     "info_nce_mean": info_nce_mean_cases(),
     "info_nce_at_once": info_nce_at_once_cases(),
+    "pixel_contrast": pixel_contrast_cases(),
     "contrast_sums": contrast_cases(),
     "contrast_positives": contrast_cases(),
     "contrast_gradient": contrast_cases(),

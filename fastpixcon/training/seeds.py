@@ -14,9 +14,8 @@ from scipy.stats import ttest_rel
 from fastpixcon.training import TrainingError, config
 from fastpixcon.training.text import read_json
 
-# Between runs that are compared.
 MIOU = "miou"  # the score of all classes; others are names of groups, of config.Evaluation
-
+# Between runs that are compared.
 MAY_DIFFER = {"name", "seed", "arms", "tensorboard", "figures", "data.root", "data.workers"}
 
 # By --resume, in a run that is compared.

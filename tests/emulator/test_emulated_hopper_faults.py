@@ -1,6 +1,7 @@
 """Faults of kernels for sm_90a that are found, and the same kernels without them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import ptxemu
@@ -63,14 +64,19 @@ FAULTS = [
 ]
 
 
+def file_of(kernel: str) -> str:
+    (file,) = (x for x in Path(__file__).parent.glob("hopper_faults_*.cu") if f"({kernel})" in x.read_text())
+    return file.name
+
+
 @pytest.mark.parametrize(("kernel", "error", "message"), FAULTS, ids=[fault[0] for fault in FAULTS])
 def test_a_fault_is_found(kernel: str, error: str, message: str, hopper: Cuda) -> None:
     in_cluster = "cluster" in kernel or "neighbour" in kernel
     grid = 2 if in_cluster else 1
-    assert hopper("hopper_faults.cu", f"{kernel}_sound", grid, 256, arguments()).warnings == []
+    assert hopper(file_of(kernel), f"{kernel}_sound", grid, 256, arguments()).warnings == []
     errors = tuple(getattr(ptxemu, name) for name in error.split("|"))
     with pytest.raises(errors, match=message) as found:
-        hopper("hopper_faults.cu", f"{kernel}_faulty", grid, 256, arguments(), max_steps=10000)
+        hopper(file_of(kernel), f"{kernel}_faulty", grid, 256, arguments(), max_steps=10000)
     assert f"{kernel}_faulty: PTX line" in str(found.value)
     assert "thread (" in str(found.value)
 
@@ -86,10 +92,17 @@ def test_a_fault_is_found(kernel: str, error: str, message: str, hopper: Cuda) -
     ],
 )
 def test_a_finding_can_be_a_warning_or_off(kernel: str, option: str, hopper: Cuda) -> None:
-    assert hopper("hopper_faults.cu", f"{kernel}_faulty", 1, 256, arguments(), **{option: "warn"}).warnings
-    assert not hopper("hopper_faults.cu", f"{kernel}_faulty", 1, 256, arguments(), **{option: "off"}).warnings
+    assert hopper(file_of(kernel), f"{kernel}_faulty", 1, 256, arguments(), **{option: "warn"}).warnings
+    assert not hopper(file_of(kernel), f"{kernel}_faulty", 1, 256, arguments(), **{option: "off"}).warnings
 
 
 def test_registers_at_launch_can_be_told(hopper: Cuda) -> None:
     with pytest.raises(ptxemu.RegisterBudgetError):
-        hopper("hopper_faults.cu", "registers_beyond_the_budget_sound", 1, 256, arguments(), registers=128)
+        hopper(
+            file_of("registers_beyond_the_budget"),
+            "registers_beyond_the_budget_sound",
+            1,
+            256,
+            arguments(),
+            registers=128,
+        )

@@ -18,6 +18,7 @@ from fastpixcon.testing import (
     MemoryCase,
     MemoryRowsCase,
     MiningCase,
+    PixelContrastCase,
     SelectCase,
 )
 from fastpixcon.testing.info_nce import RULES
@@ -146,6 +147,15 @@ def gather(random: Random) -> GatherCase:
     )  # fmt: skip
 
 
+def pixel_contrast(random: Random) -> PixelContrastCase:
+    how = steps(random)
+    return PixelContrastCase(
+        width(random), select(random), how["dtype"], random.choice(MAP_LAYOUTS), random.choice((1.0, 1e-3)),
+        how["temperature"], random.choice((how["denominator"], "decoupled")), random.choice((1.0, 30.0)),
+        learns_temperature=random.random() < 0.5,
+    )  # fmt: skip
+
+
 def labelled(random: Random) -> dict[str, Any]:
     """A map and its labels."""
     dtype = random.choice((*INTEGERS, torch.int8))
@@ -194,6 +204,7 @@ CASES: dict[str, Callable[[Random], Any]] = {
     "info_nce_backward": info_nce,
     "info_nce_mean": info_nce_mean,
     "info_nce_at_once": info_nce_at_once,
+    "pixel_contrast": pixel_contrast,
     "contrast_sums": contrast,
     "contrast_positives": contrast,
     "contrast_gradient": contrast,

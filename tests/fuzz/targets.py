@@ -37,6 +37,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "info_nce_backward": batch.test_info_nce,
     "info_nce_mean": batch.test_info_nce_mean,
     "info_nce_at_once": batch.test_info_nce_at_once,
+    "pixel_contrast": batch.test_pixel_contrast,
     "contrast_sums": sets.test_contrast_sums,
     "contrast_positives": sets.test_contrast_positives,
     "contrast_gradient": sets.test_contrast_gradient,

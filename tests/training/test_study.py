@@ -18,7 +18,7 @@ def test_the_page_has_the_gains_with_more_views(variant: str) -> None:
         without = seeds.read(VARIANTS.parent / f"seed-{number}.json")["arms"]["ce"]
         with_more = seeds.read(VARIANTS / f"{variant}-seed-{number}.json")["arms"]["ce+contrast"]
         gains.append(f"{100 * (with_more['miou'] - without['miou']):+.2f}")
-    assert ", ".join(gains) in (ROOT / "docs" / "camvid.md").read_text()
+    assert ", ".join(gains) in (ROOT / "docs" / "evidence.md").read_text()
 
 
 @pytest.mark.parametrize("file", sorted(STUDY.glob("**/variants/*.json")), ids=lambda file: file.stem)

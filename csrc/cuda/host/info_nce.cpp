@@ -1,8 +1,9 @@
 // info_nce and its backward on CUDA tensors. Nothing is read back: what depends on values stays on the device.
 //
 // FLOP, self contrast: N^2 D forward (the triangle) and 4 N^2 D backward (all tiles, two products), 2 N^2 D / classes
-// for the positives. Memory beyond inputs and outputs: at most 129 partial sums a row, a copy of the rows where they
-// come unsorted, raw, not in whole panels or are cut into halves, and at most kMostPartialRows rows of float32.
+// for the positives. Memory beyond inputs and outputs: at most 129 partial sums a row (kernels of sm_90a: 224 and a
+// copy of the rows in panels), a copy of the rows where they come unsorted, raw, not in whole panels or are cut into
+// halves, and at most kMostPartialRows rows of float32.
 #include "cuda/info_nce.h"
 
 #include <ATen/ops/div.h>
@@ -15,6 +16,7 @@
 #include <torch/library.h>
 
 #include "common/checks.h"
+#include "cuda/host/info_nce.h"
 #include "cuda/host/problem.h"
 #include "cuda/host/tensors.h"
 #include "cuda/mean_loss.h"
@@ -132,6 +134,8 @@ std::tuple<Tensor, Tensor, Tensor> info_nce_backward(const InfoNCEBackward& call
   return {d.anchors, d.contrast, d.temperature};
 }
 
+}  // namespace
+
 // Rows are put in order and prepared once.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_at_once(const InfoNCEAtOnce& call) {
   check_info_nce_mean(call.of);
@@ -147,8 +151,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_at_once(const InfoNC
       gradients_of(p, {d_loss, of.log_sum, of.weight, of.mass}, given, call.output_mask, call.waiting());
   return {mean.value, of.mass, d.anchors, d.contrast, d.temperature};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) {
   m.impl("info_nce", by_name<&info_nce>());

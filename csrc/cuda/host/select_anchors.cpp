@@ -13,6 +13,7 @@
 
 #include "common/checks.h"
 #include "cuda/host/launch.h"
+#include "cuda/host/select_anchors.h"
 #include "cuda/host/tensors.h"
 
 namespace fastpixcon {
@@ -71,6 +72,8 @@ int64_t most_candidates(int64_t segments, int64_t max_samples, int64_t max_views
   return std::min(segments, max_samples) * 2 * static_cast<int64_t>(std::ceil(beyond_room)) + max_samples;
 }
 
+}  // namespace
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> select_anchors(const at::Tensor& labels,
                                                                           const at::Tensor& predictions,
                                                                           const at::Tensor& seed, int64_t num_classes,
@@ -126,8 +129,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> select_anchors(const 
          index, label, B, pixels);
   return {index, label, total, taken};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastpixcon_native, CUDA, m) { m.impl("select_anchors", &select_anchors); }
 
