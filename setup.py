@@ -122,6 +122,32 @@ def gencode(architectures: str) -> list[str]:
     return [f"-gencode=arch=compute_{numbers[0]},code=[{','.join(codes)}]"]
 
 
+def for_sm90(architectures: str) -> list[str]:
+    """What sources for it alone are compiled with; [] if nothing is built for it, for which they have no kernels."""
+    names = architectures.replace(";", " ").split()
+    if not any(re.fullmatch(r"9\.0a?(\+PTX)?", name) for name in names):
+        return []
+    codes = ["sm_90a", "compute_90a"] if TESTS else ["sm_90a"]  # make test executes the PTX
+    return [f"-gencode=arch=compute_90a,code=[{','.join(codes)}]", "-DFASTPIXCON_SM90A"]
+
+
+def compile_for_sm90(build: Any, module: Extension, nvcc: list[str]) -> None:
+    """Sources for it alone, which torch would compile as all others; as they are without arguments for nvcc."""
+    own = [name for name in module.sources if name.endswith("_sm90.cu")] if nvcc else []
+    if not own:
+        return
+    module.sources = [name for name in module.sources if name not in own]
+    module.depends = [*module.depends, *own]
+    module.extra_objects = build.compiler.compile(
+        own,
+        output_dir=str(Path(build.build_temp) / "sm90"),  # a folder has one list of what ninja is to build
+        macros=module.define_macros,
+        include_dirs=module.include_dirs,
+        extra_postargs=module.extra_compile_args | {"nvcc": list(nvcc)},
+        depends=module.depends,
+    )
+
+
 def sources(*patterns: str) -> list[str]:
     return sorted(str(p.relative_to(HERE)) for pattern in patterns for p in HERE.glob(pattern))
 
@@ -161,6 +187,7 @@ def extension() -> dict[str, object]:
                 os.environ.setdefault("CCACHE_SLOPPINESS", "pch_defines,time_macros")
                 header = precompiled(self, module)
                 module.extra_compile_args["cxx"] += ["-include", str(header)]
+            compile_for_sm90(self, module, sm90_args)
             super().build_extension(module)
 
         def build_extensions(self) -> None:
@@ -189,18 +216,16 @@ def extension() -> dict[str, object]:
         link_args.append(f"-fsanitize={SANITIZE}")
         if SANITIZE == "thread":
             link_args.append("-Wl,--wrap=GOMP_parallel")  # csrc/sanitize/thread.cpp
-    compile_args = {"cxx": flags + openmp}
+    compile_args, sm90_args = {"cxx": flags + openmp}, []
     if has_cuda:
         architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
         os.environ["TORCH_CUDA_ARCH_LIST"] = architectures
         # Kernels of templates keep the symbols by which launch.cpp names them.
-        compile_args["nvcc"] = [
-            "-O3",
-            *gencode(architectures),
-            f'-DFASTPIXCON_CUDA_ARCHITECTURES="{architectures.replace(";", " ")}"',
-            "-static-global-template-stub=false",
-            "-device-entity-has-hidden-visibility=false",
-        ]
+        common = ["-O3", "-static-global-template-stub=false", "-device-entity-has-hidden-visibility=false"]
+        names = f'-DFASTPIXCON_CUDA_ARCHITECTURES="{architectures.replace(";", " ")}"'
+        compile_args["nvcc"] = [*gencode(architectures), names, *common]
+        if for_sm90(architectures):
+            sm90_args = [*for_sm90(architectures), *common]
     more_sources = ["csrc/cuda/host/*.cpp", "csrc/cuda/*.cu"] if has_cuda else []
     if SANITIZE == "thread":
         more_sources.append("csrc/sanitize/thread.cpp")

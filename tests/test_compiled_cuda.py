@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import ptxemu
@@ -13,7 +14,7 @@ import test_conformance
 import test_conformance_contrast
 import torch
 from harness import compiled_cuda
-from harness.compiled_cuda import LARGE, SMALL, Emulator, launching
+from harness.compiled_cuda import HOPPER, LARGE, SM90, SMALL, Emulator, launching
 from harness.executed import outputs_of, without
 from harness.tested_backends import Backend
 from torch import Tensor
@@ -42,22 +43,48 @@ DENOMINATORS = ("negatives", "all")
 
 class Variant(NamedTuple):
     """Runs kernels that no Case runs by itself: on a device with less shared memory, or fewer multiprocessors, or with
-    TF32 allowed, or of input that no Case has."""
+    TF32 allowed, or with kernels of sm_90a, or of input that no Case has."""
 
     case: Any
     shared: int = LARGE
     multiprocessors: int = 8
     tf32: bool = False
+    sm90: bool = SM90
 
     def __str__(self) -> str:
         limits = f"{self.shared >> 10}KiB-{self.multiprocessors}SM{'-tf32' if self.tf32 else ''}"
-        return f"{self.case.operator}-{limits}-{self.case}"
+        return f"{self.case.operator}-{limits}{'-sm90' if self.sm90 else ''}-{self.case}"
+
+    @property
+    def emulator(self) -> Emulator:
+        return Emulator(self.shared, self.multiprocessors, self.sm90)
 
 
 STEPS = {
     "contrast_sums": ("contrast_sums", "contrast_positives", "contrast_gradient"),
     "memory_sums": ("memory_sums", "memory_positives"),
 }
+
+
+def variants_of_sm90() -> list[Variant]:
+    """Every width and dtype against itself and separate, in one part or several; what changes a pair."""
+    half = (torch.bfloat16, torch.float16)
+    cases: list[Any] = [
+        InfoNCECase(N, D, M=M, dtype=dtype, rows="unit", labels=labels, denominator=name)
+        for D in (64, 128, 256)
+        for dtype in half
+        for N, M, labels, name in ((300, None, "ignored", "all"), (150, 420, "overlap", "negatives"))
+    ]
+    cases += [InfoNCECase(300, 128, dtype=half[0], denominator="decoupled", labels="padded", label_dtype=torch.int32)]
+    cases += [InfoNCECase(130, 64, M=140, dtype=half[1], denominator="decoupled", d_loss="expanded", zero_rows=True)]
+    cases += [InfoNCECase(140, 64, dtype=half[0], labels=kind, rows="unit") for kind in ("all ignored", "one class")]
+    cases += [InfoNCECase(N, 64, M=M, dtype=half[0]) for N, M in ((1, None), (129, 1), (20, 0))]
+    cases += [ContrastCase(130, 256, M=290, diagonal=80, dtype=half[0])]
+    cases += [ContrastCase(140, 64, M=150, mutual=True, dtype=half[1])]
+    whole = [InfoNCECase(560, 64, dtype=half[0], classes=3, labels="sorted", label_dtype=torch.int32, rows="unit")]
+    whole += [InfoNCECase(300, 256, M=310, dtype=dtype, rows="unit") for dtype in half]
+    found = [Variant(case, HOPPER, sm90=True) for case in cases]
+    return found + [Variant(case, HOPPER, multiprocessors=1, sm90=True) for case in whole]
 
 
 def variants() -> list[Variant]:
@@ -96,6 +123,7 @@ def variants() -> list[Variant]:
         Variant(SelectCase(predictions=dtype, layout=layout)) for dtype in (*half, torch.float64) for layout in layouts
     ]
     found += [Variant(SelectCase(size=(16, 16), predictions=dtype)) for dtype in half]
+    found += variants_of_sm90()
     return found + [
         Variant(GatherCase(2, 64, 7, 9, 100, dtype=dtype, repeated=True), multiprocessors=1)
         for dtype in (*half, single)
@@ -116,7 +144,7 @@ def test_every_kernel_is_run() -> None:
     ran: set[str] = set()
     cases = [case for case in itertools.chain(*CASES.values()) if getattr(case, "D", 0) <= MAX_WIDTH]
     for variant in [*map(Variant, cases), *variants()]:
-        emulator = Emulator(variant.shared, variant.multiprocessors, run=lambda name, *launch: ran.add(name))
+        emulator = replace(variant.emulator, run=lambda name, *launch: ran.add(name))
         with launching(emulator), allowing_tf32(variant.tf32):
             outputs_of("native", variant.case)
     assert ran == set(compiled_cuda.entries())
@@ -130,7 +158,7 @@ def test_variant(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(InfoNCECase, "tol", property(lambda case: 2e-3 * case.largest_logit))
         monkeypatch.setattr(MemoryCase, "tol", property(lambda case: 2e-3 * case.rows.largest_logit))
         monkeypatch.setattr(MiningCase, "rounding", 2e-3)
-    with launching(Emulator(variant.shared, variant.multiprocessors)), allowing_tf32(variant.tf32):
+    with launching(variant.emulator), allowing_tf32(variant.tf32):
         for operator in STEPS.get(case.operator, [case.operator]):
             test = getattr(test_conformance, f"test_{operator}", None)
             test = test or getattr(test_conformance_contrast, f"test_{operator}")

@@ -36,12 +36,13 @@ def kernels(architecture: int) -> list[cuda_binary.Kernel]:
 
 
 def test_every_kernel_is_there_for_every_architecture() -> None:
-    names = {a: {k.symbol for k in kernels(a)} for a in ARCHITECTURES}
+    names = {a: {k.symbol for k in kernels(a) if not k.is_of_sm90} for a in ARCHITECTURES}
     assert {k.architecture for k in cuda_binary.kernels()} == set(ARCHITECTURES)
     assert all(there == names[ARCHITECTURES[0]] for there in names.values())
     assert any(name in k.name for name in TILES for k in cuda_binary.kernels())
     if "+PTX" in extension.build["cuda architectures"]:
         assert f"sm_{ARCHITECTURES[0]}" in cuda_binary.embedded_ptx()
+    assert all((a == 90) == any(k.is_of_sm90 for k in kernels(a)) for a in ARCHITECTURES)
 
 
 def spills(kernel: cuda_binary.Kernel, code: list[sass.Instruction]) -> bool:
@@ -60,7 +61,7 @@ def test_machine_code(architecture: int) -> None:
         code = cuda_binary.code(kernel)
         doubles = {x.name for x in code if sass.FLOAT64.match(x.name)}
         found = [] if "<double" in kernel.name else sorted(doubles)  # of logits
-        if any(name in kernel.name for name in TILES):
+        if any(name in kernel.name for name in TILES) and not kernel.is_of_sm90:
             names = {x.base for x in code}
             # Logits alone are plain float32 there; gradients, which those under rules make, are products besides.
             gradient = "gradient" in kernel.name or re.search(r"contrast_rows<.*, true>", kernel.name) is not None
@@ -74,6 +75,29 @@ def test_machine_code(architecture: int) -> None:
         if found:
             wrong[kernel.name] = found
     assert not wrong
+
+
+@pytest.mark.skipif(90 not in ARCHITECTURES, reason="not built for sm_90")
+def test_machine_code_of_sm90() -> None:
+    """No spills; products of warpgroups go on while H is made, which ptxas may forbid: of a tile of a gradient there
+    are two groups of them, begun together, of which the former is waited for first; of sums one. Copies in bulk, or of
+    16 bytes a thread."""
+    of_sm90 = [kernel for kernel in kernels(90) if kernel.is_of_sm90]
+    assert all(kernel.stack == 0 for kernel in of_sm90)
+    panels, tiles = [[k for k in of_sm90 if ("panels" in k.name) == wanted] for wanted in (True, False)]
+    assert (len(panels), len(tiles)) == (1, 12)
+    for kernel in tiles:
+        gradient, code = "gradient" in kernel.name, cuda_binary.code(kernel)
+        (loop,) = sass.tensor_leaves(sass.loops(code))
+        assert not {"LDL", "STL", "HMMA"} & {x.base for x in loop.body}
+        groups = [x for x in loop.body if x.base == "HGMMA" and x.operands.endswith("gsb0")]
+        assert len(groups) == (2 if gradient else 1)
+        waits = sorted(x.operands[-1] for x in loop.body if x.name.startswith("WARPGROUP.DEPBAR"))
+        assert waits == (["0", "0", "1"] if gradient else ["0"])  # "0": of H with masks, and without
+        assert [x.name for x in loop.body].count("WARPGROUP.ARRIVE") == 1
+        assert "UBLKCP" in {x.base for x in code}
+    names = {x.name for x in cuda_binary.code(panels[0])}
+    assert {"LDG.E.128", "STG.E.128"} <= {re.sub(r"\.CONSTANT|\.STRONG.*", "", name) for name in names}
 
 
 def native(operator: str, *values: Any) -> Any:
@@ -100,7 +124,7 @@ def test_shared_memory_is_within_the_limit(architecture: int, dtype: torch.dtype
     """Static and dynamic, of every launch at every width, both with a fixed shift and without."""
     limit = cuda_binary.SHARED_LIMIT[architecture]
     static = {k.symbol: k.shared for k in kernels(architecture)}
-    recorder = cuda_emulated.Recorder(shared=limit)
+    recorder = cuda_emulated.Recorder(shared=limit, sm90=architecture == 90)
     with compiled_cuda.launching(recorder):
         for D in (1, 16, 64, 100, 128, 192, 256, 320, 512):
             x, labels = torch.zeros(300, D, dtype=dtype), torch.zeros(300, dtype=torch.int32)

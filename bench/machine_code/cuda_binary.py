@@ -21,12 +21,17 @@ USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:
 
 
 class Kernel(NamedTuple):
-    architecture: int
+    architecture: int  # 90 for sm_90a, too
     symbol: str
     name: str  # without parameters
     registers: int  # a thread
     stack: int  # bytes a thread: what did not fit the registers
     shared: int  # static bytes a block
+
+    @property
+    def is_of_sm90(self) -> bool:
+        """For it alone, as sm_90a."""
+        return "_sm90" in self.name
 
 
 def extension() -> Path | None:
@@ -43,7 +48,7 @@ def _cuobjdump(*arguments: str, file: Path | None = None) -> str:
 def _demangled(symbols: list[str]) -> list[str]:
     done = subprocess.run(["c++filt"], input="\n".join(symbols), capture_output=True, text=True, check=True)
     names = [name.replace("fastpixcon::", "").removeprefix("void ") for name in done.stdout.splitlines()]
-    return [re.sub(r"\(void const\*.*|\(float const\*.*|\(int const\*.*", "", name) for name in names]
+    return [re.sub(r"\((void const\*|float const\*|int const\*|PanelSet).*", "", name) for name in names]
 
 
 @functools.cache

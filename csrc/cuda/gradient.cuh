@@ -9,30 +9,13 @@
 
 #include <type_traits>
 
+#include "cuda/gradient_pair.cuh"
 #include "cuda/info_nce.h"
-#include "cuda/math.cuh"
 #include "cuda/product.cuh"
 #include "cuda/sorted_labels.cuh"
 #include "cuda/values.h"
 
 namespace fastpixcon {
-
-// What an anchor brings along.
-struct Terms {
-  float weight, pull, sum;
-};
-
-// weight * e^s / Z.
-__device__ inline float push(float s, float weight, float log_z) { return weight * exp2_fast((s - log_z) * kLog2E); }
-
-// What a positive's logit is pulled by: pull * Z / (Z + e^s), or pull. `sum` is 1 / Z and e = e^s if kFixed, else log Z
-// and e = s.
-template <bool kFixed>
-__device__ float pull(float e, float pull, float sum, bool negatives) {
-  if (!negatives) return pull;
-  // e^s / Z <= e^80, far from where __fdividef gives up.
-  return kFixed ? __fdividef(pull, fmaf(e, sum, 1.0f)) : pull * sigmoid(sum - e);
-}
 
 template <typename Shape, typename scalar_t, Precision kPrecision, bool kFixed>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
@@ -50,8 +33,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   char* const h = stages + kStages * stage_bytes;
   float* const column_terms = reinterpret_cast<float*>(h + kRows * kHBytes);  // [stage][label, weight, pull, sum][..]
 
-  const bool apart = static_cast<Denominator>(denominator) != Denominator::kAll;
-  const bool negatives = static_cast<Denominator>(denominator) == Denominator::kNegatives;
+  const PositivePairs positives{static_cast<Denominator>(denominator) != Denominator::kAll,
+                                static_cast<Denominator>(denominator) == Denominator::kNegatives, x_terms != nullptr,
+                                y_terms != nullptr};
   const char *const x = static_cast<const char*>(x_), *const y = static_cast<const char*>(y_);
   const Lane l;
   const int tid = threadIdx.x, warp = tid / 32;
@@ -133,6 +117,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
             if (masked && row_here) {
               row_label = x_labels[i0 + row];
               if (x_terms != nullptr) of_row = terms_of(x_terms, N, i0 + row);
+              if (!kFixed) of_row.sum = sums[m][i];
             }
 #pragma unroll
             for (int n = 0; n < kN; ++n) {
@@ -150,13 +135,11 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
                 if (masked) {
                   const int column = 8 * (logit_n + n) + 2 * l.t + e;
                   if (row_here && row_label == labels[column]) {
-                    float pulled = 0;
-                    if (x_terms != nullptr)
-                      pulled += pull<kFixed>(logit, of_row.pull, kFixed ? of_row.sum : sums[m][i], negatives);
+                    Terms of_column{0, 0, 0};
                     if (y_terms != nullptr)
-                      pulled += pull<kFixed>(logit, terms[2 * kColumns + column],
-                                             kFixed ? terms[3 * kColumns + column] : column_sums[n][e], negatives);
-                    values[e] = apart ? -pulled : values[e] - pulled;
+                      of_column = {0, terms[2 * kColumns + column],
+                                   kFixed ? terms[3 * kColumns + column] : column_sums[n][e]};
+                    values[e] = positives.slope<kFixed>(values[e], logit, of_row, of_column);
                     const bool is_own =
                         self ? i0 + row == j0 + column : itself != nullptr && itself[i0 + row] == j0 + column;
                     if (is_own) values[e] = 0;

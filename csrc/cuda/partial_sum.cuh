@@ -53,4 +53,19 @@ struct PartialSum<false> {
   __device__ float log() const { return log2f(total) * kLn2 + largest; }
 };
 
+// A lane gives away half of 2 kHalf sums, to the lane that differs in `bit`, and adds what it gets to the other half.
+template <int kHalf, typename Sum, int kCount>
+__device__ void halve(Sum (&v)[kCount], int bit) {
+  const bool upper = (threadIdx.x & bit) != 0;
+#pragma unroll
+  for (int i = 0; i < kHalf; ++i) {
+    const Sum low = v[i], high = v[i + kHalf];  // values, or the choice would be of addresses
+    Sum given = low;
+    if (!upper) given = high;
+    v[i] = low;
+    if (upper) v[i] = high;
+    v[i].add(given.from_lane(bit));
+  }
+}
+
 }  // namespace fastpixcon

@@ -26,6 +26,20 @@ struct RowSet {
                                              &RowSet::terms,    &RowSet::n,      &RowSet::row_bytes};
 };
 
+// Rows of 16-bit numbers as copies in bulk bring them: in panels of 128 bytes a row, swizzled as in shared memory, see
+// piece_at; of tiles of columns the facts, [tiles][kFactsOfColumn][columns of a tile]. Zeros, and label -1, for rows
+// left out and those from n on.
+struct PanelSet {
+  const void* panels;     // [row_bytes / 128][n_pad][128 bytes]
+  const float* facts;     // of rows as columns; labels are int32_t
+  const int32_t* labels;  // [n]
+  const float* terms;     // [3, n], as RowSet has them
+  int n, n_pad;           // n_pad: whole tiles, as rows and as columns
+
+  static constexpr auto kFields = std::tuple{&PanelSet::panels, &PanelSet::facts, &PanelSet::labels,
+                                             &PanelSet::terms,  &PanelSet::n,     &PanelSet::n_pad};
+};
+
 // Which pairs the groups of their rows let be.
 enum class Groups : int { kAny, kSame, kOther };
 

@@ -2,7 +2,8 @@
 PTX that the extension was built with in the emulator in ``ptxemu/``, with every access checked.
 
 With ``FASTPIXCON_TEST_PTX_LINES=1`` nvcc compiles the sources once more, into ``build/ptx``, and what is found
-has the line of its source; so it does with ``FASTPIXCON_TEST_PTX_ARCH=90``, for sm_90a.
+has the line of its source; so it does with ``FASTPIXCON_TEST_PTX_ARCH=90``, for sm_90a. Kernels that sm_90a alone has
+are run as that beside the others for sm_80: where a test asks for them, or with ``FASTPIXCON_HOPPER=1`` everywhere.
 """
 
 import functools
@@ -31,10 +32,14 @@ FLAGS = (
     f"-arch=sm_{ARCHITECTURE}{'a' if ARCHITECTURE == 90 else ''}",
     f'-DFASTPIXCON_CUDA_ARCHITECTURES="{ARCHITECTURE / 10}"',
 )  # fmt: skip
+OF_SM90 = "_sm90.cu"  # how sources end that are for it alone
+FLAGS_OF_SM90 = (*(flag for flag in FLAGS if not flag.startswith("-arch")), "-arch=sm_90a", "-DFASTPIXCON_SM90A")
 ENTRY = re.compile(r"^(?:\.weak |\.visible )?\.entry (\w+)", re.MULTILINE)
 FUNCTION = re.compile(r"(?=^(?:\.weak |\.visible )?\.(?:entry|func) )", re.MULTILINE)
-# Bytes of shared memory a block of sm_80 or sm_90, of sm_86, 89 and 120
-LARGE, SMALL = 166912 if ARCHITECTURE == 80 else 232448, 101376
+SM90 = os.environ.get("FASTPIXCON_HOPPER") == "1"
+# Bytes of shared memory a block of sm_90, of sm_80 or what the tests are for, of sm_86, 89 and 120
+HOPPER = 232448
+LARGE, SMALL = 166912 if ARCHITECTURE == 80 and not SM90 else HOPPER, 101376
 
 
 @functools.cache
@@ -64,16 +69,16 @@ def built() -> tuple[str, ...]:
 
 def compiled(source: Path) -> str:
     """PTX of a source with the numbers of its lines, from the cache or nvcc."""
-    text = source.read_text()
+    text, flags = source.read_text(), FLAGS_OF_SM90 if source.name.endswith(OF_SM90) else FLAGS
     headers = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh"))
-    everything = "\0".join([text, *FLAGS, *(p.read_text() for p in headers)])
+    everything = "\0".join([text, *flags, *(p.read_text() for p in headers)])
     name = f"{source.stem}-{hashlib.sha256(everything.encode()).hexdigest()[:16]}"
     ptx = ROOT / "build" / "ptx" / f"{name}.ptx"
     if not ptx.exists():
         ptx.parent.mkdir(parents=True, exist_ok=True)
         mine = ptx.with_suffix(f".{os.getpid()}.cu")  # another process may do the same
         mine.write_text(text)
-        subprocess.run([ptxemu.find_nvcc(), "-ptx", *FLAGS, str(mine), "-o", str(mine.with_suffix(".ptx"))], check=True)
+        subprocess.run([ptxemu.find_nvcc(), "-ptx", *flags, str(mine), "-o", str(mine.with_suffix(".ptx"))], check=True)
         mine.with_suffix(".ptx").rename(ptx)
         mine.unlink()
     return ptx.read_text()
@@ -101,6 +106,7 @@ class Emulator:
 
     shared: int = LARGE
     multiprocessors: int = 8
+    sm90: bool = SM90  # has kernels of sm_90a, and they are asked for
     edit: Callable[[str, str], str] | None = None  # of a kernel, by its name, and its PTX
     run: Callable[..., None] | None = None  # instead of executing anything
     options: dict[str, Any] = field(default_factory=dict)  # of ptxemu
@@ -114,6 +120,8 @@ class Emulator:
         ptx = entries()[name]
         if self.edit is not None:
             ptx = self.edit(name, ptx)
+        if self.sm90:  # which runs what is for sm_80, with its own shared memory
+            ptx = ptx.replace(".target sm_80", ".target sm_90", 1)
         assert shared <= self.shared, f"{name}: {shared} bytes of shared memory"
         arguments = [ptxemu.Struct(*x) if isinstance(x, tuple) else x for x in arguments]
         result = ptxemu.launch_cuda(
@@ -135,7 +143,8 @@ def launching(launch: Callable[..., None]) -> Iterator[None]:
         if "cuda" in define.NATIVE_DEVICES.get(operator, ()):
             call = define.OVERLOADS["native", operator]._op_dk
             library.impl(operator, functools.partial(call, key), "CPU", allow_override=True)
-    _C.set_emulator(launch, getattr(launch, "shared", LARGE), getattr(launch, "multiprocessors", 8))
+    limits = (getattr(launch, name, default) for name, default in (("shared", LARGE), ("multiprocessors", 8)))
+    _C.set_emulator(launch, *limits, getattr(launch, "sm90", SM90))
     try:
         yield
     finally:

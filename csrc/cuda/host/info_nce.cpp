@@ -1,8 +1,9 @@
 // info_nce and its backward on CUDA tensors. Nothing is read back: what depends on values stays on the device.
 //
 // FLOP, self contrast: N^2 D forward (the triangle) and 4 N^2 D backward (all tiles, two products), 2 N^2 D / classes
-// for the positives. Memory beyond inputs and outputs: at most 129 partial sums a row, a copy of the rows where they
-// come unsorted, raw, not in whole panels or are cut into halves, and at most kMostPartialRows rows of float32.
+// for the positives. Memory beyond inputs and outputs: at most 129 partial sums a row (kernels of sm_90a: 224 and a
+// copy of the rows in panels), a copy of the rows where they come unsorted, raw, not in whole panels or are cut into
+// halves, and at most kMostPartialRows rows of float32.
 #include "cuda/info_nce.h"
 
 #include <ATen/ops/div.h>

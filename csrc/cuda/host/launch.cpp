@@ -4,6 +4,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <dlfcn.h>
 
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 namespace fastpixcon {
@@ -23,6 +25,20 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
+// Until a card has run them, nothing takes kernels of sm_90a by itself.
+bool wants_sm90() {
+  static const bool wanted = [] {
+    const char* const value = std::getenv("FASTPIXCON_HOPPER");
+    return value != nullptr && std::string_view(value) == "1";
+  }();
+  return wanted;
+}
+
+bool is_sm90(int device) {
+  return attribute(cudaDevAttrComputeCapabilityMajor, device) == 9 &&
+         attribute(cudaDevAttrComputeCapabilityMinor, device) == 0;
+}
+
 }  // namespace
 
 void set_emulator(std::optional<Emulator> instead) { emulator() = std::move(instead); }
@@ -30,8 +46,8 @@ void set_emulator(std::optional<Emulator> instead) { emulator() = std::move(inst
 DeviceLimits device_limits(const at::Tensor& x) {
   if (!x.is_cuda() && emulator().has_value()) return emulator()->limits;
   const int device = x.get_device();
-  return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-          attribute(cudaDevAttrMultiProcessorCount, device)};
+  return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device), attribute(cudaDevAttrMultiProcessorCount, device),
+          wants_sm90() && is_sm90(device)};
 }
 
 // Host and device name a kernel alike: nvcc is told to leave the host's symbol to other files (setup.py).

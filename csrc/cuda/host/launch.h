@@ -44,6 +44,7 @@ struct Launch {
 struct DeviceLimits {
   int shared;           // bytes of shared memory that a block can have
   int multiprocessors;  // how many
+  bool sm90;            // whether it is of capability 9.0 and FASTPIXCON_HOPPER=1 asks for kernels that only it has
 };
 DeviceLimits device_limits(const at::Tensor& x);
 

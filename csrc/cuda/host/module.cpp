@@ -44,7 +44,7 @@ py::object as_python(const Argument& x) {
 }
 
 // run(name, grid, block, shared, arguments).
-void emulate(py::object run, int shared, int multiprocessors) {
+void emulate(py::object run, int shared, int multiprocessors, bool sm90) {
   if (run.is_none()) return set_emulator(std::nullopt);
   const auto call = [run](const Launch& launch) {
     const py::gil_scoped_acquire gil;
@@ -53,15 +53,16 @@ void emulate(py::object run, int shared, int multiprocessors) {
     run(kernel_name(launch.kernel), py::make_tuple(launch.grid.x, launch.grid.y, launch.grid.z),
         py::make_tuple(launch.block.x, launch.block.y, launch.block.z), launch.shared, arguments);
   };
-  set_emulator(Emulator{call, {shared, multiprocessors}});
+  set_emulator(Emulator{call, {shared, multiprocessors, sm90}});
 }
 
 void skip(int shared, int multiprocessors) {
-  set_emulator(Emulator{[](const Launch&) {}, {shared, multiprocessors}});
+  set_emulator(Emulator{[](const Launch&) {}, {shared, multiprocessors, false}});
 }
 
 void bind(py::module_& m) {
   m.def("set_emulator", &emulate, py::arg("run"), py::arg("shared") = 0, py::arg("multiprocessors") = 0,
+        py::arg("sm90") = false,
         "Launches of CUDA kernels on CPU tensors go to run(name, grid, block, shared, arguments); None: they are "
         "refused.");
   m.def("skip_launches", &skip, py::arg("shared"), py::arg("multiprocessors"),

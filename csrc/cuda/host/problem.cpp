@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 
 #include "common/checks.h"
+#include "cuda/host/sm90.h"
 #include "cuda/host/tensors.h"
 #include "cuda/info_nce.h"
 
@@ -32,6 +33,7 @@ GradientLaunch gradient_launch(const Problem& p) {
 Problem::Problem(const Rows& anchors, const std::optional<Rows>& contrast, const Rule& rule, c10::string_view rows)
     : self(!contrast.has_value()),
       fixed(rule.fixed_shift && rows != "any"),
+      D(anchors.x.size(1)),
       denominator(denominator_of(rule)),
       temperature(rule.temperature),
       ruling(rule, weighed(anchors) || (contrast.has_value() && weighed(*contrast))),
@@ -72,6 +74,8 @@ Sweep sweep_of(const Problem& p, const Prepared& x, const Prepared& y, int64_t D
 }
 
 Sums partial_sums(const Problem& p) {
+  const SumsSm90Launch sm90 = sums_sm90_launch(p);
+  if (sm90.kernel != nullptr) return partial_sums_sm90(p, sm90);
   const int64_t N = p.a.n(), M = p.c.n();
   const bool large = is_half(p.precision) && p.resident(128) && !p.ruling.exists;
   const int rows = large ? 128 : 64;  // a block
@@ -130,17 +134,28 @@ Tensor gradient(const Problem& p, const Prepared& x, const Prepared& y, const Si
     return d_x;
   }
   const GradientLaunch how = gradient_launch(p);
-  const int64_t n = x.n(), D_pad = x.width(), blocks = ceil_div<int64_t>(n, how.rows);
-  const int64_t tiles = std::max<int64_t>(1, ceil_div<int64_t>(y.n(), how.columns));
+  const GradientSm90Launch sm90 = gradient_sm90_launch(p);
+  const bool by_warpgroups = sm90.kernel != nullptr;
+  const int64_t rows = by_warpgroups ? sm90.rows : how.rows, columns = by_warpgroups ? sm90.columns : how.columns;
+  const int64_t n = x.n(), D_pad = x.width(), blocks = ceil_div<int64_t>(n, rows);
+  const int64_t tiles = std::max<int64_t>(1, ceil_div<int64_t>(y.n(), columns));
   const int64_t per_split = ceil_div(tiles, best_splits(blocks, tiles, n, p.limits.multiprocessors));
   const int64_t splits = ceil_div(tiles, per_split);
   const at::ScalarType written = p.precision == Precision::kHalfx3 ? at::kFloat : x.x.scalar_type();
   const bool partial = splits > 1 || along.has_value() || x.inv_norm.has_value() || dtype != written;
   Tensor d_x = at::empty({n, D}, x.x.options().dtype(dtype));
   Tensor d_rows = partial ? at::empty({splits, n, D_pad}, x.x.options().dtype(at::kFloat)) : d_x;
-  launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, sides.x_terms, y.x, y.labels,
-         sides.y_terms, x.source, p.temperature, sides.largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self,
-         static_cast<int>(p.denominator), partial, itself);
+  if (by_warpgroups) {
+    const PanelRows x_panels(x, sides.x_terms, rows, columns);
+    const bool same = x.x.is_same(y.x) && sides.same();
+    const PanelRows y_panels = same ? x_panels : PanelRows(y, sides.y_terms, rows, columns);
+    launch(sm90.kernel, dim3(blocks, splits), dim3(sm90.threads), sm90.shared, x_panels.set(), y_panels.set(), x.source,
+           p.temperature, sides.largest, d_rows, per_split, p.self, static_cast<int>(p.denominator), partial, itself);
+  } else {
+    launch(how.kernel, dim3(blocks, splits), dim3(how.threads), how.shared, x.x, x.labels, sides.x_terms, y.x, y.labels,
+           sides.y_terms, x.source, p.temperature, sides.largest, d_rows, n, y.n(), D, p.row_bytes(), per_split, p.self,
+           static_cast<int>(p.denominator), partial, itself);
+  }
   if (partial) project(d_rows, x, d_x, along);
   return d_x;
 }

@@ -11,6 +11,7 @@ namespace fastpixcon {
 // One loss.
 struct Problem {
   bool self, fixed;
+  int64_t D;  // numbers a row, as they came
   Denominator denominator;
   at::Tensor temperature;
   Ruling ruling;
@@ -46,6 +47,8 @@ struct Sides {
   std::optional<at::Tensor> largest;  // [], by which terms were divided, see largest_of; none: they were not
 
   Sides swapped() const { return {y_terms, x_terms, largest}; }
+  // Both are anchors with the same terms.
+  bool same() const { return x_terms.has_value() && y_terms.has_value() && x_terms->is_same(*y_terms); }
 };
 
 // [], the largest |d_loss| [n]; where all are one and the same, it, whatever its sign: dividing and multiplying undo
