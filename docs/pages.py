@@ -201,7 +201,8 @@ def write(folder: Path) -> None:
     (folder / "benchmarks.md").write_text(benchmarks(folder), encoding="utf-8")
     (folder / "evidence.md").write_text(evidence(), encoding="utf-8")
     (folder / "ccp.md").write_text(scores(STUDIES / "ccp"), encoding="utf-8")
-    (folder / "bank-probe.md").write_text(probe(STUDIES / "bank_probe.json"), encoding="utf-8")
+    for name in ("bank-probe", "bank-probe-early"):
+        (folder / f"{name}.md").write_text(probe(STUDIES / f"{name.replace('-', '_')}.json"), encoding="utf-8")
     for results, name in (
         (STUDIES / "camvid", "study-camvid"),
         (CAMVID, "camvid"),

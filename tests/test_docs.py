@@ -264,3 +264,12 @@ def test_the_figures_of_camvid_are_those_of_its_runs() -> None:
     readme, front = (ROOT / "README.md").read_text(), (DOCS / "index.md").read_text()
     assert f"from {before} to {after}; every seed gains, {worst.lstrip('+')} at least\n  (p = {p})" in readme
     assert f"from {before} to {after}" in front
+    gains = {}
+    for name, score in (("camvid", "miou"), ("ccp", "frequent"), ("ccp", "five_or_more")):
+        runs = [seeds.read(file) for file in sorted((ROOT / "bench" / "studies" / name).glob("seed-*.json"))]
+        assert len(runs) == 5
+        gains[score] = list(seeds.compare(runs, score)[1].gain.values())
+    mean, worst = (f"{x:.2f}" for x in (sum(gains["miou"]) / 5, min(gains["miou"])))
+    assert f"it gains {mean} in five seeds, {worst} at least" in readme
+    frequent, five_or_more = (f"{sum(gains[score]) / 5:.2f}" for score in ("frequent", "five_or_more"))
+    assert f"{frequent} in\n  its 15 frequent classes and {five_or_more} in the 37" in readme

@@ -18,6 +18,7 @@ pixels), with the network as it trains and the bank as it is then:
 import argparse
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,14 +194,20 @@ def mining_keeps(p: Pairs, temperature: float, config: Config) -> dict[str, floa
     return found
 
 
+class EnoughError(Exception):
+    """Nothing more is to be looked at."""
+
+
 class Probe:
-    def __init__(self, batches: list[tuple[Tensor, Tensor]], every: int) -> None:
-        self.batches, self.every = batches, every
+    def __init__(self, batches: list[tuple[Tensor, Tensor]], every: int, until: int | None = None) -> None:
+        self.batches, self.every, self.until = batches, every, until
         self.followed: dict[int, list[Tensor]] = {}  # iteration -> of each batch rows [FOLLOWED, D]
         self.places: list[Tensor] = []
         self.found: list[dict[str, Any]] = []
 
     def __call__(self, arm: Arm) -> None:
+        if self.until is not None and arm.done > self.until:
+            raise EnoughError
         after = arm.done - arm.config.contrast.warmup
         if arm.contrast is None or arm.contrast.memory is None or after < 1 or after % self.every:
             return
@@ -244,6 +251,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--every", type=int, default=40, help="iterations")
+    parser.add_argument("--until", type=int, help="iteration after which it ends; left out: all of the training")
     parser.add_argument("--batches", type=int, default=4, help="that are looked at")
     parser.add_argument("--run", type=Path, default=Path("runs/bank-probe"), help="folder of the training")
     parser.add_argument("--out", type=Path, default=Path("runs/bank-probe.json"))
@@ -253,13 +261,18 @@ def main() -> None:
     train = TrainSet(data.train, augmentation(config.data.augmentation), config.seed + 1)  # crops not trained on
     order = EpochOrder(len(data.train), config.schedule.batch, config.seed + 1, 0, 0, (0, 1))
     loader = train_loader(train, order, 0)
-    probe = Probe([batch for batch, _ in zip(loader, range(options.batches), strict=False)], options.every)
+    probe = Probe(
+        [batch for batch, _ in zip(loader, range(options.batches), strict=False)], options.every, options.until
+    )
     options.run.mkdir(parents=True, exist_ok=True)
     runtime = Runtime(
         torch.device("cpu"), config.precision, lambda: 0, on_iteration=probe, on_evaluation=lambda arm: None
     )
-    Arm(config, ARM, data, options.run / ARM, runtime).run()
-    result = {"config": configs.to_tree(config), "measured": probe.found, "drift": probe.drift()}
+    with suppress(EnoughError):
+        Arm(config, ARM, data, options.run / ARM, runtime).run()
+    tree = configs.to_tree(config)
+    tree["data"]["root"] = ""  # where it lies is nobody's business
+    result = {"config": tree, "measured": probe.found, "drift": probe.drift()}
     writing.write_text(options.out, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["drift"], indent=1), file=sys.stderr)
 
