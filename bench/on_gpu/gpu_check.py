@@ -116,9 +116,8 @@ def pytest_step(name: str, title: str, selected: str, workers: int, **times: flo
 def hopper_steps(workers: int) -> list[Step]:
     """Of the kernels that nothing takes by itself."""
     skip, wanted = gpu_hopper.why_not(), {gpu_hopper.VARIABLE: "1"}
-    tests = pytest_step(
-        "hopper", "Kernels of sm_90a: tests", "native-cuda and (info_nce or contrast)", workers, limit=80, least=10
-    )
+    cases = " or ".join(f"native-cuda-{name}" for name in ("info_nce", "contrast", "pixel_contrast"))
+    tests = pytest_step("hopper", "Kernels of sm_90a: tests", cases, workers, limit=80, least=10)
     files = [str(ROOT / "tests" / f"test_{name}.py") for name in ("conformance", "conformance_contrast")]
     tests = replace(tests, command=[*tests.command, *files], environment={**tests.environment, **wanted}, skip=skip)
     accuracy = own_step("hopper-accuracy")
