@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gpu_check
 import gpu_checks
+import gpu_hopper
 import gpu_steps
 import gpu_times
 import pytest
@@ -139,7 +140,7 @@ def test_every_check_of_a_step_has_its_line(capsys: pytest.CaptureFixture[str]) 
     assert "FAILED  one" in text
     assert "ValueError: seven" in text
     assert "ok      two: fine" in text
-    for step in ("synchronisation", "graphs", "compile", "accuracy"):
+    for step in ("synchronisation", "graphs", "compile", "accuracy", "hopper-accuracy"):
         assert len(gpu_check.checks(step, "cpu")) >= 4
 
 
@@ -225,6 +226,48 @@ def test_all_steps_fit_into_ten_minutes() -> None:
     assert all(step.least <= step.limit for step in steps)
     assert sum(step.least for step in steps) < 8 * 60
     assert len({step.name for step in steps}) == len(steps)
+
+
+def test_kernels_of_sm90a_are_for_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_hopper.why_not() == "for GPUs of compute capability 9.0"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(gpu_hopper.extension, "build", {"cuda architectures": "8.0+PTX 8.6"})
+    assert gpu_hopper.why_not() == "the extension was built for 8.0+PTX 8.6, not for 9.0"
+    monkeypatch.setattr(gpu_hopper.extension, "build", {"cuda architectures": "8.0+PTX 9.0"})
+    assert gpu_hopper.why_not() == ""
+    tests, accuracy, times = gpu_check.hopper_steps(workers=4)
+    assert tests.environment["FASTPIXCON_HOPPER"] == accuracy.environment["FASTPIXCON_HOPPER"] == "1"
+    assert "FASTPIXCON_HOPPER" in gpu_check.NOT_INHERITED
+    assert "FASTPIXCON_HOPPER" not in times.environment
+
+
+def test_kernels_of_sm90a_that_are_not_taken_are_noticed() -> None:
+    names = ["void fastpixcon::info_nce_sums_sm90<1>(void*)", "void fastpixcon::info_nce_gradient_sm90<1>(void*)"]
+
+    def problem(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ones(1), torch.ones(1)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gpu_hopper, "problem", problem)
+        assert "info_nce_gradient_sm90" in gpu_hopper.check_taken("cuda", 64, names=lambda call: names)
+        with pytest.raises(AssertionError, match="no info_nce_gradient_sm90 among what was launched: void"):
+            gpu_hopper.check_taken("cuda", 64, names=lambda call: names[:1])
+
+
+def test_times_with_kernels_of_sm90a_and_without(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    gpu_hopper.print_times("cpu", 30.0, sizes=(64, 128), repeat=1, peak_size=32)
+    (line,) = capsys.readouterr().out.splitlines()
+    script = tmp_path / "says.py"  # half of the time with the variable
+    script.write_text(
+        f"import json, os\nhalf = 0.5 if os.environ['FASTPIXCON_HOPPER'] == '1' else 1.0\n"
+        f"print(json.dumps({{key: half * value for key, value in {line}.items()}}))\n"
+    )
+    rows = [row for row in gpu_hopper.both_ways(script, 30.0) if row.startswith(("| 256 |", "| 128 |"))]
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| 256", "64"], ["| 128", "64"], ["| 256", "128"], ["| 128", "128"],
+    ]  # fmt: skip
+    assert all("| 2.00 x |" in row for row in rows)
 
 
 def test_compute_sanitizer_is_found_and_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

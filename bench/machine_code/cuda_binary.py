@@ -66,14 +66,14 @@ def kernels() -> tuple[Kernel, ...]:
 
 
 @functools.cache
-def _listings(architecture: int) -> dict[str, str]:
+def listings(architecture: int) -> dict[str, str]:
     """SASS by symbol."""
     parts = re.split(r"\n\s*Function : ", _cuobjdump("-sass", "-arch", f"sm_{architecture}"))[1:]
     return {part.split("\n")[0].strip(): part for part in parts}
 
 
 def code(kernel: Kernel) -> list[sass.Instruction]:
-    return sass.parse(_listings(kernel.architecture)[kernel.symbol])
+    return sass.parse(listings(kernel.architecture)[kernel.symbol])
 
 
 class Machine(NamedTuple):

@@ -13,9 +13,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gpu_model
+import sm90_model
 from gpu_model import Tile, Work
 
 from fastpixcon.kernels.launch_table import Launch
@@ -136,9 +137,9 @@ def compile_all() -> None:
             file.write(json.dumps([key, fields]) + "\n")
 
 
-def works() -> dict[Key, Work]:
+def works(path: Path = WORKS) -> dict[tuple[Any, ...], Work]:
     found = {}
-    for line in WORKS.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         key, fields = json.loads(line)
         for name in ("plain", "masked"):
             fields[name]["instructions"] = Counter(fields[name]["instructions"])
@@ -147,7 +148,7 @@ def works() -> dict[Key, Work]:
     return found
 
 
-def predicted(row: Measured, launches: dict[Key, Work]) -> float:
+def predicted(row: Measured, launches: dict[tuple[Any, ...], Work]) -> float:
     """Milliseconds, as expected."""
     total = gpu_model.REST * (0.5 if row.forward else 1.0)
     for kernel in row.kernels:
@@ -181,6 +182,30 @@ CUDA C++ {CUDA:.2f}.
 | | rows | D | N | passes | launch table | | measured, ms | predicted, ms | ratio | |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
+SM90 = """
+## Kernels of sm_90a, which no card has run
+
+**No figure of this part was measured, but those of the kernels of today.** `sm90_model.py` has what the same model
+says of the kernels that `FASTPIXCON_HOPPER=1` asks for ([](support.md)). Cycles of a tile without masks, bfloat16: of
+units alone; expected, with all that a warpgroup waits for; the same with masks; tensor cores over what is expected.
+
+| | D | tile | tensor cores | shared memory | issue | exp, 1/x | expected | with masks | % |
+|---|---|---|---|---|---|---|---|---|---|
+{loops}
+Of kernels with wgmma the model was checked by Triton's rows above, some of which say what a wait costs. It knows
+nothing of warpgroups whose products queue, of products issued before the exponentials of the tile before (each wait is taken
+as whole), of setmaxnreg, nor of copies in bulk and mbarriers, which cost no time here; a block of rows begins as slowly
+as Triton's. No product is faster than torch.mm was: at N = 65,536 this alone bounds the gradient, {ceiling:.0f} TFLOP/s
+executed. Today's kernels of CUDA C++ were slower than it says, all of them: beside what is predicted is what it would
+be if those of sm_90a were off by as much at that N.
+
+Forward and backward at D = 256, with the positives of today's kernels and rows laid out anew. TFLOP/s are useful ones,
+of 4 N^2 D FLOP: {aim} are the aim at N = 65,536.
+
+| N | today, measured, ms | today, predicted | sm_90a, predicted, ms | TFLOP/s | if off as today's, ms | TFLOP/s |
+|---|---|---|---|---|---|---|
+"""
+AIM = 540
 CONSTANTS = {
     "ISSUE_EVERY": "cycles between two instructions of a warp",
     "PRODUCT_WAIT": "cycles beyond the products that a warpgroup waits for a group of them",
@@ -203,7 +228,26 @@ def document() -> str:
         rows.append(f"| {' | '.join(map(str, cells))} |\n")
     constants = "\n".join(f"- `{name}` = {getattr(gpu_model, name):g} {what}" for name, what in CONSTANTS.items())
     spreads = {name: spread(found) for name, found in ratios.items()}
-    return HEAD.format(constants=constants, **spreads) + "".join(rows)
+    return HEAD.format(constants=constants, **spreads) + "".join(rows) + of_sm90(launches)
+
+
+def of_sm90(launches: dict[tuple[Any, ...], Work]) -> str:
+    new = works(sm90_model.WORKS)
+    at = max(sm90_model.SIZES)
+    loops = [sm90_model.loop_row(new[D, at, kernel]) for kernel in ("sums", "gradient") for D in sm90_model.SHAPES]
+    rows = []
+    for row in (row for row in MEASURED if row.backend == "CUDA"):
+        today = predicted(row, launches)
+        parts = [new[row.D, row.N, "sums"], new[row.D, row.N, "gradient"]]
+        parts.append(launches["CUDA", row.dtype, row.D, row.N, row.rows, "positives"])
+        seconds = gpu_model.REST + sm90_model.panels(row.N, row.D)
+        seconds += sum(gpu_model.predict(work, GPU).seconds[1] for work in parts)
+        cells = [f"{row.N:,}", f"{row.ms:.3g}", f"{today:.3g}"]
+        for ms in (1e3 * seconds, 1e3 * seconds * row.ms / today):
+            cells += [f"{ms:.3g}", f"{4 * row.N**2 * row.D / ms / 1e9:.0f}"]
+        rows.append(f"| {' | '.join(cells)} |\n")
+    ceiling = GPU.peak * GPU.sustained / 1e12
+    return SM90.format(loops="".join(f"| {cells} |\n" for cells in loops), ceiling=ceiling, aim=AIM) + "".join(rows)
 
 
 def main() -> None:

@@ -3,9 +3,10 @@
     python bench/on_gpu/gpu_check.py [--minutes 9.5] [--report runs/gpu-check.md] [--only tests synchronisation]
 
 The test suite with its GPU, compute-sanitizer, synchronisations, CUDA graphs, torch.compile, accuracy at large N, then
-times against eager PyTorch. A step that fails or hangs stops none of the later ones; the report is written anew after
-each. The exit status is 1 if one failed, or if there is no GPU. The launch table is used as it stands: what tunes tiles
-is ``FASTPIXCON_AUTOTUNE=1 fastpixcon bench --device cuda``.
+times against eager PyTorch; on capability 9.0 also the kernels of sm_90a, which FASTPIXCON_HOPPER=1 asks for. A step
+that fails or hangs stops none of the later ones; the report is written anew after each. The exit status is 1 if one
+failed, or if there is no GPU. The launch table is used as it stands: what tunes tiles is
+``FASTPIXCON_AUTOTUNE=1 fastpixcon bench --device cuda``.
 """
 
 import argparse
@@ -18,10 +19,12 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import gpu_checks
+import gpu_hopper
 import gpu_steps
 import torch
 from gpu_steps import Result, Step
@@ -30,7 +33,8 @@ from fastpixcon.ops import extension
 
 ROOT = Path(__file__).resolve().parents[2]
 TITLE = "# fastpixcon on "  # how a report begins
-NOT_INHERITED = ("FASTPIXCON_AUTOTUNE", "FASTPIXCON_BACKEND", "TRITON_INTERPRET")  # they would change what is checked
+# They would change what is checked.
+NOT_INHERITED = ("FASTPIXCON_AUTOTUNE", "FASTPIXCON_BACKEND", gpu_hopper.VARIABLE, "TRITON_INTERPRET")
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck")
 MOST_WORKERS = 12
 GIB_A_WORKER = 3
@@ -109,6 +113,21 @@ def pytest_step(name: str, title: str, selected: str, workers: int, **times: flo
     return Step(name, title, command, environment=environment, **times)
 
 
+def hopper_steps(workers: int) -> list[Step]:
+    """Of the kernels that nothing takes by itself."""
+    skip, wanted = gpu_hopper.why_not(), {gpu_hopper.VARIABLE: "1"}
+    cases = " or ".join(f"native-cuda-{name}" for name in ("info_nce", "contrast", "pixel_contrast"))
+    tests = pytest_step("hopper", "Kernels of sm_90a: tests", cases, workers, limit=80, least=10)
+    files = [str(ROOT / "tests" / f"test_{name}.py") for name in ("conformance", "conformance_contrast")]
+    tests = replace(tests, command=[*tests.command, *files], environment={**tests.environment, **wanted}, skip=skip)
+    accuracy = own_step("hopper-accuracy")
+    return [
+        tests,
+        Step("hopper-accuracy", "Kernels of sm_90a: taken, and accurate at large N", accuracy, 40, 6, wanted, skip),
+        Step("hopper-times", "Kernels of sm_90a: times", own_step("hopper-times"), 80, 8, skip=skip, is_markdown=True),
+    ]
+
+
 def sanitizer_step(tool: str, found: str | None) -> Step:
     skip = "" if found else "no compute-sanitizer in PATH, $CUDA_HOME/bin, $CUDA_PATH/bin or /usr/local/cuda/bin"
     command = [found or "", "--tool", tool, "--error-exitcode", "9", *own_step("small")]
@@ -132,6 +151,7 @@ def all_steps(workers: int) -> list[Step]:
         Step("compile", "torch.compile", own_step("compile"), 80, 40),
         Step("accuracy", "Accuracy at large N", own_step("accuracy"), 80, 30),
         Step("times", "Times and memory", own_step("times"), 150, 90, is_markdown=True),
+        *hopper_steps(workers),
         pytest_step("rest", "All other tests", "not cuda", workers, limit=300, least=60),
     ]
 
@@ -142,7 +162,11 @@ Check = tuple[str, Callable[[], str]]
 def checks(step: str, device: str) -> list[Check]:
     """What a step looks at, one by one, on each backend; torch.compile is for the one that is chosen by itself."""
     found = checks_of(step, device)
-    names = ["auto"] if step == "compile" else gpu_checks.backends(device)
+    names = gpu_checks.backends(device)
+    if step == "hopper-accuracy":
+        names = ["native"]
+    elif step == "compile":
+        names = ["auto"]
     if names == ["auto"]:
         return found
     return [
@@ -162,6 +186,13 @@ def checks_of(step: str, device: str) -> list[Check]:
             (f"{loss}, {mode or 'default'}", lambda loss=loss, mode=mode: compiled(device, loss, mode))
             for mode in (None, "reduce-overhead")
             for loss in ("PixelContrastLoss", "SupConLoss")
+        ]
+    if step == "hopper-accuracy":
+        taken = [(f"D = {D}", partial(gpu_hopper.check_taken, device, D)) for D in (64, 128, 256)]
+        return taken + [
+            (f"{str(t)[6:]}, D = {D}", partial(gpu_checks.check_accuracy, t, "negatives", device, width=D))
+            for t in (torch.bfloat16, torch.float16)
+            for D in (64, 128, 256)
         ]
     assert step == "accuracy", step
     found = [
@@ -212,10 +243,18 @@ def run_own_step(name: str, device: str = "cuda") -> int:
     if name == "small":
         run_small(device)
         return 0
+    seconds = float(os.environ.get("GPU_CHECK_SECONDS", "150"))
+    if name == "hopper-times-of":
+        gpu_hopper.print_times(device, seconds)
+        return 0
+    if name == "hopper-times":
+        for line in gpu_hopper.both_ways(Path(__file__).resolve(), seconds):
+            print(line, flush=True)
+        return 0
     if name == "times":
         import gpu_times
 
-        for line in gpu_times.everything(device, float(os.environ.get("GPU_CHECK_SECONDS", "150"))):
+        for line in gpu_times.everything(device, seconds):
             print(line, flush=True)
         return 0
     return 0 if run_checks(checks(name, device)) else 1
