@@ -193,11 +193,11 @@ units alone; expected, with all that a warpgroup waits for; the same with masks;
 |---|---|---|---|---|---|---|---|---|---|
 {loops}
 Of kernels with wgmma the model was checked by Triton's rows above, some of which say what a wait costs. It knows
-nothing of warpgroups whose products queue, of products issued before the exponentials of the tile before (each wait is taken
-as whole), of setmaxnreg, nor of copies in bulk and mbarriers, which cost no time here; a block of rows begins as slowly
-as Triton's. No product is faster than torch.mm was: at N = 65,536 this alone bounds the gradient, {ceiling:.0f} TFLOP/s
-executed. Today's kernels of CUDA C++ were slower than it says, all of them: beside what is predicted is what it would
-be if those of sm_90a were off by as much at that N.
+nothing of warpgroups whose products queue, of products issued before the exponentials of the tile before (each wait is
+taken as whole), of setmaxnreg, nor of copies in bulk and mbarriers, which cost no time here; a block of rows begins as
+slowly as Triton's. No product is faster than torch.mm was: at N = 65,536 this alone bounds the gradient, {ceiling:.0f}
+TFLOP/s executed. Today's kernels of CUDA C++ were slower than it says, all of them: beside what is predicted is what
+it would be if those of sm_90a were off by as much at that N.
 
 Forward and backward at D = 256, with the positives of today's kernels and rows laid out anew. TFLOP/s are useful ones,
 of 4 N^2 D FLOP: {aim} are the aim at N = 65,536.
