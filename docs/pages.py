@@ -146,7 +146,7 @@ def candidates(file: Path) -> str:
     return seeds.markdown(seeds.compare(seeds.with_variants(runs, named))) + "\n" if named else "None yet.\n"
 
 
-def probe(file: Path) -> str:
+def probe(file: Path, drift_alone: bool = False) -> str:
     """What bench/studies/bank_probe.py measured: how rows drift, then what the bank and mining do."""
     found = json.loads(file.read_text(encoding="utf-8"))
     ages = found["drift"]
@@ -156,6 +156,8 @@ def probe(file: Path) -> str:
         ("least_tenth", "the tenth that moved most, at most"),
     ):
         lines.append(f"| {name} | " + " | ".join(f"{at[key]:.2f}" for at in ages.values()) + " |")
+    if drift_alone:
+        return "\n".join(lines) + "\n"
     measured = found["measured"]
     iterations = [str(entry["iteration"]) for entry in measured]
     lines += ["", f"| after iteration | {' | '.join(iterations)} |", "| --- |" + " ---: |" * len(measured)]
@@ -201,8 +203,10 @@ def write(folder: Path) -> None:
     (folder / "benchmarks.md").write_text(benchmarks(folder), encoding="utf-8")
     (folder / "evidence.md").write_text(evidence(), encoding="utf-8")
     (folder / "ccp.md").write_text(scores(STUDIES / "ccp"), encoding="utf-8")
-    for name in ("bank-probe", "bank-probe-early"):
-        (folder / f"{name}.md").write_text(probe(STUDIES / f"{name.replace('-', '_')}.json"), encoding="utf-8")
+    (folder / "bank-probe.md").write_text(probe(STUDIES / "bank_probe.json"), encoding="utf-8")
+    (folder / "bank-probe-early.md").write_text(
+        probe(STUDIES / "bank_probe_early.json", drift_alone=True), encoding="utf-8"
+    )
     for results, name in (
         (STUDIES / "camvid", "study-camvid"),
         (CAMVID, "camvid"),
