@@ -33,6 +33,7 @@ def every_ninth_pixel(labels, predictions, *_):
     return selected, torch.zeros(2, 11, dtype=torch.int32)
 
 functional.maps.select_with_segments = every_ninth_pixel
+functional.maps.takes_one_call = lambda *_: False
 sys.exit(cli.main(sys.argv[1:]))
 """
 # SIGINT to the second process.

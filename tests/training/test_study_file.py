@@ -99,7 +99,7 @@ def test_the_studies_here_are_of_configs_of_the_package(file: Path) -> None:
 
 
 def test_the_contrast_of_every_candidate_can_be_computed() -> None:
-    candidates = [job for job in study.jobs(study.read(STUDIES / "camvid_candidates.toml")) if job.config.seed == 0]
+    candidates = [job for job in study.jobs(study.read(STUDIES / "camvid_candidates.toml")) if job.config.seed == 2]
     assert len(candidates) > 10
     for job in candidates:
         rehearsal._check_contrast(job.config, 11, torch.device("cpu"))
