@@ -3,7 +3,6 @@
 
 #include <optional>
 #include <tuple>
-#include <utility>
 
 #include "common/operators.h"
 
